@@ -1,0 +1,1 @@
+"""torchfunc: the Keras functional API for people who live in PyTorch."""

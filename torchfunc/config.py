@@ -1,0 +1,63 @@
+"""Process-wide defaults: the float type, the fuzz factor and the image layout, under Keras' names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchfunc.dtypes import dtype_name
+
+__all__ = [
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "set_epsilon",
+    "set_floatx",
+    "set_image_data_format",
+    "standardize_data_format",
+]
+
+_FLOAT_TYPES = ("bfloat16", "float16", "float32", "float64")
+_DATA_FORMATS = ("channels_last", "channels_first")
+_values: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+
+
+def floatx() -> str:
+    """The dtype new weights and converted NumPy floats get, as a name. Default "float32"."""
+    return _values["floatx"]
+
+
+def set_floatx(value: str) -> None:
+    """Set the default float type: "bfloat16", "float16", "float32" or "float64" (or the torch dtype)."""
+    name = dtype_name(value)
+    if name not in _FLOAT_TYPES:
+        raise ValueError(f"set_floatx() takes one of {', '.join(_FLOAT_TYPES)}, got {value!r}.")
+    _values["floatx"] = name
+
+
+def epsilon() -> float:
+    """The small constant that keeps logarithms and divisions finite. Default 1e-7."""
+    return _values["epsilon"]
+
+
+def set_epsilon(value: float) -> None:
+    """Set the value that `epsilon()` returns."""
+    _values["epsilon"] = float(value)
+
+
+def image_data_format() -> str:
+    """The layout image layers assume when they are not told: "channels_last" (default) or "channels_first"."""
+    return _values["image_data_format"]
+
+
+def set_image_data_format(data_format: str) -> None:
+    """Set the layout that image layers built from now on assume."""
+    _values["image_data_format"] = standardize_data_format(data_format)
+
+
+def standardize_data_format(data_format: str | None) -> str:
+    """Return `data_format`, or the default when it is None. Raises ValueError for an unknown layout."""
+    if data_format is None:
+        return image_data_format()
+    if data_format not in _DATA_FORMATS:
+        raise ValueError(f"data_format is one of {', '.join(map(repr, _DATA_FORMATS))}, got {data_format!r}.")
+    return data_format

@@ -1,0 +1,284 @@
+"""Objects and their configs: the one place that knows which class a name in a config stands for.
+
+A config is Keras 3's: `{"module": "keras.layers", "class_name": "Dense", "config": {...}, "registered_name": None}`.
+Classes that Keras has are written under Keras' module name, so that either library reads the other's config.
+No code is ever read from a config: a class comes from here, from `custom_objects`, or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from torchfunc.dtypes import dtype_name
+
+__all__ = [
+    "Family",
+    "custom_object_scope",
+    "deserialize_keras_object",
+    "get_custom_objects",
+    "get_registered_name",
+    "get_registered_object",
+    "register_builtins",
+    "register_serializable",
+    "serialize_keras_object",
+    "to_snake_case",
+]
+
+T = TypeVar("T")
+
+_builtins: dict[tuple[str, str], Any] = {}
+_builtin_modules: dict[Any, str] = {}
+_registered: dict[str, Any] = {}
+_registered_names: dict[Any, str] = {}
+_scope: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
+    "custom_objects", default=MappingProxyType({})
+)
+
+
+def to_snake_case(name: str) -> str:
+    """Keras' spelling of a class name: `MaxPooling2D` -> `max_pooling2d`."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def register_builtins(module: str, members: Mapping[str, Any]) -> None:
+    """Make the classes and functions of one of our modules known under `module` ("keras.layers" ...)."""
+    for name, member in members.items():
+        _builtins[module, name] = member
+        _builtin_modules[member] = module
+
+
+def register_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
+    """Decorator: let a class or function of yours be found again when a config names it.
+
+    Args:
+        package: the namespace, so that two libraries may register one class name.
+        name: the name within it; the class's own by default.
+    """
+
+    def decorate(member: T) -> T:
+        registered_name = f"{package}>{name or member.__name__}"  # type: ignore[attr-defined]
+        _registered[registered_name] = member
+        _registered_names[member] = registered_name
+        return member
+
+    return decorate
+
+
+def get_registered_name(obj: Any) -> str:
+    """The name `obj` was registered under ("package>Name"), or its own name."""
+    return _registered_names.get(obj, obj.__name__)
+
+
+def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """What is registered as `name`, in `custom_objects` or an open scope first; None when there is nothing."""
+    for source in (custom_objects or {}, _scope.get(), _registered):
+        if name in source:
+            return source[name]
+    return None
+
+
+def get_custom_objects() -> Mapping[str, Any]:
+    """The names that the open `custom_object_scope`s define."""
+    return _scope.get()
+
+
+@contextlib.contextmanager
+def custom_object_scope(custom_objects: Mapping[str, Any] | None) -> Iterator[None]:
+    """Within this block, configs may name the classes and functions in `custom_objects`."""
+    token = _scope.set({**_scope.get(), **(custom_objects or {})})
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def serialize_keras_object(obj: Any) -> Any:
+    """Turn a value into what JSON can hold: plain values as they are, objects as their config."""
+    if obj is None or isinstance(obj, (str, bool, int, float)):
+        return obj
+    if isinstance(obj, (list, tuple)):
+        return [serialize_keras_object(item) for item in obj]
+    if isinstance(obj, dict):
+        return {key: serialize_keras_object(value) for key, value in obj.items()}
+    if isinstance(obj, torch.dtype):
+        return dtype_name(obj)
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, (np.ndarray, torch.Tensor)):
+        array = obj.detach().cpu().numpy() if isinstance(obj, torch.Tensor) else obj
+        return {"class_name": "__numpy__", "config": {"value": array.tolist(), "dtype": array.dtype.name}}
+    if hasattr(obj, "get_config"):
+        return _serialize_instance(obj)
+    if callable(obj) and hasattr(obj, "__name__"):
+        return _serialize_function(obj)
+    raise ValueError(
+        f"{obj!r} ({type(obj).__name__}) cannot be written to a config. Give its class a `get_config()` method."
+    )
+
+
+def _serialize_instance(obj: Any) -> dict[str, Any]:
+    cls = type(obj)
+    config = {
+        "module": _builtin_modules.get(cls, cls.__module__),
+        "class_name": cls.__name__,
+        "config": serialize_keras_object(obj.get_config()),
+        "registered_name": None if cls in _builtin_modules else get_registered_name(cls),
+    }
+    if hasattr(obj, "get_build_config"):
+        build_config = obj.get_build_config()
+        if build_config is not None:
+            config["build_config"] = serialize_keras_object(build_config)
+    return config
+
+
+def _serialize_function(function: Any) -> dict[str, Any]:
+    if function.__name__ == "<lambda>":
+        raise ValueError(
+            f"A lambda cannot be written to a config, since no code is kept in one: {function!r}. "
+            "Define it with `def` and pass it in `custom_objects`, or register it with `register_serializable`."
+        )
+    builtin = function in _builtin_modules
+    return {
+        "module": "builtins" if builtin else function.__module__,
+        "class_name": "function",
+        "config": function.__name__,
+        "registered_name": "function" if builtin else get_registered_name(function),
+    }
+
+
+def deserialize_keras_object(
+    config: Any, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
+) -> Any:
+    """Rebuild what `serialize_keras_object` (ours or Keras') wrote.
+
+    Args:
+        config: the config, or a plain value, or a list or dict of them.
+        custom_objects: classes and functions that the config may name, by name.
+        safe_mode: accepted for Keras' sake; nothing unsafe is ever loaded, whatever it says.
+
+    Raises:
+        ValueError: the config names a class or function that is not known.
+    """
+    with custom_object_scope(custom_objects):
+        return _deserialize(config)
+
+
+def _deserialize(config: Any) -> Any:
+    if isinstance(config, (list, tuple)):
+        return type(config)(_deserialize(item) for item in config)
+    if not isinstance(config, dict):
+        return config
+    class_name = config.get("class_name")
+    if class_name == "__tuple__":
+        return tuple(_deserialize(item) for item in config["items"])
+    if class_name is None or "config" not in config:
+        return {key: _deserialize(value) for key, value in config.items()}
+    inner = config["config"]
+    if class_name == "__numpy__":
+        return np.array(inner["value"], dtype=inner["dtype"])
+    if class_name == "__tensor__":
+        return torch.tensor(inner["value"], dtype=getattr(torch, inner["dtype"]))
+    if class_name == "__lambda__":
+        raise ValueError(
+            "This config holds the bytecode of a lambda, which is never loaded. "
+            "Rebuild the layer with a named function."
+        )
+    if class_name == "function":
+        return _resolve(inner, config)
+    cls = _resolve(class_name, config)
+    instance = cls.from_config(inner) if hasattr(cls, "from_config") else cls(**inner)
+    build_config = config.get("build_config")
+    if build_config is not None and hasattr(instance, "build_from_config"):
+        instance.build_from_config(build_config)
+    return instance
+
+
+def _resolve(name: str, config: Mapping[str, Any]) -> Any:
+    """The class or function a config means: what the user registered first, then ours."""
+    for candidate in (config.get("registered_name"), name):
+        found = get_registered_object(candidate) if candidate else None
+        if found is not None:
+            return found
+    module = config.get("module") or ""
+    for (known_module, known_name), member in _builtins.items():
+        if known_name == name and (module == known_module or not module.startswith("keras.")):
+            return member
+    for (known_module, known_name), member in _builtins.items():
+        if known_name == name and module.startswith("keras.src." + known_module.removeprefix("keras.")):
+            return member
+    raise ValueError(
+        f"The config names {name!r} (module {module or 'not given'!r}), which is not known. "
+        f"Pass custom_objects={{{name!r}: ...}}, or register the class with `register_serializable`."
+    )
+
+
+class Family:
+    """One family of objects that can be given by name, config or instance (losses, initializers ...).
+
+    Args:
+        kind: what one member is called in messages ("loss").
+        module: the module Keras keeps them in ("keras.losses").
+        members: the classes and functions, by their own names; classes are also known in snake case.
+        aliases: further names.
+    """
+
+    def __init__(
+        self, kind: str, module: str, members: Mapping[str, Any], aliases: Mapping[str, Any] | None = None
+    ) -> None:
+        self.kind = kind
+        register_builtins(module, members)
+        self._names = {to_snake_case(name): member for name, member in members.items() if isinstance(member, type)}
+        self._names.update(members)
+        self._names.update(aliases or {})
+
+    def get(self, identifier: Any) -> Any:
+        """None as it is; a name or config as a new object; a class as an instance of it; any callable as it is."""
+        if identifier is None:
+            return None
+        if isinstance(identifier, str):
+            member = self._lookup(identifier)
+            return member() if isinstance(member, type) else member
+        if isinstance(identifier, dict):
+            return self.deserialize(identifier)
+        if isinstance(identifier, type):
+            return identifier()
+        if callable(identifier):
+            return identifier
+        raise ValueError(f"Not a {self.kind}: {identifier!r}. Give a name, a config, a callable or None.")
+
+    def serialize(self, obj: Any) -> Any:
+        """The config of a member; a built-in function is written as its name."""
+        if obj is None or isinstance(obj, str):
+            return obj
+        name = getattr(obj, "__name__", None)
+        if name is not None and self._names.get(name) is obj:
+            return name
+        return serialize_keras_object(obj)
+
+    def deserialize(self, config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """The member that a config or a name describes."""
+        with custom_object_scope(custom_objects):
+            if isinstance(config, str) or config is None:
+                return self.get(config)
+            return deserialize_keras_object(config)
+
+    def _lookup(self, name: str) -> Any:
+        custom = get_registered_object(name)
+        if custom is not None:
+            return custom
+        if name in self._names:
+            return self._names[name]
+        close = difflib.get_close_matches(name, self._names, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ValueError(f"There is no {self.kind} called {name!r}.{hint}")
