@@ -12,7 +12,7 @@ import contextvars
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,9 +88,9 @@ def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = 
     return None
 
 
-def get_custom_objects() -> Mapping[str, Any]:
-    """The names that the open `custom_object_scope`s define."""
-    return _scope.get()
+def get_custom_objects() -> dict[str, Any]:
+    """What `register_serializable` has registered, as a live dict that may also be written to."""
+    return _registered
 
 
 @contextlib.contextmanager
@@ -115,9 +115,10 @@ def serialize_keras_object(obj: Any) -> Any:
         return dtype_name(obj)
     if isinstance(obj, np.generic):
         return obj.item()
-    if isinstance(obj, (np.ndarray, torch.Tensor)):
-        array = obj.detach().cpu().numpy() if isinstance(obj, torch.Tensor) else obj
-        return {"class_name": "__numpy__", "config": {"value": array.tolist(), "dtype": array.dtype.name}}
+    if isinstance(obj, torch.Tensor):
+        return {"class_name": "__tensor__", "config": {"value": obj.tolist(), "dtype": dtype_name(obj.dtype)}}
+    if isinstance(obj, np.ndarray):
+        return {"class_name": "__numpy__", "config": {"value": obj.tolist(), "dtype": obj.dtype.name}}
     if hasattr(obj, "get_config"):
         return _serialize_instance(obj)
     if callable(obj) and hasattr(obj, "__name__"):
@@ -152,7 +153,7 @@ def _serialize_function(function: Any) -> dict[str, Any]:
     return {
         "module": "builtins" if builtin else function.__module__,
         "class_name": "function",
-        "config": function.__name__,
+        "config": get_registered_name(function),
         "registered_name": "function" if builtin else get_registered_name(function),
     }
 
@@ -184,7 +185,7 @@ def _deserialize(config: Any) -> Any:
         return tuple(_deserialize(item) for item in config["items"])
     if class_name is None or "config" not in config:
         return {key: _deserialize(value) for key, value in config.items()}
-    inner = config["config"]
+    inner = {} if config["config"] is None else config["config"]
     if class_name == "__numpy__":
         return np.array(inner["value"], dtype=inner["dtype"])
     if class_name == "__tensor__":
@@ -197,6 +198,8 @@ def _deserialize(config: Any) -> Any:
     if class_name == "function":
         return _resolve(inner, config)
     cls = _resolve(class_name, config)
+    if isinstance(cls, FunctionType):
+        return cls
     instance = cls.from_config(inner) if hasattr(cls, "from_config") else cls(**inner)
     build_config = config.get("build_config")
     if build_config is not None and hasattr(instance, "build_from_config"):
@@ -210,15 +213,18 @@ def _resolve(name: str, config: Mapping[str, Any]) -> Any:
         found = get_registered_object(candidate) if candidate else None
         if found is not None:
             return found
-    module = config.get("module") or ""
+    # Keras writes None for the main script, whose class is the user's, whatever its name.
+    module = config.get("module", "builtins") or "__main__"
+    if (module, name) in _builtins:
+        return _builtins[module, name]
+    wants_class = config.get("class_name") != "function"
     for (known_module, known_name), member in _builtins.items():
-        if known_name == name and (module == known_module or not module.startswith("keras.")):
-            return member
-    for (known_module, known_name), member in _builtins.items():
-        if known_name == name and module.startswith("keras.src." + known_module.removeprefix("keras.")):
+        private_module = "keras.src." + known_module.removeprefix("keras.")
+        by_name_alone = module == "builtins" and isinstance(member, type) == wants_class
+        if known_name == name and (by_name_alone or module.startswith(private_module)):
             return member
     raise ValueError(
-        f"The config names {name!r} (module {module or 'not given'!r}), which is not known. "
+        f"The config names {name!r} (module {module!r}), which is not known. "
         f"Pass custom_objects={{{name!r}: ...}}, or register the class with `register_serializable`."
     )
 
@@ -237,10 +243,11 @@ class Family:
         self, kind: str, module: str, members: Mapping[str, Any], aliases: Mapping[str, Any] | None = None
     ) -> None:
         self.kind = kind
-        register_builtins(module, members)
+        self.module = module
         self._names = {to_snake_case(name): member for name, member in members.items() if isinstance(member, type)}
         self._names.update(members)
         self._names.update(aliases or {})
+        register_builtins(module, self._names)
 
     def get(self, identifier: Any) -> Any:
         """None as it is; a name or config as a new object; a class as an instance of it; any callable as it is."""
@@ -255,7 +262,7 @@ class Family:
             return identifier()
         if callable(identifier):
             return identifier
-        raise ValueError(f"Not a {self.kind}: {identifier!r}. Give a name, a config, a callable or None.")
+        raise ValueError(f"{identifier!r} is no {self.kind}. Give a name, a config, a callable or None.")
 
     def serialize(self, obj: Any) -> Any:
         """The config of a member; a built-in function is written as its name."""
@@ -269,8 +276,15 @@ class Family:
     def deserialize(self, config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The member that a config or a name describes."""
         with custom_object_scope(custom_objects):
-            if isinstance(config, str) or config is None:
+            if not isinstance(config, dict):
                 return self.get(config)
+            if "class_name" not in config:
+                raise ValueError(f"{config!r} is no config of any {self.kind}, since it has no 'class_name'.")
+            config = {"config": None, **config}
+            name = config["config"] if config["class_name"] == "function" else config["class_name"]
+            # Other families may have the same name: an "Identity" is a layer, too.
+            if config.get("module", "builtins") == "builtins" and name in self._names:
+                config["module"] = self.module
             return deserialize_keras_object(config)
 
     def _lookup(self, name: str) -> Any:
@@ -279,6 +293,6 @@ class Family:
             return custom
         if name in self._names:
             return self._names[name]
-        close = difflib.get_close_matches(name, self._names, n=3)
+        close = difflib.get_close_matches(name.lower(), self._names, n=3)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ValueError(f"There is no {self.kind} called {name!r}.{hint}")

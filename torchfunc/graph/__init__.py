@@ -1,0 +1,39 @@
+"""Drawing: symbolic values, and the record of what was called on them. Knows torch only."""
+
+from torchfunc.graph.hook import install_hook
+from torchfunc.graph.inference import example_shapes, fake_copy, infer
+from torchfunc.graph.node import Node, Spec, SymbolicValue, replay, symbolic_leaves, topological_order
+from torchfunc.graph.source import format_source, located
+from torchfunc.graph.symbolic import (
+    SymbolicInt,
+    SymbolicTensor,
+    contains_symbolic,
+    only_real,
+    record,
+    record_function,
+    record_method,
+    record_module,
+)
+
+__all__ = [
+    "Node",
+    "Spec",
+    "SymbolicInt",
+    "SymbolicTensor",
+    "SymbolicValue",
+    "contains_symbolic",
+    "example_shapes",
+    "fake_copy",
+    "format_source",
+    "infer",
+    "install_hook",
+    "located",
+    "only_real",
+    "record",
+    "record_function",
+    "record_method",
+    "record_module",
+    "replay",
+    "symbolic_leaves",
+    "topological_order",
+]

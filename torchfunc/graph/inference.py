@@ -1,0 +1,179 @@
+"""What a call would return, found out without running it on real data and without touching any module.
+
+The target runs twice under `FakeTensorMode`, on the two example shapes each symbolic tensor carries; a size that
+differs between the two runs is unknown. A module is copied first with fake parameters and buffers in the copy, so the
+module itself, its buffers, its mode and the random generators stay as they are, also for another thread that runs it.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.fx.node import map_aggregate
+from torch.nn.parameter import UninitializedParameter
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.source import located
+
+__all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
+
+# Unknown sizes stand for these in the two runs. Both are multiples of 32, so that strided networks and
+# window partitions divide them; a batch of more than one, so that batch norm takes it.
+EXAMPLE_BATCH = (2, 3)
+EXAMPLE_SIZE = (224, 288)
+
+# What a user's forward may raise when it is given something it cannot work with.
+_CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class _Running(threading.local):
+    """Whether this thread is inside a fake run."""
+
+    active = False
+
+
+_running = _Running()
+# Torch logs the traceback of every failed fake run; ours end in an error that tells the user more.
+logging.getLogger("torch._subclasses.fake_tensor").addFilter(lambda record: not _running.active)
+
+
+def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two concrete shapes for one with unknown sizes."""
+
+    def fill(trial: int) -> tuple[int, ...]:
+        return tuple(
+            size if size is not None else (EXAMPLE_BATCH[trial] if axis == 0 else EXAMPLE_SIZE[trial])
+            for axis, size in enumerate(shape)
+        )
+
+    return fill(0), fill(1)
+
+
+def infer(
+    prepare: Callable[[FakeTensorMode], Callable[..., Any]],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    label: str,
+) -> Any:
+    """The outputs of a call as a structure of `Spec`s and constants.
+
+    Args:
+        prepare: gets the fake mode of a run and returns what to call in it.
+        args, kwargs: the arguments, with `SymbolicValue`s in them.
+        label: what to call the target in an error.
+
+    Raises:
+        ValueError: the target fails on arguments of these shapes, or its result depends on data values.
+    """
+    values = symbolic_leaves((args, kwargs))
+    known = all(value.spec.examples[0] == value.spec.examples[1] for value in values)
+    runs = []
+    for trial in range(1 if known else 2):
+        _running.active = True
+        try:
+            # A mode of its own for each run: a shared one remembers the dtype a parameter used to have.
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
+                fake_args, fake_kwargs = map_aggregate((tuple(args), dict(kwargs)), _faker(trial, mode))
+                runs.append(prepare(mode)(*fake_args, **fake_kwargs))
+        except (DataDependentOutputException, DynamicOutputShapeException) as error:
+            raise ValueError(
+                located(
+                    f"{label} depends on the values of its input, not only on their shape, so it cannot be drawn as a "
+                    f"graph node ({error}). Wrap it as layers.TorchModule(module, output_shape=...), giving the shape "
+                    "with None for the batch axis."
+                )
+            ) from error
+        except _CALL_ERRORS as error:
+            raise ValueError(located(_failure(label, values, trial, known, error))) from error
+        finally:
+            _running.active = False
+    return _compare(runs[0], runs[-1], label)
+
+
+def infer_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+    """`infer` for a function that holds no parameters."""
+    return infer(lambda mode: function, args, kwargs, label)
+
+
+def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+    """`infer` for a module."""
+    return infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
+
+
+def _faker(trial: int, mode: FakeTensorMode) -> Callable[[Any], Any]:
+    def fake(leaf: Any) -> Any:
+        if isinstance(leaf, SymbolicValue):
+            example = leaf.spec.examples[trial]
+            return example if leaf.spec.dtype is None else torch.empty(example, dtype=leaf.spec.dtype)
+        if isinstance(leaf, torch.Tensor):
+            return mode.from_tensor(leaf)
+        return leaf
+
+    return fake
+
+
+def _failure(label: str, values: Sequence[SymbolicValue], trial: int, known: bool, error: BaseException) -> str:
+    shapes = ", ".join(str(value.spec.shape) for value in values if value.spec.shape is not None)
+    message = f"{label} cannot be called on {shapes or 'these arguments'}: {type(error).__name__}: {error}"
+    if not known:
+        tried = ", ".join(str(value.spec.examples[trial]) for value in values)
+        message += (
+            f"\n(The unknown sizes were tried as {tried}. If only some sizes work, give them to Input(...), "
+            "or wrap the module as layers.TorchModule(module, output_shape=...).)"
+        )
+    return message
+
+
+def _compare(first: Any, second: Any, label: str) -> Any:
+    """Fold two runs' results into one structure of specs: what differs between them is unknown."""
+    leaves, structure = tree_flatten(first)
+    others, other_structure = tree_flatten(second)
+    if structure != other_structure:
+        raise ValueError(
+            f"{label} returns {len(leaves)} values for one input size and {len(others)} for another. A graph node "
+            "needs a fixed structure: give Input(...) the size it depends on."
+        )
+    return tree_unflatten([_fold(a, b, label) for a, b in zip(leaves, others, strict=True)], structure)
+
+
+def _fold(first: Any, second: Any, label: str) -> Any:
+    if isinstance(first, torch.Tensor):
+        shapes = tuple(first.shape), tuple(second.shape)
+        if len(shapes[0]) != len(shapes[1]):
+            raise ValueError(f"The rank of what {label} returns depends on the input's size: {shapes}.")
+        shape = tuple(a if a == b else None for a, b in zip(*shapes, strict=True))
+        return Spec(shape, first.dtype, shapes)
+    if isinstance(first, int) and first != second:
+        return Spec(None, None, (first, second))
+    return first
+
+
+def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """A copy of `module` whose tensors are fake: it can run, and build what is unbuilt, with no effect outside.
+
+    Forward hooks are left off the copy, since they may keep what they see; forward pre-hooks stay, since
+    weight norm and its kin compute the weight in one.
+    """
+    memo: dict[int, Any] = {}
+    for submodule in module.modules():
+        for holder in (submodule._parameters, submodule._buffers, submodule.__dict__):
+            for tensor in holder.values():
+                if isinstance(tensor, UninitializedParameter):
+                    raise ValueError(
+                        f"{type(submodule).__name__} has parameters of unknown shape. Run it once on real data, "
+                        "or use the torchfunc layer of that kind, which is built when it is called."
+                    )
+                if isinstance(tensor, torch.Tensor):
+                    memo[id(tensor)] = mode.from_tensor(tensor)
+    duplicate = copy.deepcopy(module, memo)
+    for submodule in duplicate.modules():
+        submodule._forward_hooks.clear()
+    return duplicate

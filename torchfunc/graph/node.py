@@ -1,0 +1,165 @@
+"""Node: one recorded call, and the walk that puts recorded calls in order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx.node import map_aggregate
+from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_unflatten
+
+from torchfunc.graph.source import Source, user_source
+
+__all__ = ["Node", "Spec", "SymbolicValue", "replay", "symbolic_leaves", "topological_order"]
+
+_sequence = itertools.count()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is known of one output before anything ran.
+
+    Attributes:
+        shape: the sizes, None where unknown; None as a whole for an integer.
+        dtype: the dtype; None for an integer.
+        examples: two concrete values that fit what is unknown: two shapes, or for an integer two integers.
+            Whatever differs between them is unknown.
+    """
+
+    shape: tuple[int | None, ...] | None
+    dtype: torch.dtype | None
+    examples: tuple[Any, Any]
+
+
+class SymbolicValue:
+    """An output of a node: stands for a value that exists only when the graph runs."""
+
+    __slots__ = ("__weakref__", "node", "path", "spec")
+
+    def __init__(self, spec: Spec, node: Node, path: KeyPath = ()) -> None:
+        self.spec = spec
+        self.node = node
+        self.path = path
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicValue:
+        # A handle on an immutable graph: a copy would be a tensor of no model.
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be pickled: it is a place in a graph. Pickle the model it belongs to.")
+
+
+class Node:
+    """One call: what was called, on what, and what came out.
+
+    Attributes:
+        op: "input", "module", "function" or "method", as `torch.fx` tells them apart.
+        target: the module, the function, or the method's name; of an input, the layer that declares it.
+        args, kwargs: the arguments, with a `SymbolicValue` wherever a value of the graph goes in.
+        outputs: what the call returned: any nesting of `SymbolicValue`s and constants.
+        order: a number that grows with every node, so that sorting by it is a topological order.
+        source: the user's file and line that made the call.
+    """
+
+    __slots__ = ("args", "kwargs", "op", "order", "outputs", "source", "target")
+
+    def __init__(
+        self,
+        op: str,
+        target: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        specs: Any,
+        make_value: Callable[[Spec, Node, KeyPath], SymbolicValue],
+        source: Source | None = None,
+    ) -> None:
+        self.op = op
+        self.target = target
+        self.args: tuple[Any, ...] = tuple(map_aggregate(tuple(args), _same))
+        self.kwargs: Mapping[str, Any] = map_aggregate(dict(kwargs), _same)
+        self.order = next(_sequence)
+        self.source = source or user_source()
+        self.outputs = _make_outputs(specs, self, make_value)
+
+    @property
+    def inputs(self) -> list[SymbolicValue]:
+        """The values of the graph among the arguments, in order of appearance."""
+        return symbolic_leaves((self.args, self.kwargs))
+
+    @property
+    def output_values(self) -> list[SymbolicValue]:
+        """The values of the graph among the outputs."""
+        return symbolic_leaves(self.outputs)
+
+    def __repr__(self) -> str:
+        target = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", None)
+        return f"Node({self.op} {target or type(self.target).__name__} -> {self.outputs})"
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _make_outputs(specs: Any, node: Node, make_value: Callable[[Spec, Node, KeyPath], SymbolicValue]) -> Any:
+    if isinstance(specs, Spec):
+        return make_value(specs, node, ())
+    paths, structure = tree_flatten_with_path(specs)
+    leaves = [make_value(leaf, node, path) if isinstance(leaf, Spec) else leaf for path, leaf in paths]
+    return tree_unflatten(leaves, structure)
+
+
+def symbolic_leaves(structure: Any) -> list[SymbolicValue]:
+    """The symbolic values in nested lists, tuples, dicts and slices, left to right."""
+    if isinstance(structure, SymbolicValue):
+        return [structure]
+    found: list[SymbolicValue] = []
+
+    def collect(leaf: Any) -> Any:
+        if isinstance(leaf, SymbolicValue):
+            found.append(leaf)
+        return leaf
+
+    map_aggregate(structure, collect)
+    return found
+
+
+def topological_order(outputs: Iterable[SymbolicValue], inputs: Iterable[SymbolicValue] = ()) -> list[Node]:
+    """Every node that `outputs` depend on, each after what it depends on, without going past `inputs`."""
+    stops = set(inputs)
+    pending = [value for value in outputs if value not in stops]
+    nodes: set[Node] = set()
+    while pending:
+        node = pending.pop().node
+        if node not in nodes:
+            nodes.add(node)
+            pending.extend(value for value in node.inputs if value not in stops)
+    return sorted(nodes, key=lambda node: node.order)
+
+
+def replay(
+    nodes: Iterable[Node],
+    values: dict[SymbolicValue, Any],
+    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Any],
+) -> None:
+    """Make the calls of `nodes` again, in order, on other values.
+
+    Args:
+        nodes: the calls, in topological order.
+        values: what stands for each value of the old graph; filled in as the calls are made.
+        call: makes one call: gets the old node and its arguments with the new values in place, returns the
+            new outputs in the same structure.
+    """
+
+    def substitute(leaf: Any) -> Any:
+        return values.get(leaf, leaf) if isinstance(leaf, SymbolicValue) else leaf
+
+    for node in nodes:
+        new = call(node, map_aggregate(node.args, substitute), dict(map_aggregate(node.kwargs, substitute)))
+        for old_value in node.output_values:
+            found = new
+            for key in old_value.path:
+                found = key.get(found)
+            values[old_value] = found

@@ -1,0 +1,343 @@
+"""SymbolicTensor and SymbolicInt: values of a graph that is being drawn; whatever is called on them is recorded."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx.node import map_aggregate
+from torch.overrides import is_tensor_method_or_property, resolve_name
+from torch.utils._pytree import KeyPath
+
+from torchfunc.graph.inference import infer_call, infer_module
+from torchfunc.graph.node import Node, Spec, SymbolicValue
+from torchfunc.graph.source import Source
+
+__all__ = [
+    "SymbolicInt",
+    "SymbolicTensor",
+    "contains_symbolic",
+    "only_real",
+    "record",
+    "record_function",
+    "record_method",
+    "record_module",
+]
+
+
+def record(
+    op: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], specs: Any, source: Source | None = None
+) -> Node:
+    """Add one call whose outputs are known to be `specs` (a structure of `Spec`s and constants) to the graph."""
+    return Node(op, target, args, kwargs, specs, _make_value, source)
+
+
+def _make_value(spec: Spec, node: Node, path: KeyPath) -> SymbolicValue:
+    return (SymbolicInt if spec.shape is None else SymbolicTensor)(spec, node, path)
+
+
+def record_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Record a call of a module and return its symbolic outputs."""
+    label = f"{type(module).__name__}({module.extra_repr()})" if not list(module.children()) else type(module).__name__
+    args, kwargs = _constants(args, kwargs)
+    return record("module", module, args, kwargs, infer_module(module, args, kwargs, label)).outputs
+
+
+def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Record a call of a torch function or an operator and return its symbolic outputs."""
+    if is_tensor_method_or_property(function):
+        return record_method(function.__name__, args, kwargs)
+    name = resolve_name(function) or getattr(function, "__name__", repr(function))
+    _refuse_in_place(name, kwargs)
+    return _record_call("function", function, function, args, kwargs, name)
+
+
+def record_method(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Record a call of the tensor method `name` on `args[0]` and return its symbolic outputs."""
+    _refuse_in_place(f"Tensor.{name}", kwargs)
+
+    def call(tensor: Any, *rest: Any, **options: Any) -> Any:
+        return getattr(tensor, name)(*rest, **options)
+
+    return _record_call("method", name, call, args, kwargs, f"Tensor.{name}")
+
+
+def _record_call(
+    op: str, target: Any, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str
+) -> Any:
+    args, kwargs = _constants(args, kwargs)
+    specs = infer_call(function, args, kwargs, label)
+    # A question about the tensor, not a computation on it (`x.dim()`): the answer is known now.
+    return record(op, target, args, kwargs, specs).outputs if _has_spec(specs) else specs
+
+
+def _has_spec(specs: Any) -> bool:
+    found = False
+
+    def look(leaf: Any) -> Any:
+        nonlocal found
+        found = found or isinstance(leaf, Spec)
+        return leaf
+
+    map_aggregate(specs, look)
+    return found
+
+
+def _constants(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arrays among the arguments become tensors; a tensor that would silently stop training is refused."""
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_aggregate((tuple(args), dict(kwargs)), _constant)
+    return arguments
+
+
+def _constant(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        leaf = torch.from_numpy(leaf)
+        return leaf.to(torch.get_default_dtype()) if leaf.dtype == torch.float64 else leaf
+    if isinstance(leaf, torch.Tensor) and leaf.requires_grad and not leaf.is_leaf:
+        raise ValueError(
+            f"A tensor of shape {tuple(leaf.shape)} computed from a parameter would enter the graph as a constant and "
+            "no longer follow the parameter. Pass the parameter itself and compute with it inside the graph, for "
+            "example F.linear(x, layer.weight), or do the computation in a Layer."
+        )
+    return leaf
+
+
+def _refuse_in_place(name: str, kwargs: Mapping[str, Any]) -> None:
+    plain = name.rsplit(".", 1)[-1]
+    if kwargs.get("out") is not None:
+        raise ValueError(
+            f"{name}(out=...) writes into a tensor, which a symbolic graph has no place for. Leave it out."
+        )
+    in_place = plain.endswith("_") and not plain.endswith("__")
+    if in_place or kwargs.get("inplace") or plain == "__setitem__":
+        instead = "torch.where or torch.index_put" if plain == "__setitem__" else plain.rstrip("_")
+        raise ValueError(
+            f"{name} changes its input in place, which cannot be recorded on a symbolic tensor. "
+            f"Use the out-of-place form: {instead}."
+        )
+
+
+class _Recorded(SymbolicValue):
+    """The operators: each is recorded as the call it is."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        return record_function(func, args, kwargs or {})
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        # NumPy asks this before an array's own operator gives up: `array * x` is ours, `np.sin(x)` is a mistake.
+        function = getattr(operator, _UFUNC_OPERATORS.get(ufunc.__name__, ""), None)
+        if function is None or method != "__call__" or kwargs:
+            self._no_value(f"np.{ufunc.__name__}(...)", f"torch.{ufunc.__name__}")
+        return record_function(function, inputs, {})
+
+    def _no_value(self, what: str, instead: str) -> NoReturn:
+        raise TypeError(
+            f"{what} needs a value, but {self!r} is symbolic: it stands for a value that exists only when the model "
+            f"runs. Use {instead}, or do this inside a Layer's call(), where tensors are real."
+        )
+
+    def __bool__(self) -> bool:
+        self._no_value("`if`, `and`, `while` or bool()", "torch.where for a choice by value")
+
+    def __float__(self) -> float:
+        self._no_value("float()", "the tensor itself in the computation")
+
+    def __int__(self) -> int:
+        self._no_value("int()", "the value itself in the computation (`.to(torch.int64)` casts)")
+
+    def __index__(self) -> int:
+        self._no_value("range() or an index into a Python list", "torch.arange or tensor indexing")
+
+    def __contains__(self, item: object) -> bool:
+        self._no_value("`in`", "torch.eq(x, value).any()")
+
+
+_UFUNC_OPERATORS = {
+    "add": "add",
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "truediv",
+    "floor_divide": "floordiv",
+    "remainder": "mod",
+    "power": "pow",
+    "matmul": "matmul",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+}
+_BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor")
+_BINARY_PLAIN = ("lshift", "rshift")
+_COMPARISONS = ("lt", "le", "gt", "ge")
+_UNARY = ("neg", "pos", "invert", "abs")
+
+
+def _operator_method(function: Callable[..., Any], reflected: bool = False) -> Callable[..., Any]:
+    def forward(self: Any, *others: Any) -> Any:
+        return record_function(function, (self, *others), {})
+
+    def backward(self: Any, other: Any) -> Any:
+        return record_function(function, (other, self), {})
+
+    return backward if reflected else forward
+
+
+for _name in _BINARY + _BINARY_PLAIN + _COMPARISONS + _UNARY:
+    _function, _bare = getattr(operator, _name), _name.rstrip("_")
+    setattr(_Recorded, f"__{_bare}__", _operator_method(_function))
+    if _name in _BINARY + _BINARY_PLAIN:
+        setattr(_Recorded, f"__r{_bare}__", _operator_method(_function, reflected=True))
+
+
+class SymbolicInt(_Recorded):
+    """An unknown size of a symbolic tensor, to be used in shapes and arithmetic: `x.view(x.size(0), -1)`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<SymbolicInt of {self.node.target!r}>"
+
+
+class SymbolicTensor(_Recorded):
+    """A tensor of a graph that is being drawn.
+
+    Operators, indexing, `torch.Tensor` methods and properties, and every function that honours
+    `__torch_function__` record a node and return new symbolic tensors. `==` and `hash` are identity (element-wise
+    equality is `torch.eq`).
+
+    Attributes:
+        shape: the sizes, None where unknown (the batch axis, usually). `.size(i)` gives an int, or a `SymbolicInt`
+            that can be used in `view`, `reshape`, `expand`, `arange` and arithmetic.
+        dtype: the `torch.dtype`.
+        name: the name of the input or layer that made it.
+        node: the recorded call that made it.
+        mask: the symbolic boolean tensor that says which steps count, or None.
+    """
+
+    __slots__ = ("mask",)
+
+    def __init__(self, spec: Spec, node: Node, path: KeyPath = ()) -> None:
+        super().__init__(spec, node, path)
+        self.mask: SymbolicTensor | None = None
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        assert self.spec.shape is not None
+        return self.spec.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        assert self.spec.dtype is not None
+        return self.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        target = self.node.target
+        return target if isinstance(target, str) else getattr(target, "name", None) or _label(target)
+
+    def size(self, dim: int | None = None) -> Any:
+        """The sizes as a tuple, or one of them: an int where known, a `SymbolicInt` where not."""
+        if dim is None:
+            return tuple(self.size(axis) for axis in range(self.ndim))
+        known = self.shape[dim]
+        return known if known is not None else record_method("size", (self, dim), {})
+
+    def dim(self) -> int:
+        """The number of axes."""
+        return self.ndim
+
+    def numpy(self) -> NoReturn:
+        self._no_value(".numpy()", "a new Model with this tensor as output, and its predict()")
+
+    def item(self) -> NoReturn:
+        self._no_value(".item()", "the tensor itself")
+
+    def tolist(self) -> NoReturn:
+        self._no_value(".tolist()", "the tensor itself")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._no_value("A NumPy function", "the torch function of that name")
+
+    def __len__(self) -> int:
+        if self.ndim == 0 or self.shape[0] is None:
+            self._no_value("len() of an unknown size", "x.size(0)")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[SymbolicTensor]:
+        if self.ndim == 0 or self.shape[0] is None:
+            self._no_value("Iterating over an unknown size", "indexing such as x[:, i] or torch.unbind on a known axis")
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        return record_function(operator.getitem, (self, index), {})
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _refuse_in_place("Tensor.__setitem__", {})
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "device":
+            raise AttributeError(
+                f"{self!r} is symbolic and on no device. Make tensors beside it with x.new_zeros(...), "
+                "torch.zeros_like(x) and their kin, or inside a Layer's call()."
+            )
+        attribute = None if name.startswith("__") else getattr(torch.Tensor, name, None)
+        if attribute is None:
+            raise AttributeError(f"A symbolic tensor has no attribute {name!r}; neither has torch.Tensor.")
+        if not callable(attribute):
+            return record_function(getattr, (self, name), {})
+
+        def method(*args: Any, **kwargs: Any) -> Any:
+            return record_method(name, (self, *args), kwargs)
+
+        method.__name__ = name
+        method.__doc__ = attribute.__doc__
+        return method
+
+    def __repr__(self) -> str:
+        return f"<SymbolicTensor shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')}, name={self.name}>"
+
+
+def _label(target: Any) -> str:
+    return getattr(target, "__name__", None) or type(target).__name__
+
+
+def contains_symbolic(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether any argument is or holds a symbolic value; quick to say no for plain tensors."""
+    return _any_symbolic(args) or (bool(kwargs) and _any_symbolic(kwargs.values()))
+
+
+def _any_symbolic(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, SymbolicValue):
+            return True
+        if isinstance(value, (list, tuple)) and _any_symbolic(value):
+            return True
+        if isinstance(value, dict) and _any_symbolic(value.values()):
+            return True
+    return False
+
+
+def only_real(values: Iterable[Any]) -> bool:
+    """Whether all these are real tensors or plain Python values, or lists, tuples and dicts of them."""
+    for value in values:
+        if isinstance(value, (torch.Tensor, bool, int, float, str)) or value is None:
+            continue
+        if isinstance(value, (list, tuple)) and only_real(value):
+            continue
+        if isinstance(value, dict) and only_real(value.values()):
+            continue
+        return False
+    return True

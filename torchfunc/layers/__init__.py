@@ -1,0 +1,19 @@
+"""Layers: Keras' names, arguments, defaults and shapes on torch's kernels."""
+
+from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
+from torchfunc.layers.input_layer import Input, InputLayer
+from torchfunc.layers.input_spec import InputSpec
+from torchfunc.layers.layer import Layer
+
+__all__ = [
+    "Activation",
+    "Dense",
+    "Embedding",
+    "Identity",
+    "Input",
+    "InputLayer",
+    "InputSpec",
+    "Lambda",
+    "Layer",
+    "TorchModule",
+]

@@ -1,0 +1,331 @@
+"""Dense, Embedding, Activation, Identity, Lambda and TorchModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchfunc import activations, constraints, initializers, regularizers
+from torchfunc.layers.input_spec import InputSpec
+from torchfunc.layers.kernel import KernelLayer, known_size, positive
+from torchfunc.layers.layer import Layer
+from torchfunc.layers.shapes import Shape, accepts
+from torchfunc.layers.weights import LINEAR
+from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+
+__all__ = ["Activation", "Dense", "Embedding", "Identity", "Lambda", "TorchModule"]
+
+
+class Dense(KernelLayer):
+    """`activation(inputs @ kernel + bias)` on the last axis.
+
+    Shape: `(batch, ..., features)` -> `(batch, ..., units)`.
+    Parameters: `weight` (units, features), `bias` (units,), as in `torch.nn.Linear`.
+
+    Args:
+        units: the number of outputs.
+        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+        kernel_constraint, bias_constraint: see `KernelLayer`.
+        activity_regularizer: a penalty on the output.
+        lora_rank, lora_alpha, quantization_config: must be None.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        quantization_config: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        super().__init__(
+            activation,
+            use_bias,
+            kernel_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            bias_constraint,
+            activity_regularizer=activity_regularizer,
+            **kwargs,
+        )
+        self.units = positive(units, "units", "Dense")
+        self.input_spec = InputSpec(min_ndim=2)
+        self.supports_masking = True
+
+    def build(self, input_shape: Shape) -> None:
+        features = known_size(input_shape, -1, self)
+        self._add_kernel((features, self.units), self.units, LINEAR)
+        self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.activation(F.linear(inputs, self.weight, self.bias))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "units": self.units,
+            **self._activation_config(),
+            **self._kernel_config(),
+            "quantization_config": None,
+        }
+
+
+class Embedding(Layer):
+    """A vector for each integer.
+
+    Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Integers held in floats are taken too.
+    Parameters: `weight` (input_dim, output_dim), as in `torch.nn.Embedding`.
+
+    Args:
+        input_dim: the number of different integers, the largest plus one.
+        output_dim: the length of the vectors.
+        embeddings_initializer, embeddings_regularizer, embeddings_constraint: of the vectors.
+        mask_zero: whether 0 is padding: layers behind this one, and the loss, then leave these steps out.
+        weights: the initial vectors, as an array (input_dim, output_dim) or a list of one.
+        lora_rank, lora_alpha, quantization_config: must be None.
+        input_length: taken as old guides write it, without effect.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        embeddings_constraint: Any = None,
+        mask_zero: bool = False,
+        weights: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        quantization_config: Any = None,
+        input_length: int | None = None,
+        activity_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.input_dim = positive(input_dim, "input_dim", "Embedding")
+        self.output_dim = positive(output_dim, "output_dim", "Embedding")
+        self.embeddings_initializer = initializers.get(embeddings_initializer)
+        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
+        self.embeddings_constraint = constraints.get(embeddings_constraint)
+        self.mask_zero = bool(mask_zero)
+        self.supports_masking = self.mask_zero
+        if weights is not None:
+            self.build(None)
+            self.set_weights(weights if isinstance(weights, (list, tuple)) else [weights])
+
+    def build(self, input_shape: Shape | None = None) -> None:
+        if "weight" in self._parameters:
+            return
+        self.add_weight(
+            (self.input_dim, self.output_dim),
+            self.embeddings_initializer,
+            regularizer=self.embeddings_regularizer,
+            constraint=self.embeddings_constraint,
+            names=("weight",),
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        if inputs.dtype not in (torch.int64, torch.int32):
+            inputs = inputs.to(torch.int64)
+        return F.embedding(inputs, self.weight)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return torch.ne(inputs, 0) if self.mask_zero else None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return (*input_shape, self.output_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "input_dim": self.input_dim,
+            "output_dim": self.output_dim,
+            "embeddings_initializer": initializers.serialize(self.embeddings_initializer),
+            "embeddings_regularizer": regularizers.serialize(self.embeddings_regularizer),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+            "embeddings_constraint": constraints.serialize(self.embeddings_constraint),
+            "mask_zero": self.mask_zero,
+            "quantization_config": None,
+        }
+
+
+def _refuse(layer: Layer, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")
+
+
+class Elementwise(Layer):
+    """A layer without weights whose output has its input's shape and passes its mask on."""
+
+    supports_masking = True
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(input_shape)
+
+
+class Activation(Elementwise):
+    """An activation function as a layer. Shape: any, kept.
+
+    Args:
+        activation: name, callable or module.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.activation(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "activation": activations.serialize(self.activation)}
+
+
+class Identity(Elementwise):
+    """Returns its input. Shape: any, kept."""
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+class Lambda(Layer):
+    """A function as a layer.
+
+    Torch functions and operators need no Lambda: they can be called on symbolic tensors directly.
+
+    Args:
+        function: called on the input; may take `mask` and `training`.
+        output_shape: the output's shape, with or without the batch axis' size known, or a function of the input's
+            shape; found out by a fake run if not given.
+        mask: the output's mask, or a function `(inputs, mask)` that gives it.
+        arguments: further keyword arguments of `function`.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        output_shape: Any = None,
+        mask: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not callable(function):
+            raise TypeError(f"Lambda takes a function, got {function!r}.")
+        self.function = function
+        self.arguments = dict(arguments or {})
+        self._output_shape = output_shape
+        self.mask = mask
+        self.supports_masking = mask is not None
+
+    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
+        extra = {"mask": mask, "training": training}
+        named = {name: value for name, value in extra.items() if accepts(self.function, name)}
+        return self.function(inputs, **self.arguments, **named)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if self._output_shape is None:
+            return super().compute_output_shape(input_shape)
+        if callable(self._output_shape):
+            return self._output_shape(input_shape)
+        batch = input_shape[0] if isinstance(input_shape[0], (int, type(None))) else input_shape[0][0]
+        return (batch, *self._output_shape)
+
+    def _has_shape_formula(self) -> bool:
+        return self._output_shape is not None
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return self.mask(inputs, previous_mask) if callable(self.mask) else self.mask
+
+    def get_config(self) -> dict[str, Any]:
+        config = {**super().get_config(), "function": serialize_keras_object(self.function)}
+        if self._output_shape is not None:
+            shape = self._output_shape
+            config["output_shape"] = serialize_keras_object(shape) if callable(shape) else shape
+        if self.mask is not None:
+            config["mask"] = serialize_keras_object(self.mask)
+        return {**config, "arguments": self.arguments}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Lambda:
+        return cls(**{key: deserialize_keras_object(value) for key, value in config.items()})
+
+
+class TorchModule(Layer):
+    """Any `torch.nn.Module` as a layer; the module is kept under `.module`.
+
+    A module can also be called on symbolic tensors as it is. Use this to give it a name or an output shape.
+
+    Args:
+        module: the module.
+        name: the layer's name.
+        output_shape: the output's shape with the batch axis (None), for a module whose result depends on data values;
+            found out by a fake run if not given.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str | None = None,
+        output_shape: Sequence[int | None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"TorchModule takes a torch.nn.Module, got {type(module).__name__}.")
+        self.module = module
+        self._output_shape = None if output_shape is None else tuple(output_shape)
+        if not self.trainable:
+            self.trainable = False
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def _has_shape_formula(self) -> bool:
+        return self._output_shape is not None
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return super().compute_output_shape(input_shape) if self._output_shape is None else self._output_shape
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return self.dtype
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "module": serialize_keras_object(self.module),
+            "output_shape": self._output_shape,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TorchModule:
+        return cls(**{**config, "module": deserialize_keras_object(config["module"])})

@@ -1,0 +1,104 @@
+"""Input and InputLayer: where a graph begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from torchfunc.config import floatx
+from torchfunc.dtypes import dtype_name
+from torchfunc.graph import Spec, SymbolicTensor, example_shapes, install_hook, record
+from torchfunc.layers.layer import Layer
+
+__all__ = ["Input", "InputLayer"]
+
+
+class InputLayer(Layer):
+    """Declares an input; `Input` makes one and returns its tensor.
+
+    Args:
+        shape: the sizes of one sample, None where unknown.
+        batch_size: the size of the batch axis, unknown by default.
+        dtype: the dtype or its name; `config.floatx()` by default.
+        sparse, ragged: must be None or False.
+        batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
+        name: the input's name.
+        optional: whether the model may be called with None here.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int | None] | int | None = None,
+        batch_size: int | None = None,
+        dtype: Any = None,
+        sparse: bool | None = None,
+        ragged: bool | None = None,
+        batch_shape: Sequence[int | None] | None = None,
+        name: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        if sparse or ragged:
+            raise ValueError("Sparse and ragged inputs are not supported: give dense tensors, padded where needed.")
+        if shape is None and batch_shape is None:
+            raise ValueError("Input(...) needs `shape`, the sizes of one sample, or `batch_shape`.")
+        if shape is not None and batch_shape is not None:
+            raise ValueError("Input(...) takes `shape` or `batch_shape`, not both.")
+        super().__init__(name=name, dtype=floatx() if dtype is None else dtype)
+        if batch_shape is None:
+            batch_shape = (batch_size, *((shape,) if isinstance(shape, int) else shape or ()))
+        self.batch_shape = tuple(batch_shape)
+        for size in self.batch_shape:
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+                raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")
+        self.optional = bool(optional)
+        self.built = True
+        spec = Spec(self.batch_shape, self.dtype, example_shapes(self.batch_shape))
+        self._inbound_nodes.append(record("input", self, (), {}, spec))
+
+    def call(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "batch_shape": self.batch_shape,
+            "dtype": dtype_name(self.dtype),
+            "sparse": False,
+            "ragged": False,
+            "name": self.name,
+            "optional": self.optional,
+        }
+
+
+def Input(
+    shape: Sequence[int | None] | int | None = None,
+    batch_size: int | None = None,
+    dtype: Any = None,
+    sparse: bool | None = None,
+    batch_shape: Sequence[int | None] | None = None,
+    name: str | None = None,
+    tensor: SymbolicTensor | None = None,
+    optional: bool = False,
+) -> SymbolicTensor:
+    """A symbolic tensor to call layers on: an input of the model to come.
+
+    Args:
+        shape: the sizes of one sample, without the batch axis; None where unknown. `(28, 28, 1)`, `(None,)`, `()`.
+        batch_size: the size of the batch axis, unknown by default.
+        dtype: a `torch.dtype` or a name such as "int32"; `config.floatx()` by default.
+        sparse: must be None or False.
+        batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
+        name: the input's name; `input_layer`, `input_layer_1` ... by default.
+        tensor: a symbolic tensor, returned as it is (for Keras' sake).
+        optional: whether the model may be called with None here.
+
+    Raises:
+        ValueError: the shape is missing, given twice, or holds something else than sizes.
+    """
+    install_hook()
+    if tensor is not None:
+        return tensor
+    layer = InputLayer(shape, batch_size, dtype, sparse, None, batch_shape, name, optional)
+    output: SymbolicTensor = layer.output
+    return output

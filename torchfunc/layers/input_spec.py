@@ -1,0 +1,99 @@
+"""InputSpec: what a layer demands of its input, checked when it is built or drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torchfunc.dtypes import as_dtype
+from torchfunc.graph import located
+
+__all__ = ["InputSpec", "check_input"]
+
+
+class InputSpec:
+    """The rank, dtype and sizes a layer takes.
+
+    Args:
+        dtype: the dtype the input must have.
+        shape: the whole shape, None for any size.
+        ndim, min_ndim, max_ndim: the number of axes, the batch axis included.
+        axes: sizes of single axes, `{-1: 64}`.
+        allow_last_axis_squeeze: an input with one axis of size 1 more or less at the end also fits `shape`.
+        name: the input's name in a dict of inputs.
+        optional: the input may be None.
+    """
+
+    def __init__(
+        self,
+        dtype: Any = None,
+        shape: tuple[int | None, ...] | None = None,
+        ndim: int | None = None,
+        max_ndim: int | None = None,
+        min_ndim: int | None = None,
+        axes: Mapping[int, int | None] | None = None,
+        allow_last_axis_squeeze: bool = False,
+        name: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        self.dtype = None if dtype is None else as_dtype(dtype)
+        self.shape = None if shape is None else tuple(shape)
+        self.ndim = len(self.shape) if self.shape is not None else ndim
+        self.max_ndim = max_ndim
+        self.min_ndim = min_ndim
+        self.axes = {int(axis): size for axis, size in (axes or {}).items()}
+        self.allow_last_axis_squeeze = allow_last_axis_squeeze
+        self.name = name
+        self.optional = optional
+
+    def problem(self, shape: tuple[int | None, ...], dtype: torch.dtype) -> str | None:
+        """What is wrong with an input of this shape and dtype, or None."""
+        rank = len(shape)
+        if self.ndim is not None and rank != self.ndim and not self.allow_last_axis_squeeze:
+            return f"expected ndim={self.ndim}, found ndim={rank}"
+        if self.max_ndim is not None and rank > self.max_ndim:
+            return f"expected max_ndim={self.max_ndim}, found ndim={rank}"
+        if self.min_ndim is not None and rank < self.min_ndim:
+            return f"expected min_ndim={self.min_ndim}, found ndim={rank}"
+        if self.dtype is not None and dtype != self.dtype:
+            return f"expected dtype={self.dtype}, found dtype={dtype}"
+        for axis, size in self.axes.items():
+            if size is not None and shape[axis] not in (size, None):
+                return f"expected axis {axis} of input shape to have value {size}, but received shape {shape}"
+        if self.shape is not None:
+            expected = self.shape
+            if self.allow_last_axis_squeeze:
+                expected = expected[:-1] if expected and expected[-1] == 1 else expected
+                shape = shape[:-1] if shape and shape[-1] == 1 else shape
+            if len(expected) != len(shape) or any(
+                want is not None and have is not None and want != have
+                for want, have in zip(expected, shape, strict=False)
+            ):
+                return f"expected shape={self.shape}, found shape={shape}"
+        return None
+
+
+def check_input(spec: Any, inputs: Any, owner: str) -> None:
+    """Check the first argument of a layer against its `input_spec` (one, or a list for a list of inputs).
+
+    Raises:
+        ValueError: it does not fit, naming the layer, what came and what was expected.
+    """
+    specs = spec if isinstance(spec, (list, tuple)) else [spec]
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
+    values = list(values) if isinstance(values, (list, tuple)) else [values]
+    if len(specs) != len(values):
+        raise ValueError(located(f"{owner} takes {len(specs)} inputs, but was called on {len(values)}."))
+    for index, (each, value) in enumerate(zip(specs, values, strict=True)):
+        if each is None or (value is None and each.optional):
+            continue
+        shape = tuple(value.shape)
+        problem = each.problem(shape, value.dtype)
+        if problem:
+            raise ValueError(
+                located(
+                    f"Input {index} of {owner} is incompatible with the layer: {problem}. Full shape received: {shape}"
+                )
+            )

@@ -1,0 +1,412 @@
+"""Layer: a `torch.nn.Module` that follows Keras' protocol and can be called on symbolic tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+
+from torchfunc import regularizers
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype, dtype_name
+from torchfunc.graph import (
+    Node,
+    Spec,
+    SymbolicTensor,
+    contains_symbolic,
+    example_shapes,
+    fake_copy,
+    infer,
+    located,
+    only_real,
+    record,
+    symbolic_leaves,
+)
+from torchfunc.layers.input_spec import check_input
+from torchfunc.layers.introspection import NodeIntrospection
+from torchfunc.layers.shapes import (
+    accepts,
+    bind_call,
+    call_with_shapes,
+    map_shapes,
+    merge_shapes,
+    shapes_of,
+)
+from torchfunc.layers.weights import WeightHolder
+from torchfunc.registry import to_snake_case
+
+__all__ = ["Layer"]
+
+
+class Layer(NodeIntrospection, WeightHolder):
+    """The base of all layers.
+
+    Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
+    `__init__` or, once the input's shape is known, in `build(self, input_shape)`.
+
+    Args:
+        activity_regularizer: name, config or callable on the output; its value joins the training loss.
+        trainable: whether training may change the weights.
+        dtype: the dtype of new weights; `config.floatx()` by default.
+        autocast: taken for Keras' sake, without effect.
+        name: the layer's name. Without one it is called after its class, and numbered by the first model it joins.
+        input_shape, batch_input_shape, input_dim: the input's shape, for the first layer of a `Sequential`.
+    """
+
+    supports_masking = False
+    input_spec: Any = None
+    _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
+    _call_losses: list[Tensor]
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        autocast: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self._declared_shape = _declared_input_shape(kwargs)
+        if kwargs:
+            raise ValueError(
+                f"{type(self).__name__} was given arguments it does not take: {', '.join(map(repr, kwargs))}."
+            )
+        if name is not None and (not isinstance(name, str) or "/" in name or not name):
+            raise ValueError(f"A layer's name is a non-empty string without '/', got {name!r}.")
+        self._init_weights(trainable, dtype)
+        self._name = name
+        self._has_own_name = name is not None
+        self._inbound_nodes: list[Node] = []
+        self._build_shapes: dict[str, Any] | None = None
+        self._call_losses = []
+        self.built = False
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        if self.activity_regularizer is not None:
+            self.register_forward_hook(_regularize_activity)
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
+        layer = super().__new__(cls)
+        # The arguments a subclass was made with are its config, unless it writes `get_config` itself.
+        object.__setattr__(layer, "_init_arguments", (args, kwargs))
+        return layer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in cls.__dict__:
+            cls.build = _marking_built(cls.__dict__["build"])  # type: ignore[method-assign]
+        if "call" in cls.__dict__ and "forward" not in cls.__dict__:
+            cls.forward = _resolving_training(cls.__dict__["call"])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        provisional = self.__dict__.get("_provisional")
+        if provisional and isinstance(value, Tensor) and id(value) in provisional:
+            self._adopt(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def name(self) -> str:
+        """The name given, or the one the first model gave, or the class' name in snake case."""
+        return self._name or to_snake_case(type(self).__name__)
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name, self._has_own_name = value, True
+
+    # Calling
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.built and "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
+            # Nothing to record, convert or build; straight to torch, past the hook that plain modules need.
+            return self._wrapped_call_impl(*args, **kwargs)
+        if contains_symbolic(args, kwargs):
+            return self._call_symbolically(args, kwargs)
+        return self._call_eagerly(args, kwargs)
+
+    def _call_eagerly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        args, kwargs = map_aggregate((tuple(args), dict(kwargs)), self._to_tensor)
+        kwargs = dict(kwargs)
+        training = self.training if kwargs.get("training") is None else bool(kwargs["training"])
+        kwargs.pop("training", None)
+        if not self.built:
+            arguments = bind_call(type(self).forward, self, args, kwargs)
+            self._check_input(arguments)
+            self._build(shapes_of(arguments))
+        if training == self.training:
+            return super().__call__(*args, **kwargs)
+        with self._mode(training):
+            return super().__call__(*args, **kwargs)
+
+    def _to_tensor(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        tensor = torch.from_numpy(value)
+        here = next(self.parameters(), None)
+        tensor = tensor.to(as_dtype(floatx())) if tensor.dtype == torch.float64 else tensor
+        return tensor if here is None else tensor.to(here.device)
+
+    @contextlib.contextmanager
+    def _mode(self, training: bool) -> Iterator[None]:
+        """Put this layer and all in it in one mode, and each back in its own afterwards."""
+        found = [(module, module.training) for module in self.modules()]
+        try:
+            for module, _ in found:
+                module.training = training
+            yield
+        finally:
+            for module, mode in found:
+                module.training = mode
+
+    def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        kwargs = dict(kwargs)
+        training = kwargs.pop("training", None)
+        forward = type(self).forward
+        arguments = bind_call(forward, self, args, kwargs)
+        first = next(iter(arguments.values()), None)
+        self._check_input(arguments)
+        masks = map_aggregate(first, _mask_of)
+        masked = any(mask is not None for mask in _leaves(masks))
+        if masked and "mask" not in arguments and accepts(forward, "mask"):
+            kwargs["mask"] = arguments["mask"] = masks
+        if not self.built:
+            self._build(shapes_of(arguments))
+        specs = self._output_specs(args, kwargs, arguments)
+        if training is not None:
+            kwargs["training"] = training
+        node = record("module", self, args, kwargs, specs)
+        self._inbound_nodes.append(node)
+        if masked or type(self).compute_mask is not Layer.compute_mask:
+            self._set_masks(node.outputs, self.compute_mask(first, masks if masked else None))
+        return node.outputs
+
+    def _check_input(self, arguments: Mapping[str, Any]) -> None:
+        if self.input_spec is not None and arguments:
+            check_input(self.input_spec, next(iter(arguments.values())), self.describe())
+
+    def _set_masks(self, outputs: Any, masks: Any) -> None:
+        for output, mask in zip(symbolic_leaves(outputs), _leaves(masks), strict=False):
+            if isinstance(output, SymbolicTensor):
+                output.mask = mask
+
+    def describe(self) -> str:
+        """`Dense "dense_1" (units=64, activation='relu')`, for messages."""
+        return f"{type(self).__name__} {self.name!r}"
+
+    # Shapes
+
+    def build(self, input_shape: Any) -> None:
+        """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
+
+    def _build(self, shapes: Mapping[str, Any]) -> None:
+        call_with_shapes(self.build, shapes)
+        self.built = True
+        self._build_shapes = self._build_shapes or dict(shapes)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The output's shape for an input's shape, None standing for unknown sizes.
+
+        Built-in layers know it by formula. A layer of yours that does not override this is run on fake tensors.
+        """
+        inputs = map_shapes(lambda shape: _placeholder(shape, self.dtype), input_shape)
+        if not self.built:
+            self._build(shapes_of({"inputs": inputs}))
+        specs = self._infer_by_running((inputs,), {})
+        return map_aggregate(specs, lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf)
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        """The output's dtype: that of the weights if the layer has any, else of the inputs together."""
+        if self._weights or not input_dtypes:
+            return self.dtype
+        return functools.reduce(torch.promote_types, input_dtypes)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The output's mask; by default the input's, if the layer says it `supports_masking`."""
+        return previous_mask if self.supports_masking else None
+
+    def _has_shape_formula(self) -> bool:
+        """Whether `compute_output_shape` works without running anything."""
+        return type(self).compute_output_shape is not Layer.compute_output_shape
+
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        if not self._has_shape_formula():
+            return self._infer_by_running(args, kwargs)
+        tensors = [value for value in symbolic_leaves(arguments) if isinstance(value, SymbolicTensor)]
+        dtype = self.compute_output_dtype(*(tensor.dtype for tensor in tensors))
+        try:
+            shapes = call_with_shapes(self.compute_output_shape, shapes_of(arguments))
+        except (ValueError, IndexError) as error:
+            raise ValueError(
+                located(f"{self.describe()} cannot be called on {_shape_text(tensors)}: {error}")
+            ) from error
+        examples = [self._example_output(arguments, trial, shapes) for trial in (0, 1)]
+        return map_shapes(lambda shape, a, b: Spec(shape, dtype, (a, b)), shapes, *examples)
+
+    def _example_output(self, arguments: Mapping[str, Any], trial: int, shapes: Any) -> Any:
+        """The output's shape for the inputs' example shapes; where no formula fits them, any that fits `shapes`."""
+
+        def example(tensor: Any) -> tuple[int, ...]:
+            return tensor.spec.examples[trial] if isinstance(tensor, SymbolicTensor) else tuple(tensor.shape)
+
+        try:
+            found = call_with_shapes(self.compute_output_shape, shapes_of(arguments, example))
+            return map_shapes(
+                lambda shape, ours: ours if None not in ours else example_shapes(shape)[trial], shapes, found
+            )
+        except ValueError:
+            return map_shapes(lambda shape: example_shapes(shape)[trial], shapes)
+
+    def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run a fake copy of this layer, and build here what the copy built on its way."""
+        copies: list[nn.Module] = []
+
+        def prepare(mode: Any) -> nn.Module:
+            copies.append(fake_copy(self, mode))
+            return copies[-1]
+
+        specs = infer(prepare, args, kwargs, self.describe())
+        self._build_like(copies[0], copies[-1])
+        return specs
+
+    def _build_like(self, first: nn.Module, second: nn.Module) -> None:
+        """Build the sublayers that two copies of this layer built, for what their input shapes have in common."""
+        seconds = dict(second.named_modules())
+        for path, copy in first.named_modules():
+            if not isinstance(copy, Layer) or not copy.built or copy._build_shapes is None:
+                continue
+            mine = self.get_submodule(path)
+            assert isinstance(mine, Layer)
+            if not mine.built:
+                other = seconds[path]._build_shapes
+                mine._build({key: merge_shapes(shape, other[key]) for key, shape in copy._build_shapes.items()})
+
+    # Losses
+
+    def add_loss(self, loss: Any) -> None:
+        """Add a scalar (or several) to the training loss; call it from `call`."""
+        self._call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """Penalties on the weights as they are now, and what the last call added."""
+        added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module._call_losses]
+        return added + [penalty() for penalty in self.weight_penalties()]
+
+    def clear_losses(self) -> None:
+        """Forget what calls have added to the losses."""
+        for module in self.modules():
+            if isinstance(module, Layer):
+                module._call_losses.clear()
+
+    # Configuration
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make an equal layer."""
+        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
+        if self.activity_regularizer is not None:
+            config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
+            args, kwargs = self._init_arguments
+            given = bind_call(type(self).__init__, self, args, kwargs)
+            config.update({key: value for key, value in given.items() if key not in config})
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Layer:
+        """Make a layer from what `get_config` gave."""
+        return cls(**config)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """The shapes the layer was built with, None before it is built."""
+        if not self._build_shapes:
+            return None
+        if len(self._build_shapes) == 1:
+            return {"input_shape": next(iter(self._build_shapes.values()))}
+        return {"shapes_dict": dict(self._build_shapes)}
+
+    def build_from_config(self, config: Mapping[str, Any]) -> None:
+        """Build with what `get_build_config` gave."""
+        if "shapes_dict" in config:
+            self._build(map_aggregate(dict(config["shapes_dict"]), lambda leaf: leaf))
+        elif config.get("input_shape") is not None:
+            self._build({"input_shape": map_shapes(tuple, config["input_shape"])})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is a new layer: it has not been called on anything yet.
+        return {**self.__dict__, "_inbound_nodes": [], "_call_losses": []}
+
+
+def _declared_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:
+    """Take the arguments old guides give a first layer out of `kwargs`; return the batch shape they mean."""
+    input_dim = kwargs.pop("input_dim", None)
+    shape = kwargs.pop("input_shape", (input_dim,) if input_dim is not None else None)
+    batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))
+    if batch_shape is not None:
+        return tuple(batch_shape)
+    return None if shape is None else (None, *shape)
+
+
+def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
+    """`build`, which afterwards says so and remembers the shapes, whoever called it."""
+
+    @functools.wraps(build)
+    def marked(self: Layer, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        self.built = True
+        if self._build_shapes is None:
+            shapes = bind_call(build, self, args, kwargs)
+            self._build_shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+
+    return marked
+
+
+def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
+    """`call` as `forward`: a `training` that is not given is the module's mode."""
+    if not accepts(call, "training"):
+        return call
+
+    @functools.wraps(call)
+    def forward(self: Layer, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        return call(self, *args, training=self.training if training is None else training, **kwargs)
+
+    return forward
+
+
+def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:
+    for output in _leaves(outputs):
+        layer.add_loss(layer.activity_regularizer(output))
+
+
+def _leaves(structure: Any) -> list[Any]:
+    found: list[Any] = []
+    map_aggregate(structure, lambda leaf: found.append(leaf))
+    return found
+
+
+def _mask_of(leaf: Any) -> Any:
+    return leaf.mask if isinstance(leaf, SymbolicTensor) else None
+
+
+def _placeholder(shape: tuple[int | None, ...], dtype: torch.dtype) -> SymbolicTensor:
+    return record("input", "placeholder", (), {}, Spec(shape, dtype, example_shapes(shape))).outputs
+
+
+def _shape_text(tensors: Sequence[SymbolicTensor]) -> str:
+    return ", ".join(str(tensor.shape) for tensor in tensors)
+
+
+def _dtype_config(dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        "module": "keras",
+        "class_name": "DTypePolicy",
+        "config": {"name": dtype_name(dtype)},
+        "registered_name": None,
+    }

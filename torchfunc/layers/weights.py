@@ -1,0 +1,285 @@
+"""Weights of a layer: torch's parameters and buffers, with what Keras knows of them beside them.
+
+A parameter keeps torch's name and layout. Keras' layout is seen by initializers, regularizers, constraints and
+`get_weights`/`set_weights` only; a `Layout` says how to go from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchfunc import constraints, initializers, regularizers
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
+
+__all__ = ["CONVOLUTION", "IDENTITY", "LINEAR", "Layout", "Weight", "WeightHolder"]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one Keras weight lies in torch's parameters.
+
+    Attributes:
+        to_torch: Keras' tensor -> the torch tensors it is kept in, one for each name.
+        to_keras: the torch tensors -> Keras' tensor.
+    """
+
+    to_torch: Callable[[Tensor], tuple[Tensor, ...]]
+    to_keras: Callable[..., Tensor]
+
+
+def _keep(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _one(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor,)
+
+
+def _transpose(tensor: Tensor) -> Tensor:
+    return tensor.t()
+
+
+def _transpose_one(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor.t().contiguous(),)
+
+
+def _kernel_to_torch(tensor: Tensor) -> tuple[Tensor, ...]:
+    spatial = range(tensor.ndim - 2)
+    return (tensor.permute(tensor.ndim - 1, tensor.ndim - 2, *spatial).contiguous(),)
+
+
+def _kernel_to_keras(tensor: Tensor) -> Tensor:
+    return tensor.permute(*range(2, tensor.ndim), 1, 0)
+
+
+# Functions with names, not lambdas: layers are pickled with their layouts.
+IDENTITY = Layout(_one, _keep)
+# Keras (inputs, units) <-> torch (units, inputs).
+LINEAR = Layout(_transpose_one, _transpose)
+# Keras (*kernel, a, b) <-> torch (b, a, *kernel): convolutions and transposed convolutions alike.
+CONVOLUTION = Layout(_kernel_to_torch, _kernel_to_keras)
+
+
+@dataclass
+class Weight:
+    """One weight as Keras counts them.
+
+    Attributes:
+        names: the parameters or buffers of the layer that hold it.
+        layout: how it lies in them.
+        trainable: whether it is meant to be trained (a buffer is not), apart from the layer's `trainable`.
+        regularizer, constraint: as given to `add_weight`, on Keras' layout.
+    """
+
+    names: tuple[str, ...]
+    layout: Layout = IDENTITY
+    trainable: bool = True
+    regularizer: Callable[[Tensor], Tensor] | None = None
+    constraint: Callable[[Tensor], Tensor] | None = None
+
+    def tensors(self, owner: nn.Module) -> list[Tensor]:
+        return [getattr(owner, name) for name in self.names]
+
+    def get(self, owner: nn.Module) -> Tensor:
+        """The weight in Keras' layout; gradients pass through."""
+        return self.layout.to_keras(*self.tensors(owner))
+
+    def set(self, owner: nn.Module, value: Tensor) -> None:
+        """Copy Keras' value into the torch tensors that hold it."""
+        with torch.no_grad():
+            for tensor, part in zip(self.tensors(owner), self.layout.to_torch(value), strict=True):
+                tensor.copy_(part)
+
+    def apply_constraint(self, owner: nn.Module) -> None:
+        """Project the weight back to where its constraint allows it."""
+        assert self.constraint is not None
+        with torch.no_grad():
+            self.set(owner, self.constraint(self.get(owner)))
+
+
+class WeightHolder(nn.Module):
+    """A module that knows its weights as Keras does: order, layout, trainability, penalties and constraints."""
+
+    _weights: list[Weight]
+    _trainable: bool
+    _dtype: torch.dtype
+
+    def add_weight(
+        self,
+        shape: Sequence[int] | None = None,
+        initializer: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        aggregation: str = "none",
+        name: str | None = None,
+        *,
+        layout: Layout = IDENTITY,
+        names: Sequence[str] = (),
+    ) -> Any:
+        """Make a weight and register it: a parameter if it is trainable, else a persistent buffer.
+
+        The weight is called after the attribute it is assigned to (`self.scale = self.add_weight(...)`), or `name`.
+
+        Args:
+            shape: the sizes in Keras' layout; () by default.
+            initializer: name, config or callable `(shape, dtype) -> tensor`; Glorot uniform for floats by default.
+            dtype: the layer's by default.
+            trainable: whether an optimizer may change it.
+            autocast, aggregation: taken for Keras' sake, without effect.
+            regularizer, constraint: name, config or callable.
+            name: what to call it if it is not assigned to an attribute.
+            layout, names: for built-in layers: how torch keeps it, and under which names.
+
+        Returns:
+            The `nn.Parameter` or buffer (a tuple of them where the layout keeps it in several).
+        """
+        shape = tuple(int(size) for size in (shape if shape is not None else ()))
+        weight_dtype = self._dtype if dtype is None else as_dtype(dtype)
+        make = initializers.get(initializer or ("glorot_uniform" if weight_dtype.is_floating_point else "zeros"))
+        with torch.no_grad():
+            tensors = layout.to_torch(make(shape, dtype=weight_dtype))
+        provisional = not names
+        names = tuple(names) or (self._free_name(name or "weight"),)
+        for each, tensor in zip(names, tensors, strict=True):
+            if trainable and tensor.is_floating_point():
+                self.register_parameter(each, nn.Parameter(tensor, requires_grad=self._trainable))
+            else:
+                self.register_buffer(each, tensor)
+        weight = Weight(names, layout, trainable, regularizers.get(regularizer), constraints.get(constraint))
+        self._weights.append(weight)
+        held = weight.tensors(self)
+        if provisional:
+            self.__dict__.setdefault("_provisional", {})[id(held[0])] = weight
+        return held[0] if len(held) == 1 else tuple(held)
+
+    def _free_name(self, name: str) -> str:
+        taken = {**self._parameters, **self._buffers, **self._modules}
+        name, count = name.replace(".", "_"), 1
+        base = name
+        while name in taken or hasattr(type(self), name):
+            name, count = f"{base}_{count}", count + 1
+        return name
+
+    def _adopt(self, attribute: str, value: Tensor) -> None:
+        """A weight just made by `add_weight` is being assigned: it takes the attribute's name."""
+        weight: Weight = self.__dict__["_provisional"].pop(id(value))
+        for holder in (self._parameters, self._buffers):
+            if weight.names[0] in holder:
+                holder[attribute] = holder.pop(weight.names[0])  # type: ignore[assignment]
+        weight.names = (attribute,)
+
+    def _entries(self) -> Iterator[tuple[nn.Module, Weight]]:
+        """Every weight of this module and what is in it, each once, in Keras' order."""
+        seen: set[int] = set()
+        for module in self.modules():
+            known = module._weights if isinstance(module, WeightHolder) else []
+            covered = {name for weight in known for name in weight.names}
+            plain = [Weight((name,)) for name in module._parameters if name not in covered]
+            plain += [
+                Weight((name,), trainable=False)
+                for name in module._buffers
+                if name not in covered and name not in module._non_persistent_buffers_set
+            ]
+            for weight in sorted([*known, *plain], key=lambda weight: not weight.trainable):
+                tensors = weight.tensors(module)
+                if tensors[0] is not None and id(tensors[0]) not in seen:
+                    seen.add(id(tensors[0]))
+                    yield module, weight
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """All parameters and buffers, in Keras' order and torch's layout."""
+        return [tensor for owner, weight in self._entries() for tensor in weight.tensors(owner)]
+
+    @property
+    def trainable_weights(self) -> list[Tensor]:
+        """The parameters that training changes."""
+        return [tensor for tensor in self.weights if tensor.requires_grad]
+
+    @property
+    def non_trainable_weights(self) -> list[Tensor]:
+        """The buffers, and the parameters that are frozen."""
+        return [tensor for tensor in self.weights if not tensor.requires_grad]
+
+    variables = weights
+    trainable_variables = trainable_weights
+    non_trainable_variables = non_trainable_weights
+
+    def count_params(self) -> int:
+        """How many numbers the weights hold."""
+        return sum(tensor.numel() for tensor in self.weights)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of the weights in Keras' order and layout."""
+        return [weight.get(owner).detach().cpu().numpy().copy() for owner, weight in self._entries()]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all weights from arrays in Keras' order and layout. Nothing is changed if anything does not fit.
+
+        Raises:
+            ValueError: the number of arrays, or a shape, is wrong.
+        """
+        entries = list(self._entries())
+        name = getattr(self, "name", type(self).__name__)
+        if len(entries) != len(weights):
+            raise ValueError(f"{name!r} has {len(entries)} weights, but set_weights() got {len(weights)} arrays.")
+        values = [torch.as_tensor(np.asarray(value)) for value in weights]
+        for index, ((owner, weight), value) in enumerate(zip(entries, values, strict=True)):
+            expected = tuple(weight.get(owner).shape)
+            if expected != tuple(value.shape):
+                raise ValueError(
+                    f"Weight {index} of {name!r} ({', '.join(weight.names)}) has shape {expected} in Keras' layout, "
+                    f"but set_weights() got {tuple(value.shape)}."
+                )
+        for (owner, weight), value in zip(entries, values, strict=True):
+            weight.set(owner, value)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training may change the weights; set it on a layer or model to freeze all that is in it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for module in self.modules():
+            if isinstance(module, WeightHolder):
+                module._trainable = bool(value)
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    parameter.requires_grad_(bool(value))
+
+    def weight_penalties(self) -> list[Callable[[], Tensor]]:
+        """One function for each regularized weight, giving its penalty as it stands when called."""
+        return [
+            lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
+            for owner, weight in self._entries()
+            if weight.regularizer is not None
+        ]
+
+    def weight_constraints(self) -> list[Callable[[], None]]:
+        """One function for each constrained weight, to be called after every update."""
+        return [
+            lambda owner=owner, weight=weight: weight.apply_constraint(owner)  # type: ignore[misc]
+            for owner, weight in self._entries()
+            if weight.constraint is not None
+        ]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype new weights get: the one given, else `config.floatx()` at construction."""
+        return self._dtype
+
+    def _init_weights(self, trainable: bool, dtype: Any) -> None:
+        self._weights = []
+        self._trainable = bool(trainable)
+        self._dtype = as_dtype(dtype if dtype is not None else floatx())

@@ -1,0 +1,199 @@
+"""`Loss`, the base of every loss, and the losses that are one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchfunc.config import floatx
+from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.losses.shapes import TensorLike, as_tensors, match_ranks
+from torchfunc.losses.weighting import Reduction, check_reduction, is_mean, reduce_weighted
+from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
+
+__all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper"]
+
+
+class Loss:
+    """Base of all losses: `call` gives one loss a sample, and `__call__` weighs and reduces them.
+
+    A subclass defines `call(y_true, y_pred)`, which keeps the batch axis and reduces the last one:
+
+        class MeanFourthPower(Loss):
+            def call(self, y_true, y_pred):
+                return ((y_true - y_pred) ** 4).mean(-1)
+
+    Args:
+        name: shown in logs; the class's name in snake case by default.
+        reduction: "sum_over_batch_size" or "mean": the weighted sum divided by the number of losses;
+            "mean_with_sample_weight": divided by the sum of the weights; "sum": not divided;
+            None or "none": not summed.
+        dtype: what the loss is computed in. By default that of the predictions, but no less than
+            `config.floatx()`: float16 predictions are taken to float32, float64 ones stay.
+
+    Raises:
+        ValueError: there is no such reduction.
+    """
+
+    _per_sample_advice = "Return one loss per sample, shape (batch,), and leave the mean to `reduction`."
+
+    def __init__(
+        self,
+        name: str | None = None,
+        reduction: Reduction = "sum_over_batch_size",
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.name = name or to_snake_case(type(self).__name__)
+        self.reduction = check_reduction(reduction)
+        self.dtype = as_dtype(dtype or floatx())
+        self._exact_dtype = dtype is not None
+
+    def __call__(
+        self,
+        y_true: TensorLike,
+        y_pred: TensorLike,
+        sample_weight: TensorLike | None = None,
+        mask: TensorLike | None = None,
+    ) -> Tensor:
+        """The loss of one batch.
+
+        Args:
+            y_true: targets, `(batch, ...)`. They are cast to the dtype of the computation, except integers of
+                another number than the predictions: those are class indices, and become int64.
+            y_pred: predictions, `(batch, ...)`.
+            sample_weight: `(batch,)`, or the shape of what `call` returns.
+            mask: bool, True where a sample or timestep counts: the shape of what `call` returns, or its first axes.
+
+        Returns:
+            a scalar; with reduction None, the weighted losses.
+
+        Raises:
+            ValueError: the shapes of targets, predictions, weights do not fit each other.
+        """
+        y_true, y_pred = self._prepare(*as_tensors(y_true, y_pred))
+        if sample_weight is None and mask is None and is_mean(self.reduction) and y_pred.numel():
+            return self._mean(y_true, y_pred)
+        values = self._values(y_true, y_pred)
+        if sample_weight is not None and not isinstance(sample_weight, Tensor):
+            sample_weight = torch.as_tensor(sample_weight, device=values.device)
+        if mask is not None and not isinstance(mask, Tensor):
+            mask = torch.as_tensor(mask, device=values.device)
+        return self._reduce(y_true, values, sample_weight, mask)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss of each sample: `(batch,)`, or `(batch, time)` where the targets have a time axis."""
+        raise NotImplementedError(f"{type(self).__name__} has to define call(self, y_true, y_pred).")
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments. `dtype` is among them only if it was given (Keras never writes it)."""
+        config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
+        return {**config, "dtype": dtype_name(self.dtype)} if self._exact_dtype else config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Loss:
+        """A loss with these constructor's arguments."""
+        return cls(**config)
+
+    def to(self, device: torch.device | str) -> Loss:
+        """Move what the loss holds to `device`, in place. Most hold nothing."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+    def _prepare(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = self.dtype if self._exact_dtype else torch.promote_types(y_pred.dtype, self.dtype)
+        if not (y_true.is_floating_point() or y_true.dtype is torch.bool or y_true.numel() == y_pred.numel()):
+            dtype_true = torch.int64
+        else:
+            dtype_true = dtype
+        return y_true.to(dtype_true), y_pred.to(dtype)
+
+    def _values(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        values = self.call(y_true, y_pred)
+        if not isinstance(values, Tensor):
+            raise TypeError(f"{self.name} returned {type(values).__name__}, a loss is a torch.Tensor.")
+        return values
+
+    def _mean(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss under a mean reduction when nothing is weighed: the everyday path, worth a faster kernel."""
+        return self._reduce(y_true, self._values(y_true, y_pred), None, None)
+
+    def _reduce(self, y_true: Tensor, values: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
+        if values.ndim == 0:
+            if sample_weight is not None:
+                raise ValueError(
+                    f"{self.name} returns one number for the whole batch, so sample_weight (or class_weight) cannot "
+                    f"weigh its samples. {self._per_sample_advice}"
+                )
+            return values
+        own_mask = self._mask_of(y_true, values)
+        if own_mask is not None:
+            mask = own_mask if mask is None else own_mask & mask.bool()
+        return reduce_weighted(self.name, values, sample_weight, mask, self.reduction)
+
+    def _mask_of(self, y_true: Tensor, values: Tensor) -> Tensor | None:
+        """True where the loss itself says that a value counts, in the shape of `values`; None: everywhere."""
+        return None
+
+
+class LossFunctionWrapper(Loss):
+    """A loss made of a function `fn(y_true, y_pred, **kwargs)` that returns one loss a sample.
+
+    A last axis of size 1 that only one of targets and predictions has is settled before `fn` sees them.
+
+    Args:
+        fn: the function. It may also return a scalar, which is then the loss.
+        reduction, name, dtype: as for `Loss`.
+        **kwargs: further arguments for `fn`.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        reduction: Reduction = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: DTypeLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.fn = fn
+        self._fn_kwargs = kwargs
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        y_true, y_pred = match_ranks(y_true, y_pred)
+        return self.fn(y_true, y_pred, **self._fn_kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        fn = serialize_keras_object(self.fn)
+        return {**super().get_config(), "fn": fn, **serialize_keras_object(self._fn_kwargs)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Loss:
+        return cls(**deserialize_keras_object(dict(config)))
+
+
+class FunctionLoss(LossFunctionWrapper):
+    """A built-in loss: one function under a class's name, whose config holds the arguments but not the function."""
+
+    # The same loss as one scalar, for functions that torch can average in the same kernel: fused(y_true, y_pred, ...).
+    _fused: Callable[..., Tensor] | None = None
+    # Arguments that Keras leaves out of its config (and so loses); here they are left out at these values only.
+    _unwritten: ClassVar[Mapping[str, Any]] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        written = {
+            name: value
+            for name, value in self._fn_kwargs.items()
+            if name not in self._unwritten or value != self._unwritten[name]
+        }
+        return {**Loss.get_config(self), **written}
+
+    def _mean(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        # A subclass that redefines `call` means its own loss.
+        if self._fused is None or type(self).call is not LossFunctionWrapper.call:
+            return super()._mean(y_true, y_pred)
+        return self._fused(y_true, y_pred, **self._fn_kwargs)
