@@ -26,12 +26,17 @@ def weight(shape, dtype=torch.float32):
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
 
-@pytest.mark.parametrize(("name", "kwargs"), CASES)
-@pytest.mark.parametrize("shape", [(6, 4), (3, 7), (3, 3, 4, 5), (5,)])
+@pytest.mark.parametrize(
+    ("name", "kwargs", "shape"),
+    [
+        (*case, shape)
+        for case in CASES
+        for shape in [(6, 4), (3, 7), (3, 3, 4, 5), (5,)]
+        if case[0] != "OrthogonalRegularizer" or len(shape) == 2
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_and_gradients_are_those_of_keras(name, kwargs, shape, dtype):
-    if name == "OrthogonalRegularizer" and len(shape) != 2:
-        pytest.skip("takes matrices")
     x = weight(shape, dtype)
     ours = getattr(regularizers, name)(**kwargs)(x)
     theirs = getattr(keras.regularizers, name)(**kwargs)(x)
@@ -50,9 +55,9 @@ def test_configs_are_those_of_keras(name, kwargs):
     theirs = getattr(keras.regularizers, name)(**kwargs)
     config = regularizers.serialize(ours)
     expected = keras.regularizers.serialize(theirs)
-    numbers = expected.pop("config")
-    assert config.pop("config") == pytest.approx(numbers, rel=1e-7)  # Keras rounds 0.01 to single precision
-    assert config == expected
+    # Keras rounds some factors to single precision.
+    rounded = {key: value if key == "mode" else pytest.approx(value) for key, value in expected["config"].items()}
+    assert config == {**expected, "config": rounded}
     x = weight((4, 4))
     torch.testing.assert_close(regularizers.get(keras.regularizers.serialize(theirs))(x), theirs(x))
     torch.testing.assert_close(keras.regularizers.get(regularizers.serialize(ours))(x), theirs(x))
@@ -91,7 +96,7 @@ def test_subclasses():
 
     assert regularizers.get(Peak)(torch.tensor([1.0, -3.0])) == 3
     assert regularizers.Regularizer()(weight((2,))) == 0
-    with pytest.raises(NotImplementedError, match="Peak.*get_config"):
+    with pytest.raises(NotImplementedError, match=r"Peak.*get_config"):
         regularizers.serialize(Peak())
 
 

@@ -185,7 +185,7 @@ def _deserialize(config: Any) -> Any:
         return tuple(_deserialize(item) for item in config["items"])
     if class_name is None or "config" not in config:
         return {key: _deserialize(value) for key, value in config.items()}
-    inner = {} if config["config"] is None else config["config"]
+    inner: Any = {} if config["config"] is None else config["config"]
     if class_name == "__numpy__":
         return np.array(inner["value"], dtype=inner["dtype"])
     if class_name == "__tensor__":

@@ -1,7 +1,7 @@
 """Drawing: symbolic values, and the record of what was called on them. Knows torch only."""
 
 from torchfunc.graph.hook import install_hook
-from torchfunc.graph.inference import example_shapes, fake_copy, infer
+from torchfunc.graph.inference import example_shapes, fake_copy, infer, infer_call, infer_module
 from torchfunc.graph.node import Node, Spec, SymbolicValue, replay, symbolic_leaves, topological_order
 from torchfunc.graph.source import format_source, located
 from torchfunc.graph.symbolic import (
@@ -26,6 +26,8 @@ __all__ = [
     "fake_copy",
     "format_source",
     "infer",
+    "infer_call",
+    "infer_module",
     "install_hook",
     "located",
     "only_real",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx.node import map_aggregate
-from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_map, tree_unflatten
 
 from torchfunc.graph.source import Source, user_source
 
@@ -93,6 +93,11 @@ class Node:
     def output_values(self) -> list[SymbolicValue]:
         """The values of the graph among the outputs."""
         return symbolic_leaves(self.outputs)
+
+    @property
+    def specs(self) -> Any:
+        """What `outputs` was made of: the same structure with a `Spec` for each value."""
+        return tree_map(lambda leaf: leaf.spec if isinstance(leaf, SymbolicValue) else leaf, self.outputs)
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", None)

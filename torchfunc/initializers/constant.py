@@ -92,7 +92,7 @@ class Identity(Initializer):
         """Return a matrix of `shape` (rows, columns). Raises ValueError when it has another rank."""
         if len(shape) != 2:
             raise ValueError(f"Identity makes matrices (rows, columns), got shape={tuple(shape)}.")
-        return (self.gain * torch.eye(*shape)).to(weight_dtype(dtype))
+        return (self.gain * torch.eye(*shape, dtype=torch.float64)).to(weight_dtype(dtype))
 
     def get_config(self) -> dict[str, Any]:
         # Keras forgets the gain; the default's config is the same as Keras'.

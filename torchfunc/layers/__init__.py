@@ -4,6 +4,7 @@ from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda
 from torchfunc.layers.input_layer import Input, InputLayer
 from torchfunc.layers.input_spec import InputSpec
 from torchfunc.layers.layer import Layer
+from torchfunc.registry import register_builtins
 
 __all__ = [
     "Activation",
@@ -17,3 +18,9 @@ __all__ = [
     "Layer",
     "TorchModule",
 ]
+
+register_builtins(
+    "keras.layers",
+    {name: globals()[name] for name in __all__ if name not in ("Input", "InputSpec", "TorchModule")},
+)
+register_builtins("torchfunc.layers", {"TorchModule": TorchModule})

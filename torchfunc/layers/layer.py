@@ -74,7 +74,9 @@ class Layer(NodeIntrospection, WeightHolder):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
+        if "_modules" not in self.__dict__:
+            # A model drawn as a graph has been through torch.fx's own __init__ by now.
+            nn.Module.__init__(self)
         self._declared_shape = _declared_input_shape(kwargs)
         if kwargs:
             raise ValueError(
@@ -138,9 +140,9 @@ class Layer(NodeIntrospection, WeightHolder):
         training = self.training if kwargs.get("training") is None else bool(kwargs["training"])
         kwargs.pop("training", None)
         if not self.built:
-            arguments = bind_call(type(self).forward, self, args, kwargs)
+            arguments = self._bind(args, kwargs)
             self._check_input(arguments)
-            self._build(shapes_of(arguments))
+            self._build_for(arguments)
         if training == self.training:
             return super().__call__(*args, **kwargs)
         with self._mode(training):
@@ -169,16 +171,15 @@ class Layer(NodeIntrospection, WeightHolder):
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         kwargs = dict(kwargs)
         training = kwargs.pop("training", None)
-        forward = type(self).forward
-        arguments = bind_call(forward, self, args, kwargs)
+        arguments = self._bind(args, kwargs)
         first = next(iter(arguments.values()), None)
         self._check_input(arguments)
         masks = map_aggregate(first, _mask_of)
         masked = any(mask is not None for mask in _leaves(masks))
-        if masked and "mask" not in arguments and accepts(forward, "mask"):
+        if masked and "mask" not in arguments and self._takes_mask():
             kwargs["mask"] = arguments["mask"] = masks
         if not self.built:
-            self._build(shapes_of(arguments))
+            self._build_for(arguments)
         specs = self._output_specs(args, kwargs, arguments)
         if training is not None:
             kwargs["training"] = training
@@ -187,6 +188,13 @@ class Layer(NodeIntrospection, WeightHolder):
         if masked or type(self).compute_mask is not Layer.compute_mask:
             self._set_masks(node.outputs, self.compute_mask(first, masks if masked else None))
         return node.outputs
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by parameter name."""
+        return bind_call(type(self).forward, self, args, kwargs)
+
+    def _takes_mask(self) -> bool:
+        return accepts(type(self).forward, "mask")
 
     def _check_input(self, arguments: Mapping[str, Any]) -> None:
         if self.input_spec is not None and arguments:
@@ -205,6 +213,9 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def build(self, input_shape: Any) -> None:
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
+
+    def _build_for(self, arguments: Mapping[str, Any]) -> None:
+        self._build(shapes_of(arguments))
 
     def _build(self, shapes: Mapping[str, Any]) -> None:
         call_with_shapes(self.build, shapes)

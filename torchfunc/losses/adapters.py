@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -98,9 +99,9 @@ class TorchLoss(Loss):
         expected = y_pred.shape[:1] + y_pred.shape[2:] if y_pred.ndim > 1 else ()
         if y_true.shape != expected:
             raise ValueError(
-                f"{self.name}: y_pred has shape {tuple(y_pred.shape)}, y_true {given}. This torch loss takes the classes "
-                f"on axis 1 of y_pred and one class index for each prediction, shape {tuple(expected)}. For classes on "
-                "the last axis use torchfunc.losses.SparseCategoricalCrossentropy(from_logits=True)."
+                f"{self.name}: y_pred has shape {tuple(y_pred.shape)}, y_true {given}. This torch loss takes the "
+                f"classes on axis 1 of y_pred and one class index for each prediction, shape {tuple(expected)}. For "
+                "classes on the last axis use torchfunc.losses.SparseCategoricalCrossentropy(from_logits=True)."
             )
         return y_true.long()
 
@@ -138,6 +139,6 @@ def as_loss(
     name = name or (identifier if isinstance(identifier, str) else object_name(loss))
     if is_torch_loss(loss):
         return TorchLoss(loss, name)
-    if loss in CLASS_OF_FUNCTION:
+    if isinstance(loss, FunctionType) and loss in CLASS_OF_FUNCTION:
         return CLASS_OF_FUNCTION[loss](name=name)
     return LossFunctionWrapper(loss, name=name)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.losses.shapes import TensorLike, as_tensors, match_ranks
-from torchfunc.losses.weighting import Reduction, check_reduction, is_mean, reduce_weighted
+from torchfunc.losses.weighting import Reduction, check_reduction, is_mean, reduce_weighted, trailing_axes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
 
-__all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper"]
+__all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper", "written_arguments"]
 
 
 class Loss:
@@ -132,7 +132,7 @@ class Loss:
             return values
         own_mask = self._mask_of(y_true, values)
         if own_mask is not None:
-            mask = own_mask if mask is None else own_mask & mask.bool()
+            mask = own_mask if mask is None else own_mask & trailing_axes(mask.bool(), own_mask.ndim)
         return reduce_weighted(self.name, values, sample_weight, mask, self.reduction)
 
     def _mask_of(self, y_true: Tensor, values: Tensor) -> Tensor | None:
@@ -176,6 +176,11 @@ class LossFunctionWrapper(Loss):
         return cls(**deserialize_keras_object(dict(config)))
 
 
+def written_arguments(arguments: Mapping[str, Any], unwritten: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a function's arguments belongs in a config: all but those still at their `unwritten` value."""
+    return {name: value for name, value in arguments.items() if name not in unwritten or value != unwritten[name]}
+
+
 class FunctionLoss(LossFunctionWrapper):
     """A built-in loss: one function under a class's name, whose config holds the arguments but not the function."""
 
@@ -185,12 +190,7 @@ class FunctionLoss(LossFunctionWrapper):
     _unwritten: ClassVar[Mapping[str, Any]] = {}
 
     def get_config(self) -> dict[str, Any]:
-        written = {
-            name: value
-            for name, value in self._fn_kwargs.items()
-            if name not in self._unwritten or value != self._unwritten[name]
-        }
-        return {**Loss.get_config(self), **written}
+        return {**Loss.get_config(self), **written_arguments(self._fn_kwargs, self._unwritten)}
 
     def _mean(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         # A subclass that redefines `call` means its own loss.

@@ -12,7 +12,7 @@ from torchfunc.registry import Family, serialize_keras_object
 
 __all__ = ["CLASS_OF_FUNCTION", "deserialize", "get", "serialize"]
 
-CLASS_OF_FUNCTION: dict[Callable[..., Any], type[FunctionLoss]] = {
+CLASS_OF_FUNCTION: dict[Callable[..., Any], Callable[..., FunctionLoss]] = {
     prob.binary_crossentropy: prob.BinaryCrossentropy,
     prob.categorical_crossentropy: prob.CategoricalCrossentropy,
     prob.kl_divergence: prob.KLDivergence,
@@ -42,8 +42,7 @@ _FAMILY = Family(
     {
         "Loss": Loss,
         "LossFunctionWrapper": LossFunctionWrapper,
-        **{loss.__name__: loss for loss in CLASS_OF_FUNCTION.values()},
-        **{function.__name__: function for function in CLASS_OF_FUNCTION},
+        **{member.__name__: member for pair in CLASS_OF_FUNCTION.items() for member in pair},
     },
     {**_ALIASES, **{name.upper(): function for name, function in _ALIASES.items()}},
 )
@@ -59,7 +58,7 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: there is no such loss.
     """
-    return _FAMILY.get(identifier)
+    return deserialize(identifier) if isinstance(identifier, dict) else _FAMILY.get(identifier)
 
 
 def serialize(loss: Any) -> Any:

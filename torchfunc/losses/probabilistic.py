@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -252,7 +253,7 @@ class SparseCategoricalCrossentropy(_Crossentropy):
         name, dtype: as for `Loss`.
     """
 
-    _fused = staticmethod(_sparse)
+    _fused: Callable[..., Tensor] | None = staticmethod(_sparse)
     _unwritten = {"axis": -1}
 
     def __init__(

@@ -18,12 +18,20 @@ TensorLike: TypeAlias = Tensor | np.ndarray | Sequence[Any] | float
 
 
 def as_tensors(y_true: TensorLike, y_pred: TensorLike) -> tuple[Tensor, Tensor]:
-    """Both as tensors on the device of the predictions; tensors are returned as they are."""
+    """Both as tensors on the device of the predictions; tensors are returned as they are.
+
+    Floats that come in arrays or lists become `config.floatx()`, so that NumPy's float64 does not spread.
+    """
     if not isinstance(y_pred, Tensor):
-        y_pred = torch.as_tensor(y_pred)
+        y_pred = _from_numbers(y_pred, None)
     if not isinstance(y_true, Tensor):
-        y_true = torch.as_tensor(y_true, device=y_pred.device)
+        y_true = _from_numbers(y_true, y_pred.device)
     return y_true, y_pred
+
+
+def _from_numbers(values: TensorLike, device: torch.device | None) -> Tensor:
+    tensor = torch.as_tensor(values, device=device)
+    return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
 
 
 def match_ranks(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +96,7 @@ def target_kind(
     if y_true_shape is None or y_pred_shape is None:
         raise ValueError(
             f"{asked_for!r} stands for a binary, sparse or categorical one, chosen by the shapes of targets and "
-            f"predictions, and these are not known. Name the one you mean, for example 'sparse_categorical_{asked_for}'."
+            f"predictions, and these are not known. Name the one you mean, such as 'sparse_categorical_{asked_for}'."
         )
     if len(y_pred_shape) <= 1 or y_pred_shape[-1] == 1:
         return "binary"

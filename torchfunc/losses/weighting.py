@@ -9,7 +9,16 @@ from torch import Tensor
 
 from torchfunc.losses.shapes import match_ranks
 
-__all__ = ["Reduction", "apply_mask", "check_reduction", "divide_no_nan", "is_mean", "match_weight", "reduce_weighted"]
+__all__ = [
+    "Reduction",
+    "apply_mask",
+    "check_reduction",
+    "divide_no_nan",
+    "is_mean",
+    "match_weight",
+    "reduce_weighted",
+    "trailing_axes",
+]
 
 Reduction: TypeAlias = str | None
 
@@ -51,7 +60,7 @@ def apply_mask(sample_weight: Tensor | None, mask: Tensor, reduction: Reduction,
     if sample_weight is None:
         return weight
     weight, sample_weight = match_ranks(weight, sample_weight.to(dtype))
-    return _trailing_axes(weight, sample_weight.ndim) * _trailing_axes(sample_weight, weight.ndim)
+    return trailing_axes(weight, sample_weight.ndim) * trailing_axes(sample_weight, weight.ndim)
 
 
 def match_weight(name: str, values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,8 +73,8 @@ def match_weight(name: str, values: Tensor, weight: Tensor) -> tuple[Tensor, Ten
     """
     given = tuple(weight.shape)
     values, weight = match_ranks(values, weight)
-    extends = weight.ndim < values.ndim
-    weight = _trailing_axes(weight, values.ndim)
+    extends = 0 < weight.ndim < values.ndim
+    weight = trailing_axes(weight, values.ndim)
     if weight.ndim > values.ndim or any(w not in (1, v) for w, v in zip(weight.shape, values.shape, strict=True)):
         raise ValueError(
             f"{name}: sample_weight (with the mask, if there is one) has shape {given}, but there are values of "
@@ -103,5 +112,6 @@ def reduce_weighted(
     return values.mean()
 
 
-def _trailing_axes(weight: Tensor, ndim: int) -> Tensor:
+def trailing_axes(weight: Tensor, ndim: int) -> Tensor:
+    """`weight` with axes of size 1 at its end, up to `ndim` axes."""
     return weight.reshape(weight.shape + (1,) * (ndim - weight.ndim)) if weight.ndim < ndim else weight

@@ -1,0 +1,539 @@
+"""Losses against Keras 3 on torch: values, gradients, reductions, weights, masks, configs; and torch's own losses."""
+
+import copy
+import functools
+import pickle
+
+import keras
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from torchfunc import losses, registry
+
+BATCH, TIME, CLASSES = 6, 4, 5
+rng = np.random.default_rng(0)
+
+
+def numbers(*shape):
+    return rng.normal(size=shape).astype("float32")
+
+
+def positive(*shape):
+    return rng.uniform(0.05, 2.0, size=shape).astype("float32")
+
+
+def probabilities(*shape):
+    p = positive(*shape)
+    return p / p.sum(-1, keepdims=True)
+
+
+def one_hot(*shape):
+    return np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, shape)]
+
+
+def classes(*shape):
+    return rng.integers(0, CLASSES, shape)
+
+
+def bits(*shape):
+    return rng.integers(0, 2, shape).astype("float32")
+
+
+def unit(*shape):
+    return rng.uniform(0.0, 1.0, shape).astype("float32")
+
+
+REGRESSION = ["MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "Huber", "LogCosh"]
+REGRESSION_FUNCTIONS = [
+    "mean_squared_error",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_logarithmic_error",
+    "huber",
+    "log_cosh",
+    "cosine_similarity",
+    "poisson",
+    "kl_divergence",
+]
+# class, arguments, targets, predictions
+CASES = [
+    *[(name, {}, numbers(BATCH, 3), numbers(BATCH, 3)) for name in REGRESSION],
+    ("MeanSquaredError", {}, numbers(BATCH), numbers(BATCH, 1)),
+    ("MeanSquaredError", {}, numbers(BATCH, 1), numbers(BATCH)),
+    ("MeanSquaredError", {}, numbers(BATCH, TIME, 1), numbers(BATCH, TIME)),
+    ("MeanSquaredError", {}, classes(BATCH, 3), numbers(BATCH, 3)),
+    ("MeanAbsoluteError", {}, numbers(BATCH, TIME, 3), numbers(BATCH, TIME, 3)),
+    ("Huber", {"delta": 0.3}, numbers(BATCH, 3), numbers(BATCH, 3)),
+    ("MeanSquaredLogarithmicError", {}, numbers(BATCH, 3), positive(BATCH, 3)),
+    ("CosineSimilarity", {}, numbers(BATCH, 3), numbers(BATCH, 3)),
+    ("CosineSimilarity", {"axis": 1}, numbers(BATCH, TIME, 3), numbers(BATCH, TIME, 3)),
+    ("Poisson", {}, positive(BATCH, 3), positive(BATCH, 3)),
+    ("KLDivergence", {}, probabilities(BATCH, CLASSES), probabilities(BATCH, CLASSES)),
+    ("BinaryCrossentropy", {}, bits(BATCH, 3), unit(BATCH, 3)),
+    ("BinaryCrossentropy", {}, bits(BATCH), unit(BATCH, 1)),
+    ("BinaryCrossentropy", {}, bits(BATCH, 1), np.array([[0], [1], [1], [0], [0.5], [1e-9]], "float32")),
+    ("BinaryCrossentropy", {"from_logits": True}, bits(BATCH, 3), 9 * numbers(BATCH, 3)),
+    ("BinaryCrossentropy", {"label_smoothing": 0.2}, bits(BATCH, 3), unit(BATCH, 3)),
+    ("BinaryCrossentropy", {"label_smoothing": 0.2, "from_logits": True}, bits(BATCH, 3), numbers(BATCH, 3)),
+    ("BinaryCrossentropy", {"axis": 1}, bits(BATCH, TIME, 3), unit(BATCH, TIME, 3)),
+    ("CategoricalCrossentropy", {}, one_hot(BATCH), positive(BATCH, CLASSES)),
+    ("CategoricalCrossentropy", {"from_logits": True}, one_hot(BATCH, TIME), numbers(BATCH, TIME, CLASSES)),
+    ("CategoricalCrossentropy", {"label_smoothing": 0.1}, one_hot(BATCH), positive(BATCH, CLASSES)),
+    (
+        "CategoricalCrossentropy",
+        {"axis": 1, "from_logits": True},
+        one_hot(BATCH, TIME).swapaxes(1, 2),
+        numbers(BATCH, CLASSES, TIME),
+    ),
+    ("SparseCategoricalCrossentropy", {}, classes(BATCH), positive(BATCH, CLASSES)),
+    ("SparseCategoricalCrossentropy", {}, classes(BATCH).astype("float32"), positive(BATCH, CLASSES)),
+    ("SparseCategoricalCrossentropy", {"from_logits": True}, classes(BATCH, 1), numbers(BATCH, CLASSES)),
+    ("SparseCategoricalCrossentropy", {"from_logits": True}, classes(BATCH, TIME), numbers(BATCH, TIME, CLASSES)),
+    ("SparseCategoricalCrossentropy", {}, classes(BATCH, TIME, 1), positive(BATCH, TIME, CLASSES)),
+    ("SparseCategoricalCrossentropy", {"axis": 1}, classes(BATCH, TIME), positive(BATCH, CLASSES, TIME)),
+    ("SparseCategoricalCrossentropy", {"ignore_class": 2}, classes(BATCH, TIME), positive(BATCH, TIME, CLASSES)),
+    (
+        "SparseCategoricalCrossentropy",
+        {"ignore_class": -1, "from_logits": True},
+        classes(BATCH) - 1,
+        numbers(BATCH, CLASSES),
+    ),
+]
+IDS = [f"{name}-{arguments}-{y.shape}-{p.shape}" for name, arguments, y, p in CASES]
+REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", None, "none"]
+
+
+def both(name, **arguments):
+    """Our class and Keras' class as functions of targets, predictions, weights and mask, giving (loss, gradient)."""
+
+    def run(loss, y, p, weight=None, mask=None):
+        prediction = torch.tensor(p, requires_grad=True)
+        if loss.__class__.__module__.startswith("keras") and mask is not None:
+            prediction._keras_mask = torch.tensor(mask)
+        weight = None if weight is None else torch.tensor(weight)
+        extra = {"mask": torch.tensor(mask)} if mask is not None and isinstance(loss, losses.Loss) else {}
+        value = loss(torch.tensor(y), prediction, weight, **extra)
+        (gradient,) = torch.autograd.grad(value.sum(), prediction)
+        return value, gradient
+
+    ours, theirs = getattr(losses, name)(**arguments), getattr(keras.losses, name)(**arguments)
+    return functools.partial(run, ours), functools.partial(run, theirs)
+
+
+def close(ours, theirs):
+    for mine, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+
+
+def weights(*shape):
+    return rng.uniform(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
+def test_value_and_gradient(name, arguments, y, p):
+    ours, theirs = both(name, **arguments)
+    close(ours(y, p), theirs(y, p))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
+def test_reductions_and_weights(name, arguments, y, p, reduction):
+    ours, theirs = both(name, **arguments, reduction=reduction)
+    close(ours(y, p), theirs(y, p))
+    unreduced, _ = both(name, **arguments, reduction=None)
+    weight = weights(*unreduced(y, p)[0].shape)
+    close(ours(y, p, weight), theirs(y, p, weight))
+    if "ignore_class" not in arguments:  # where Keras fails: it multiplies into the scalar in place
+        close(ours(y, p, np.float32(0.5)), theirs(y, p, np.float32(0.5)))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [None, (BATCH, TIME), (BATCH, 1), (BATCH, TIME, 1)])
+@pytest.mark.parametrize("masked", ["none", "some", "all"])
+def test_weights_and_masks_by_timestep(reduction, shape, masked):
+    y, p = classes(BATCH, TIME), numbers(BATCH, TIME, CLASSES)
+    mask = {"none": None, "some": weights(BATCH, TIME) > 0.4, "all": np.zeros((BATCH, TIME), bool)}[masked]
+    ours, theirs = both("SparseCategoricalCrossentropy", from_logits=True, reduction=reduction)
+    weight = None if shape is None else weights(*shape)
+    # With a mask, Keras multiplies it into the weights in place, which fails for smaller weights.
+    fails = shape == (BATCH, 1) and mask is not None
+    close(ours(y, p, weight, mask), theirs(y, p, np.repeat(weight, TIME, axis=1) if fails else weight, mask))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("mask", [None, np.array([1, 0, 1, 1, 0, 1], bool)])
+@pytest.mark.parametrize("shape", [(BATCH,), (BATCH, 1)])
+def test_weights_by_sample(reduction, mask, shape):
+    y, p, weight = numbers(BATCH, 3), numbers(BATCH, 3), weights(*shape)
+    ours, theirs = both("MeanSquaredError", reduction=reduction)
+    close(ours(y, p, weight, mask), theirs(y, p, weight, mask))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ignore_class_together_with_mask(reduction):
+    y, p = classes(BATCH, TIME), positive(BATCH, TIME, CLASSES)
+    ours, theirs = both("SparseCategoricalCrossentropy", ignore_class=2, reduction=reduction)
+    mask = weights(BATCH, TIME) > 0.4
+    close(ours(y, p, None, mask), theirs(y, p, None, mask))
+    close(ours(np.full_like(y, 2), p), theirs(np.full_like(y, 2), p))
+
+
+def test_one_weight_per_sample_counts_for_all_its_timesteps():
+    loss = losses.MeanSquaredError(reduction="mean_with_sample_weight")
+    y, p, w = torch.randn(3, 4, 2), torch.randn(3, 4, 2), torch.tensor([0.0, 1.0, 3.0])
+    per_sample = (y - p).square().mean((1, 2))
+    torch.testing.assert_close(loss(y, p, w), (per_sample * w).sum() / 4)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    torch.testing.assert_close(loss(y, p, w, mask), (per_sample * w).sum() / 4)
+
+
+@pytest.mark.parametrize("name", REGRESSION_FUNCTIONS)
+def test_functions(name):
+    y, p = probabilities(BATCH, TIME, CLASSES), probabilities(BATCH, TIME, CLASSES)
+    expected = getattr(keras.losses, name)(torch.tensor(y), torch.tensor(p))
+    torch.testing.assert_close(getattr(losses, name)(y, p), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=f"^{name}: y_true has shape .* compared element by element"):
+        getattr(losses, name)(y[:, :, :1], p)
+
+
+@pytest.mark.parametrize(
+    ("name", "y", "p"),
+    [
+        ("binary_crossentropy", bits(BATCH, 3), unit(BATCH, 3)),
+        ("categorical_crossentropy", one_hot(BATCH), positive(BATCH, CLASSES)),
+        ("sparse_categorical_crossentropy", classes(BATCH), positive(BATCH, CLASSES)),
+        ("sparse_categorical_crossentropy", classes(1), positive(CLASSES)),
+    ],
+)
+def test_crossentropy_functions(name, y, p):
+    for arguments in ({}, {"from_logits": True}, {"ignore_class": 1} if "sparse" in name else {"label_smoothing": 0.3}):
+        expected = getattr(keras.losses, name)(torch.tensor(y), torch.tensor(p), **arguments)
+        torch.testing.assert_close(getattr(losses, name)(y, p, **arguments), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_lists_and_arrays_are_taken():
+    assert losses.MeanSquaredError()([[0, 1], [0, 0]], [[1, 1], [1, 0]]).item() == 0.5
+    assert losses.mean_absolute_error(np.array([[0.0, 1.0]]), [[1, 1]]).tolist() == [0.5]
+    assert losses.MeanSquaredError()(np.zeros((2, 1)), np.ones((2, 1))).dtype is torch.float32
+    weighted = losses.MeanSquaredError()([[0.0], [2.0]], [[1.0], [2.0]], sample_weight=[3, 1], mask=[True, False])
+    assert weighted.item() == 3.0
+
+
+def test_dtypes():
+    y, p = torch.randn(4, 3), torch.randn(4, 3)
+    assert losses.MeanSquaredError()(y.double(), p.double()).dtype is torch.float64
+    half = losses.MeanSquaredError()(y, p.bfloat16())
+    torch.testing.assert_close(half, F.mse_loss(p.bfloat16().float(), y))
+    assert losses.MeanSquaredError(dtype="float32")(y, p.double()).dtype is torch.float32
+    assert losses.MeanSquaredError(dtype="float64").get_config()["dtype"] == "float64"
+
+
+def test_class_indices_are_not_rounded_by_the_dtype():
+    seen = {}
+
+    class Recorder(losses.Loss):
+        def call(self, y_true, y_pred):
+            seen.update(y_true=y_true)
+            return y_pred.mean(-1)
+
+    index = 2**24 + 1  # not a float32
+    Recorder()(torch.full((2, 1), index, dtype=torch.int32), torch.zeros(2, 3))
+    assert seen["y_true"].dtype is torch.int64
+    assert seen["y_true"][0, 0] == index
+    Recorder()(torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3))
+    assert seen["y_true"].dtype is torch.float32
+
+
+def test_nan_predictions_give_a_nan_loss():
+    assert losses.BinaryCrossentropy()(torch.ones(2, 1), torch.full((2, 1), torch.nan)).isnan()
+
+
+def test_empty_batches_give_zero():
+    for loss in (losses.MeanSquaredError(), losses.MeanAbsolutePercentageError()):
+        assert loss(torch.zeros(0, 3), torch.zeros(0, 3)).item() == 0.0
+
+
+@pytest.mark.parametrize(("y", "p"), [((32,), (32, 10)), ((32, 1), (32, 10)), ((32, 10), (32,)), ((8, 4), (8, 5))])
+@pytest.mark.parametrize("name", ["MeanSquaredError", "BinaryCrossentropy", "KLDivergence", "CategoricalCrossentropy"])
+def test_shapes_that_would_broadcast_are_errors(name, y, p):
+    with pytest.raises(ValueError, match="compared element by element") as error:
+        getattr(losses, name)()(torch.zeros(y), torch.zeros(p))
+    function = next(f for f, c in losses.catalogue.CLASS_OF_FUNCTION.items() if c.__name__ == name)
+    assert function.__name__ in str(error.value)
+    assert str(y) in str(error.value)
+    assert str(p) in str(error.value)
+    assert ("class indices" in str(error.value)) == (np.prod(y) < np.prod(p))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: losses.SparseCategoricalCrossentropy()(torch.zeros(4, 3), torch.zeros(4, 3)),
+            r"y_true has shape \(4, 3\) and y_pred has shape \(4, 3\) .* one-hot targets use 'categorical_cross",
+        ),
+        (lambda: losses.CategoricalCrossentropy()(torch.zeros(4, 1), torch.zeros(4, 1)), "use 'binary_crossentropy'"),
+        (
+            lambda: losses.MeanSquaredError(reduction="average"),
+            "reduction is one of 'sum_over_batch_size', .* 'average'",
+        ),
+        (
+            lambda: losses.MeanSquaredError()(torch.zeros(4, 1), torch.zeros(4, 1), torch.ones(3)),
+            r"mean_squared_error: sample_weight .* has shape \(3,\), .* shape \(4,\) to weigh",
+        ),
+        (
+            lambda: losses.MeanSquaredError()(torch.zeros(4, 1), torch.zeros(4, 1), torch.ones(4, 2)),
+            r"has shape \(4, 2\), .* shape \(4,\) to weigh",
+        ),
+        (
+            lambda: losses.get("mean_sqared_error"),
+            "no loss called 'mean_sqared_error'. Did you mean 'mean_squared_error'",
+        ),
+        (lambda: losses.as_loss("crossentropy"), "such as 'sparse_categorical_crossentropy'"),
+        (lambda: losses.as_loss(None), "got None"),
+        (lambda: losses.as_loss(3), "^3 is no loss"),
+        (
+            lambda: losses.as_loss(lambda y, p: (y - p).mean())(torch.zeros(4), torch.zeros(4), torch.ones(4)),
+            "lambda returns one number for the whole batch, so sample_weight .* Return one loss per sample",
+        ),
+        (
+            lambda: losses.as_loss(nn.MSELoss())(torch.zeros(4), torch.zeros(4), torch.ones(4)),
+            'mse_loss returns one number .* Create it with reduction="none"',
+        ),
+        (lambda: losses.as_loss(nn.MSELoss())(torch.zeros(4), torch.zeros(4, 2)), "mse_loss: .* element by element"),
+        (
+            lambda: losses.as_loss(nn.CrossEntropyLoss())(torch.zeros(4, 7), torch.zeros(4, 7, 3)),
+            r"y_pred has shape \(4, 7, 3\), y_true \(4, 7\).* on axis 1 .* shape \(4, 3\)",
+        ),
+        (lambda: losses.serialize(losses.as_loss(nn.MSELoss())), "torch module or function"),
+    ],
+)
+def test_error_messages(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_custom_losses_must_be_complete():
+    with pytest.raises(NotImplementedError, match="Loss has to define call"):
+        losses.Loss()(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(TypeError, match=r"returned float, a loss is a torch\.Tensor"):
+        losses.as_loss(lambda y, p: 0.5, name="half")(torch.zeros(1), torch.zeros(1))
+
+
+def test_subclasses_may_redefine_call():
+    class Doubled(losses.MeanSquaredError):
+        def call(self, y_true, y_pred):
+            return 2 * super().call(y_true, y_pred)
+
+    y, p = torch.randn(4, 2), torch.randn(4, 2)
+    torch.testing.assert_close(Doubled()(y, p), 2 * F.mse_loss(p, y))
+    assert losses.Loss().name == "loss"
+
+
+@pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
+def test_configs_are_keras(name, arguments, y, p):
+    ours, theirs = getattr(losses, name)(**arguments), getattr(keras.losses, name)(**arguments)
+    lost_by_keras = {key: value for key, value in arguments.items() if key not in theirs.get_config()}
+    assert ours.get_config() == {**theirs.get_config(), **lost_by_keras}
+    config = {**keras.losses.serialize(theirs)}
+    assert losses.serialize(ours) == {**config, "config": ours.get_config()}
+    again = losses.deserialize(losses.serialize(ours))
+    assert type(again) is type(ours)
+    assert again.get_config() == ours.get_config()
+    torch.testing.assert_close(again(y, p), ours(y, p))
+    assert losses.get(config).get_config() == getattr(losses, name)(**theirs.get_config()).get_config()
+    assert keras.losses.deserialize(losses.serialize(ours)).get_config() == theirs.get_config()
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), type(ours).from_config(ours.get_config())):
+        torch.testing.assert_close(twin(y, p), ours(y, p))
+
+
+def test_signatures_are_keras():
+    for name in {name for name, *_ in CASES}:
+        keras_init, our_init = getattr(keras.losses, name).__init__, getattr(losses, name).__init__
+        assert keras_init.__defaults__ == our_init.__defaults__
+        names = keras_init.__code__.co_varnames[: keras_init.__code__.co_argcount]
+        assert names == our_init.__code__.co_varnames[: our_init.__code__.co_argcount]
+
+
+def test_get_knows_kerass_names():
+    known = [*losses.catalogue._ALIASES, *(alias.upper() for alias in losses.catalogue._ALIASES)]
+    known += [function.__name__ for function in losses.catalogue.CLASS_OF_FUNCTION]
+    for name in known:
+        assert losses.get(name).__name__ == keras.losses.get(name).__name__
+    for cls in losses.catalogue.CLASS_OF_FUNCTION.values():
+        assert type(losses.get(cls.__name__)) is cls
+        assert losses.get(cls).get_config() == cls().get_config()
+    assert losses.get(None) is None
+    assert losses.get({"class_name": "Huber", "config": {"delta": 2.0}})._fn_kwargs == {"delta": 2.0}
+    loss = losses.MeanSquaredError()
+    assert losses.get(loss) is loss
+
+
+def weighted_error(y_true, y_pred, power=2):
+    return ((y_true - y_pred).abs() ** power).mean(-1)
+
+
+def test_wrapped_functions_and_their_configs():
+    loss = losses.LossFunctionWrapper(losses.huber, name="h", delta=2.0)
+    reference = keras.src.losses.LossFunctionWrapper(keras.losses.huber, name="h", delta=2.0)
+    assert loss.get_config() == reference.get_config()
+    again = losses.deserialize(keras.losses.serialize(reference))
+    assert again.get_config() == loss.get_config()
+
+    custom = losses.LossFunctionWrapper(weighted_error, power=3)
+    assert custom.name == "loss_function_wrapper"
+    config = losses.serialize(custom)
+    with pytest.raises(ValueError, match="custom_objects"):
+        losses.deserialize(config)
+    again = losses.deserialize(config, {"weighted_error": weighted_error})
+    assert again.fn is weighted_error
+    y, p = torch.randn(5), torch.randn(5, 1)
+    torch.testing.assert_close(again(y, p), (y - p[:, 0]).abs().pow(3).mean())
+
+
+def test_a_registered_loss_is_found():
+    @registry.register_serializable(package="test_losses")
+    class Mine(losses.Loss):
+        def call(self, y_true, y_pred):
+            return (y_true - y_pred).abs().mean(-1)
+
+    assert type(losses.deserialize(losses.serialize(Mine(name="mine")))) is Mine
+    assert losses.get("test_losses>Mine").name == "mine"
+
+
+SHAPES = [
+    (("crossentropy", (None,), (None, 1)), "BinaryCrossentropy"),
+    (("ce", (None, 1), (None, 1)), "BinaryCrossentropy"),
+    (("CE", (32, 1), (32, 10)), "SparseCategoricalCrossentropy"),
+    (("ce", (32,), (32, 10)), "SparseCategoricalCrossentropy"),
+    (("ce", (32, 10), (32, 10)), "CategoricalCrossentropy"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), SHAPES)
+def test_crossentropy_is_chosen_by_shape(arguments, expected):
+    name, y_shape, p_shape = arguments
+    loss = losses.as_loss(name, y_true_shape=y_shape, y_pred_shape=p_shape)
+    assert (type(loss).__name__, loss.name) == (expected, name)
+
+
+def test_as_loss_takes_names_functions_and_losses():
+    y, p = torch.randn(6, 3), torch.randn(6, 3)
+    for identifier, name in [
+        ("mse", "mse"),
+        ("MSE", "MSE"),
+        ("MeanSquaredError", "mean_squared_error"),
+        (losses.mean_squared_error, "mean_squared_error"),
+        (losses.MeanSquaredError, "mean_squared_error"),
+        (losses.MeanSquaredError(name="mine"), "mine"),
+        ({"class_name": "MeanSquaredError", "config": {"name": "configured"}}, "configured"),
+        (weighted_error, "weighted_error"),
+        (functools.partial(weighted_error, power=2), "partial"),
+        (lambda y_true, y_pred: (y_true - y_pred).square().mean(), "lambda"),
+        (nn.MSELoss(), "mse_loss"),
+        (nn.MSELoss, "mse_loss"),
+        (nn.MSELoss(reduction="none"), "mse_loss"),
+        (F.mse_loss, "mse_loss"),
+    ]:
+        loss = losses.as_loss(identifier)
+        assert loss.name == name
+        torch.testing.assert_close(loss(y, p), F.mse_loss(p, y))
+    assert losses.as_loss(weighted_error, name="given").name == "given"
+    assert isinstance(losses.as_loss("sparse_categorical_crossentropy"), losses.SparseCategoricalCrossentropy)
+
+
+def test_on_logits():
+    for cls, y in [
+        (losses.SparseCategoricalCrossentropy, torch.randint(0, CLASSES, (BATCH,))),
+        (losses.CategoricalCrossentropy, F.one_hot(torch.randint(0, CLASSES, (BATCH,)), CLASSES)),
+    ]:
+        loss, logits = cls(name="mine", reduction="sum"), torch.randn(BATCH, CLASSES)
+        twin = loss.on_logits()
+        torch.testing.assert_close(twin(y, logits), loss(y, logits.softmax(-1)))
+        assert (loss.from_logits, twin.from_logits, twin.name) == (False, True, "mine")
+        assert twin.get_config()["from_logits"] is True
+        assert loss.get_config()["from_logits"] is False
+
+
+INDICES = torch.randint(0, CLASSES, (BATCH,))
+LOGITS = torch.randn(BATCH, CLASSES)
+IMAGES = torch.randn(BATCH, CLASSES, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "p", "expected"),
+    [
+        (nn.CrossEntropyLoss(), INDICES, LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(), INDICES[:, None], LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(), INDICES.float(), LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(), INDICES.int(), LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(), F.one_hot(INDICES, CLASSES), LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(reduction="none"), INDICES, LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (nn.CrossEntropyLoss(), IMAGES.argmax(1, keepdim=True), IMAGES, F.cross_entropy(IMAGES, IMAGES.argmax(1))),
+        (nn.CrossEntropyLoss(), IMAGES.argmax(1)[..., None], IMAGES, F.cross_entropy(IMAGES, IMAGES.argmax(1))),
+        (F.cross_entropy, INDICES[:, None], LOGITS, F.cross_entropy(LOGITS, INDICES)),
+        (
+            functools.partial(F.cross_entropy, label_smoothing=0.1),
+            INDICES,
+            LOGITS,
+            F.cross_entropy(LOGITS, INDICES, label_smoothing=0.1),
+        ),
+        (nn.NLLLoss(), INDICES, LOGITS.log_softmax(-1), F.cross_entropy(LOGITS, INDICES)),
+        (nn.BCEWithLogitsLoss(), (INDICES > 2), LOGITS[:, :1], None),
+        (F.binary_cross_entropy_with_logits, (INDICES > 2), LOGITS[:, :1], None),
+        (nn.L1Loss(reduction="sum"), INDICES, LOGITS[:, 0], (LOGITS[:, 0] - INDICES).abs().sum()),
+    ],
+)
+def test_torch_losses(loss, y, p, expected):
+    if expected is None:
+        expected = F.binary_cross_entropy_with_logits(p[:, 0], y.float())
+    torch.testing.assert_close(losses.as_loss(loss)(y, p), expected)
+
+
+def test_torch_losses_with_weights_and_masks():
+    w, mask = torch.rand(BATCH), torch.tensor([1, 0, 1, 1, 0, 1], dtype=torch.bool)
+    per_sample = F.cross_entropy(LOGITS, INDICES, reduction="none")
+    loss = losses.as_loss(nn.CrossEntropyLoss(reduction="none"))
+    torch.testing.assert_close(loss(INDICES, LOGITS, w), (per_sample * w).mean())
+    torch.testing.assert_close(loss(INDICES, LOGITS, w, mask), (per_sample * w)[mask].sum() / mask.sum())
+    elementwise = losses.as_loss(nn.MSELoss(reduction="none"))
+    expected = ((LOGITS - 1).square().mean(-1) * w).mean()
+    torch.testing.assert_close(elementwise(torch.ones_like(LOGITS), LOGITS, w), expected)
+
+
+def test_a_torch_module_moves_but_joins_no_model():
+    loss = losses.as_loss(nn.CrossEntropyLoss(weight=torch.ones(CLASSES)))
+    assert not isinstance(loss, nn.Module)
+    assert loss.to("meta") is loss
+    assert loss.loss.weight.device.type == "meta"
+    assert losses.MeanSquaredError().to("meta").name == "mean_squared_error"
+
+
+def test_an_own_module_is_called_like_torchs():
+    class Focal(nn.Module):
+        def forward(self, prediction, target):
+            assert target.dtype is torch.int64
+            return F.cross_entropy(prediction, target, reduction="none") ** 2
+
+    loss = losses.as_loss(Focal())
+    assert loss.name == "focal"
+    torch.testing.assert_close(
+        loss(INDICES, LOGITS), F.cross_entropy(LOGITS, INDICES, reduction="none").square().mean()
+    )
+
+
+@pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
+def test_fullgraph_compile(name, arguments, y, p):
+    loss = getattr(losses, name)(**arguments)
+    y, p = torch.tensor(y), torch.tensor(p, requires_grad=True)
+    weight = torch.rand(getattr(losses, name)(**arguments, reduction=None)(y, p).shape)
+    torch.compiler.reset()
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def compiled(y, p, weight):
+        return loss(y, p), loss(y, p, weight, weight > 0.3)
+
+    torch.testing.assert_close(compiled(y, p, weight), (loss(y, p), loss(y, p, weight, weight > 0.3)))

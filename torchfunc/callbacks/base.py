@@ -1,0 +1,92 @@
+"""The base class of callbacks: every hook, doing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Callback", "Logs"]
+
+Logs = Mapping[str, Any]
+
+
+class Callback:
+    """Base class: override the hooks you need.
+
+    `logs` holds plain numbers under Keras' names ("loss", "accuracy", "val_loss"). A hook for batches that is not
+    overridden costs nothing; one that is makes training wait for the device at each batch, since its logs are read.
+
+    Attributes:
+        params: "verbose", "epochs" and "steps" of the run.
+        model: the model that is trained.
+        batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each.
+    """
+
+    batch_interval = 0.0
+
+    def __init__(self) -> None:
+        self.params: dict[str, Any] = {}
+        self._model: Any = None
+
+    @property
+    def model(self) -> Any:
+        """The model that is trained."""
+        return self._model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Called before the run with its parameters."""
+        self.params = params
+
+    def set_model(self, model: Any) -> None:
+        """Called before the run with the model."""
+        self._model = model
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Called when `fit` begins."""
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Called when `fit` ends, with the logs of the last epoch."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called before an epoch; `epoch` counts from 0."""
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Called after an epoch and its validation, whose logs start with "val_"."""
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before a training batch; `batch` counts from 0 in each epoch."""
+        self.on_batch_begin(batch, logs=logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after a training batch, with the logs of the epoch so far."""
+        self.on_batch_end(batch, logs=logs)
+
+    def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """The old name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """The old name of `on_train_batch_end`."""
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate`, or the validation in `fit`, begins."""
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Called when `evaluate` or the validation ends, with its results."""
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before a batch of `evaluate` or of the validation."""
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after a batch of `evaluate` or of the validation."""
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Called when `predict` begins."""
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Called when `predict` ends."""
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Called before a batch of `predict`."""
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Called after a batch of `predict`, with its outputs under "outputs"."""

@@ -1,0 +1,161 @@
+"""The callbacks that every run has, History and ProgbarLogger, and the one made of functions, LambdaCallback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.viewing.progress import ProgressLine
+
+__all__ = ["History", "LambdaCallback", "ProgbarLogger"]
+
+
+class History(Callback):
+    """What `fit` returns: the logs of every epoch.
+
+    Attributes:
+        history: one list of numbers, one for each epoch, by log name.
+        epoch: the epochs that were run, from 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[Any]] = {}
+        self.epoch: list[int] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Start counting epochs anew."""
+        self.epoch = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Keep the logs."""
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+        self.model.history = self
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions.
+
+    Args:
+        on_epoch_begin, on_epoch_end: called with `(epoch, logs)`.
+        on_train_begin, on_train_end: called with `(logs)`.
+        on_train_batch_begin, on_train_batch_end: called with `(batch, logs)`.
+        **kwargs: a function for any other hook of `Callback`.
+
+    Raises:
+        ValueError: there is no such hook.
+    """
+
+    def __init__(
+        self,
+        on_epoch_begin: Callable[..., Any] | None = None,
+        on_epoch_end: Callable[..., Any] | None = None,
+        on_train_begin: Callable[..., Any] | None = None,
+        on_train_end: Callable[..., Any] | None = None,
+        on_train_batch_begin: Callable[..., Any] | None = None,
+        on_train_batch_end: Callable[..., Any] | None = None,
+        **kwargs: Callable[..., Any],
+    ) -> None:
+        super().__init__()
+        given = {
+            "on_epoch_begin": on_epoch_begin,
+            "on_epoch_end": on_epoch_end,
+            "on_train_begin": on_train_begin,
+            "on_train_end": on_train_end,
+            "on_train_batch_begin": on_train_batch_begin,
+            "on_train_batch_end": on_train_batch_end,
+            **kwargs,
+        }
+        for hook, function in given.items():
+            if not (hook.startswith("on_") and hasattr(Callback, hook)):
+                raise ValueError(f"LambdaCallback was given {hook!r}, but Callback has no hook of that name.")
+            if function is not None:
+                setattr(self, hook, function)
+
+
+class ProgbarLogger(Callback):
+    """Shows how far a run is and its logs so far; `fit(verbose=...)` adds one.
+
+    Under verbose=1 there is one line an epoch that is redrawn as it goes on, under verbose=2 one line at its end.
+    """
+
+    batch_interval = 0.1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._line: ProgressLine | None = None
+        self._in_fit = False
+
+    def close(self) -> None:
+        """End the line that is being drawn, if there is one."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        self._in_fit = False
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """From here on validation is silent: its results are shown with the epoch's."""
+        self._in_fit = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Training is over."""
+        self._in_fit = False
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Name the epoch, and begin its line."""
+        if self.params["epochs"] > 1 and self.params["verbose"]:
+            print(f"Epoch {epoch + 1}/{self.params['epochs']}", flush=True)
+        self._begin()
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Begin a line for `evaluate`."""
+        if not self._in_fit:
+            self._begin()
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Begin a line for `predict`."""
+        self._begin()
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Redraw the line."""
+        self._update(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Redraw the line of `evaluate`."""
+        if not self._in_fit:
+            self._update(batch, logs)
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Redraw the line of `predict`."""
+        self._update(batch, None)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """End the line with the epoch's logs."""
+        self._finish(logs)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """End the line of `evaluate`."""
+        if not self._in_fit:
+            self._finish(logs)
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """End the line of `predict`."""
+        self._finish(None)
+
+    def _begin(self) -> None:
+        verbose = self.params["verbose"]
+        if verbose:
+            self._line = ProgressLine(self.params["steps"], draws_bar=verbose != 2)
+
+    def _update(self, batch: int, logs: Logs | None) -> None:
+        if self._line is not None:
+            self._line.update(batch + 1, logs)
+
+    def _finish(self, logs: Logs | None) -> None:
+        if self._line is not None:
+            self._line.target = self.params["steps"]
+            self._line.finish(self.params["steps"] or 0, logs)
+            self._line = None

@@ -1,0 +1,219 @@
+"""Several callbacks called as one, and only those that want to be called."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.callbacks.basic import History, ProgbarLogger
+
+__all__ = ["BatchHooks", "CallbackList", "plain_logs"]
+
+# The old hooks are called by the new ones, so overriding either counts.
+_OLD_HOOKS = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+
+
+def _overrides(callback: Any, hook: str) -> bool:
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def plain_logs(logs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Logs as plain numbers, sorted by name; what is no single number stays as it is.
+
+    The values on an accelerator are fetched together, so it is waited for once.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in (logs or {}).items():
+        flat.update(value if isinstance(value, Mapping) else {name: value})
+    far = [name for name, value in flat.items() if isinstance(value, Tensor) and value.ndim == 0 and not value.is_cpu]
+    if far:
+        values = torch.stack([flat[name].detach().to(torch.float32) for name in far]).tolist()
+        flat.update(zip(far, values, strict=True))
+    return {name: _plain(flat[name]) for name in sorted(flat)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return float(value.detach()) if value.numel() == 1 else value.detach().cpu().numpy()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
+
+
+class BatchHooks:
+    """The hooks of one phase that somebody overrides, and the clock for those that need not see every batch."""
+
+    def __init__(self, callbacks: Iterable[Callback], phase: str) -> None:
+        begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
+        self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
+        self._end = [callback for callback in callbacks if self._wanted(callback, end)]
+        self._names = begin, end
+        self._last_call = [0.0] * len(self._end)
+
+    @staticmethod
+    def _wanted(callback: Callback, hook: str) -> bool:
+        return _overrides(callback, hook) or (hook in _OLD_HOOKS and _overrides(callback, _OLD_HOOKS[hook]))
+
+    def begin(self, batch: int) -> None:
+        """A batch begins."""
+        for callback in self._begin:
+            getattr(callback, self._names[0])(batch, logs={})
+
+    def end(self, batch: int, read_logs: Callable[[], Logs]) -> None:
+        """A batch is done. `read_logs`, which waits for the device, is called only if somebody wants the logs now."""
+        if not self._end:
+            return
+        logs: Logs | None = None
+        now = time.perf_counter()
+        for index, callback in enumerate(self._end):
+            if callback.batch_interval and now - self._last_call[index] < callback.batch_interval:
+                continue
+            self._last_call[index] = now
+            logs = read_logs() if logs is None else logs
+            getattr(callback, self._names[1])(batch, logs=logs)
+
+
+class CallbackList(Callback):
+    """Several callbacks called as one; logs are turned into plain numbers on the way, sorted by name as in Keras.
+
+    Args:
+        callbacks: callbacks, in any nesting of lists.
+        add_history: whether to add a `History` if there is none.
+        add_progbar: whether to add a `ProgbarLogger` if there is none.
+        model: given to each callback.
+        **params: given to each callback.
+
+    Raises:
+        TypeError: something that is no callback; the message names it.
+    """
+
+    def __init__(
+        self,
+        callbacks: Any = None,
+        add_history: bool = False,
+        add_progbar: bool = False,
+        model: Any = None,
+        **params: Any,
+    ) -> None:
+        super().__init__()
+        self.callbacks: list[Any] = [] if callbacks is None else tree_leaves(callbacks)
+        for callback in self.callbacks:
+            if isinstance(callback, type) or not hasattr(callback, "on_epoch_end"):
+                raise TypeError(
+                    f"`callbacks` takes Callback objects, got {callback!r}"
+                    + (": make an instance of the class." if isinstance(callback, type) else ".")
+                )
+        self.history = self._find_or_add(History, add_history)
+        self._progress = self._find_or_add(ProgbarLogger, add_progbar)
+        if model is not None:
+            self.set_model(model)
+        self.set_params(params)
+
+    def _find_or_add(self, cls: type[Callback], add: bool) -> Any:
+        found = next((callback for callback in self.callbacks if isinstance(callback, cls)), None)
+        if found is None and add:
+            found = cls()
+            self.callbacks.append(found)
+        return found
+
+    def append(self, callback: Callback) -> None:
+        """Add a callback."""
+        self.callbacks.append(callback)
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Give all callbacks one dict of parameters."""
+        self.params = params
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def set_model(self, model: Any) -> None:
+        """Give all callbacks the model, and the model its history."""
+        super().set_model(model)
+        if self.history is not None:
+            model.history = self.history
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def batch_hooks(self, phase: str) -> BatchHooks:
+        """The hooks for the batches of "train", "test" or "predict" that are in use."""
+        return BatchHooks(self.callbacks, phase)
+
+    def count_steps(self, count: int) -> None:
+        """A pass over the data took `count` steps; this becomes `params["steps"]` if that was not known before."""
+        if self.params.get("steps") is None:
+            self.params["steps"] = count
+
+    def close(self) -> None:
+        """Called however a run ended: whatever line is being drawn is finished."""
+        if self._progress is not None:
+            self._progress.close()
+
+    def _call(self, hook: str, *args: Any) -> None:
+        *first, logs = args
+        logs = plain_logs(logs)
+        for callback in self.callbacks:
+            getattr(callback, hook)(*first, logs)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_train_begin", logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_train_end", logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_epoch_begin", epoch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_epoch_end", epoch, logs)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_train_batch_begin", batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_train_batch_end", batch, logs)
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_test_begin", logs)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_test_end", logs)
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_test_batch_begin", batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_test_batch_end", batch, logs)
+
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_predict_begin", logs)
+
+    def on_predict_end(self, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_predict_end", logs)
+
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks."""
+        self._call("on_predict_batch_begin", batch, logs)
+
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Call all callbacks; the outputs are passed on as they are."""
+        for callback in self.callbacks:
+            callback.on_predict_batch_end(batch, logs)

@@ -1,0 +1,146 @@
+"""Callbacks that watch one number of the logs."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+from torchfunc.callbacks.base import Callback, Logs
+
+__all__ = ["EarlyStopping", "MonitorCallback"]
+
+
+class MonitorCallback(Callback):
+    """Base of callbacks that ask whether a logged number has improved.
+
+    Args:
+        monitor: its name in the logs, such as "val_loss".
+        mode: "min" if smaller is better, "max" if larger is; "auto" tells by the name, or asks the metric.
+        baseline: the value to beat at first.
+        min_delta: a change by less than this is no improvement.
+
+    Raises:
+        ValueError: `mode` is none of the three; or, when training, "auto" cannot tell.
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", mode: str = "auto", baseline: float | None = None, min_delta: float = 0
+    ) -> None:
+        super().__init__()
+        if mode not in ("auto", "min", "max"):
+            raise ValueError(f"{type(self).__name__}: mode is 'auto', 'min' or 'max', got {mode!r}.")
+        self.monitor = monitor
+        self.mode = mode
+        self.best = baseline
+        self.min_delta = abs(min_delta)
+
+    def monitored(self, logs: Logs | None) -> float | None:
+        """The number in these logs; a warning and None if it is not there."""
+        logs = logs or {}
+        if self.monitor not in logs:
+            warnings.warn(
+                f"{type(self).__name__} watches {self.monitor!r}, which is not in the logs; "
+                f"there are {', '.join(map(repr, logs))}.",
+                stacklevel=2,
+            )
+        return logs.get(self.monitor)
+
+    def is_improvement(self, value: float, reference: float | None) -> bool:
+        """Whether `value` is better than `reference` by at least `min_delta`."""
+        if reference is None:
+            return True
+        if self._wants_less():
+            return value + self.min_delta < reference
+        return value - self.min_delta > reference
+
+    def _wants_less(self) -> bool:
+        if self.mode != "auto":
+            return self.mode == "min"
+        name = self.monitor.removeprefix("val_")
+        if name == "loss" or name.endswith("_loss"):
+            return True
+        for metric in self.model.metrics:
+            direction = getattr(metric, "direction", None)
+            if direction is not None and (name == metric.name or name.endswith(f"_{metric.name}")):
+                return direction == "down"
+        raise ValueError(
+            f"{type(self).__name__} cannot tell whether {self.monitor!r} should grow or shrink. "
+            "Pass mode='min' or mode='max'."
+        )
+
+
+class EarlyStopping(MonitorCallback):
+    """Stop training when a logged number no longer improves.
+
+    Args:
+        monitor: its name in the logs.
+        min_delta: a change by less than this is no improvement.
+        patience: how many epochs without improvement are waited for.
+        verbose: whether to say so when training stops (0 or 1).
+        mode: "min", "max" or "auto".
+        baseline: the value that must be beaten for an epoch to count as an improvement.
+        restore_best_weights: whether to put back the weights of the best epoch at the end.
+        start_from_epoch: how many epochs to wait before watching at all.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
+        super().__init__(monitor, mode, min_delta=min_delta)
+        self.patience = patience
+        self.verbose = verbose
+        self.baseline = baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
+        self._start()
+
+    def _start(self) -> None:
+        self.wait = 0
+        self.stopped_epoch = 0
+        self.best: float | None = None
+        self.best_epoch = 0
+        self.best_weights: dict[str, Any] | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Forget what an earlier `fit` saw."""
+        self._start()
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Compare with the best so far."""
+        current = self.monitored(logs)
+        if current is None or epoch < self.start_from_epoch:
+            return
+        if self.restore_best_weights and self.best_weights is None:
+            self._remember(epoch)
+        self.wait += 1
+        if self.is_improvement(current, self.best):
+            self.best = current
+            self._remember(epoch)
+            if self.baseline is None or self.is_improvement(current, self.baseline):
+                self.wait = 0
+        elif self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Say that training stopped, and put back the best weights if asked to."""
+        if self.stopped_epoch > 0 and self.verbose:
+            print(f"Epoch {self.stopped_epoch + 1}: early stopping", flush=True)
+        if self.best_weights is not None:
+            if self.verbose:
+                print(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.", flush=True)
+            self.model.load_state_dict(self.best_weights)
+
+    def _remember(self, epoch: int) -> None:
+        self.best_epoch = epoch
+        if self.restore_best_weights:
+            self.best_weights = copy.deepcopy(self.model.state_dict())

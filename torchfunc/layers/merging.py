@@ -1,0 +1,340 @@
+"""Layers that make one tensor of several: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
+
+Each also has a functional spelling: `layers.add([a, b])` is `layers.Add()([a, b])`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfunc.config import epsilon
+from torchfunc.graph import located
+from torchfunc.layers.kernel import promote_to_float
+from torchfunc.layers.layer import Layer
+from torchfunc.layers.shapes import Shape, is_shape
+
+__all__ = [
+    "Add",
+    "Average",
+    "Concatenate",
+    "Dot",
+    "Maximum",
+    "Merge",
+    "Minimum",
+    "Multiply",
+    "Subtract",
+    "add",
+    "average",
+    "concatenate",
+    "dot",
+    "maximum",
+    "minimum",
+    "multiply",
+    "subtract",
+]
+
+
+class Merge(Layer):
+    """The base of layers on a list of tensors.
+
+    Attributes:
+        only: how many inputs the layer takes; None for any number.
+    """
+
+    supports_masking = True
+    only: int | None = None
+
+    def build(self, input_shape: Any) -> None:
+        try:
+            self.compute_output_shape(input_shape)
+        except ValueError as error:
+            raise ValueError(located(f"{self.describe()} cannot be called on {input_shape}: {error}")) from error
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        shapes = None if input_shape is None or is_shape(input_shape) else list(input_shape)
+        if not shapes:
+            raise ValueError("a merge layer is called on a list of inputs, as in layer([a, b])")
+        if self.only is not None and len(shapes) != self.only:
+            raise ValueError(f"it takes exactly {self.only} inputs, got {len(shapes)}")
+        return self._merged_shape([tuple(shape) for shape in shapes])
+
+    def _merged_shape(self, shapes: list[Shape]) -> Shape:
+        raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        if previous_mask is None or any(mask is None for mask in previous_mask):
+            return None
+        return functools.reduce(torch.logical_or, _align(previous_mask))
+
+
+class _Operator(Merge):
+    """A merge by an operator. Ranks may differ: the axes that are missing go in behind the batch axis."""
+
+    operator: Callable[..., Any]
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        return functools.reduce(self.operator, _align(inputs))
+
+    def _merged_shape(self, shapes: list[Shape]) -> Shape:
+        batch_sizes = {shape[0] for shape in shapes if shape} - {None}
+        if len(batch_sizes) > 1:
+            raise ValueError(f"the batch sizes of {_listing(shapes)} differ (axis 0)")
+        return (batch_sizes.pop() if batch_sizes else None, *functools.reduce(_broadcast, [s[1:] for s in shapes]))
+
+
+class Add(_Operator):
+    """The sum of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+
+    operator = staticmethod(torch.add)
+
+
+class Subtract(_Operator):
+    """The first of two inputs minus the second. Shapes: `(batch, ...)` each -> the broadcast shape."""
+
+    only = 2
+    operator = staticmethod(torch.sub)
+
+
+class Average(_Operator):
+    """The mean of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+
+    operator = staticmethod(torch.add)
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        return super().call(inputs) / len(inputs)
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(super().compute_output_dtype(*input_dtypes), torch.get_default_dtype())
+
+
+class Multiply(_Operator):
+    """The product of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    Steps that are masked in one input count as 1; steps that are masked in all inputs give 0.
+    """
+
+    operator = staticmethod(torch.mul)
+
+    def call(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor:
+        masks = _step_masks(inputs, mask)
+        if masks is None:
+            return super().call(inputs)
+        masked = [x if m is None else torch.where(m, x, 1) for x, m in zip(inputs, masks, strict=True)]
+        output = super().call(masked)
+        if any(m is None for m in masks):
+            return output
+        return torch.where(functools.reduce(torch.logical_or, masks), output, 0)
+
+
+class _Extremum(_Operator):
+    """A merge that leaves masked steps out: where only some inputs are masked, the others decide."""
+
+    def call(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor:
+        masks = _step_masks(inputs, mask)
+        if masks is None:
+            return super().call(inputs)
+        output, known = inputs[0], masks[0]
+        for x, own in zip(inputs[1:], masks[1:], strict=True):
+            x = x if own is None else torch.where(own, x, output)
+            output = self.operator(output if known is None else torch.where(known, output, x), x)
+            known = None if own is None or known is None else torch.logical_or(known, own)
+        return output
+
+
+class Maximum(_Extremum):
+    """The element-wise maximum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+
+    operator = staticmethod(torch.maximum)
+
+
+class Minimum(_Extremum):
+    """The element-wise minimum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+
+    operator = staticmethod(torch.minimum)
+
+
+class Concatenate(Merge):
+    """The inputs one behind the other. Shapes: equal but for `axis`, whose sizes add up.
+
+    Args:
+        axis: the axis, the batch axis counted.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(inputs), self.axis)
+
+    def _merged_shape(self, shapes: list[Shape]) -> Shape:
+        rank = len(shapes[0])
+        if any(len(shape) != rank for shape in shapes):
+            raise ValueError(f"the ranks of {_listing(shapes)} differ")
+        if not -rank <= self.axis < rank:
+            raise ValueError(f"axis={self.axis} is out of range for inputs with {rank} axes")
+        concatenated = self.axis % rank
+        for axis, sizes in enumerate(zip(*shapes, strict=True)):
+            if axis != concatenated and len(set(sizes) - {None}) > 1:
+                raise ValueError(
+                    f"{_listing(shapes)} must be equal but for axis {concatenated}, and they differ in axis {axis}"
+                )
+        parts = [shape[concatenated] for shape in shapes]
+        total = None if None in parts else sum(part for part in parts if part is not None)
+        return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        if previous_mask is None or all(mask is None for mask in previous_mask):
+            return None
+        masks = [_full_mask(x, mask) for x, mask in zip(inputs, previous_mask, strict=True)]
+        return torch.cat(masks, self.axis).any(-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axis": self.axis}
+
+
+class Dot(Merge):
+    """The dot product of two inputs over one axis of each, sample by sample.
+
+    Shapes: `(batch, ..., size, ...)` twice -> `(batch, rest of the first, rest of the second)`, and `(batch, 1)` if
+    nothing is left of either.
+
+    Args:
+        axes: the axis to sum over, or two of them, one for each input. Not the batch axis.
+        normalize: whether to scale each input to length 1 along its axis first: the cosine of the angle.
+        **kwargs: of `Layer`.
+    """
+
+    only = 2
+
+    def __init__(self, axes: int | Sequence[int], normalize: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(axes, (int, list, tuple)):
+            raise TypeError(f"Dot takes an integer or two of them for axes, got {axes!r}.")
+        pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
+        if len(pair) != 2 or not all(isinstance(axis, int) for axis in pair):
+            raise ValueError(f"Dot takes an integer or two of them for axes, got {axes!r}.")
+        self.axes = axes
+        self.normalize = normalize
+        self._pair = pair
+
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        first, second = inputs
+        a, b = self._pair[0] % first.ndim, self._pair[1] % second.ndim
+        if self.normalize:
+            first, second = F.normalize(first, dim=a, eps=epsilon()), F.normalize(second, dim=b, eps=epsilon())
+        # Axes by number, for einsum: 0 is the batch, 1 what is summed over.
+        left = [0, *range(2, first.ndim)]
+        right = [0, *range(first.ndim, first.ndim + second.ndim - 2)]
+        summed = [left[:a] + [1] + left[a:], right[:b] + [1] + right[b:]]
+        output = torch.einsum(first, summed[0], second, summed[1], left + right[1:])
+        return output.unsqueeze(1) if output.ndim == 1 else output
+
+    def _merged_shape(self, shapes: list[Shape]) -> Shape:
+        rests = []
+        for shape, axis in zip(shapes, self._pair, strict=True):
+            if len(shape) < 2 or not -len(shape) <= axis < len(shape) or axis % len(shape) == 0:
+                raise ValueError(
+                    f"axes={self.axes} names no axis of shape {shape} to sum over; the batch axis (0) cannot be one"
+                )
+            rests.append(tuple(size for index, size in enumerate(shape) if index not in (0, axis % len(shape))))
+        sizes = [shape[axis] for shape, axis in zip(shapes, self._pair, strict=True)]
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise ValueError(
+                f"{_listing(shapes)} differ in what is summed over: size {sizes[0]} (axis {self._pair[0]}) "
+                f"and size {sizes[1]} (axis {self._pair[1]})"
+            )
+        return (shapes[0][0], *(rests[0] + rests[1] or (1,)))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "axes": self.axes, "normalize": self.normalize}
+
+
+def _listing(shapes: Sequence[Shape]) -> str:
+    return " and ".join(map(str, shapes))
+
+
+def _broadcast(first: Shape, second: Shape) -> Shape:
+    """The shape two shapes broadcast to; a size that may still turn out to be 1 stays unknown, as in Keras."""
+    first, second = sorted((first, second), key=len, reverse=True)
+    kept = len(first) - len(second)
+    sizes: list[int | None] = list(first[:kept])
+    for axis, (a, b) in enumerate(zip(first[kept:], second, strict=True), kept + 1):
+        if a is not None and b is not None and a != b and 1 not in (a, b):
+            raise ValueError(
+                f"the sizes of axis {axis} do not broadcast: {a} and {b} (batch, then {first} and {second})"
+            )
+        sizes.append(None if a is None or b is None else b if a == 1 else a)
+    return tuple(sizes)
+
+
+def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors with axes of size 1 behind the batch axis, so that all have the largest rank."""
+    rank = max(tensor.ndim for tensor in tensors)
+    if all(tensor.ndim == rank for tensor in tensors):
+        return list(tensors)
+    return [tensor[(slice(None), *[None] * (rank - tensor.ndim))] for tensor in tensors]
+
+
+def _step_masks(inputs: Sequence[Tensor], mask: Any) -> list[Any] | None:
+    """The masks with an axis for the features; None if there are none (or, as in Keras, if the ranks differ)."""
+    if mask is None or all(each is None for each in mask) or len({x.ndim for x in inputs}) > 1:
+        return None
+    return [None if each is None else each.unsqueeze(-1) for each in mask]
+
+
+def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask with the shape of what it masks; an input without one counts everywhere."""
+    if mask is None:
+        return torch.ones_like(inputs, dtype=torch.bool)
+    return mask.unsqueeze(-1).expand_as(inputs) if mask.ndim < inputs.ndim else mask
+
+
+def add(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Add(**kwargs)(inputs)`."""
+    return Add(**kwargs)(inputs)
+
+
+def subtract(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Subtract(**kwargs)(inputs)`."""
+    return Subtract(**kwargs)(inputs)
+
+
+def multiply(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Multiply(**kwargs)(inputs)`."""
+    return Multiply(**kwargs)(inputs)
+
+
+def average(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Average(**kwargs)(inputs)`."""
+    return Average(**kwargs)(inputs)
+
+
+def maximum(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Maximum(**kwargs)(inputs)`."""
+    return Maximum(**kwargs)(inputs)
+
+
+def minimum(inputs: Sequence[Any], **kwargs: Any) -> Any:
+    """`Minimum(**kwargs)(inputs)`."""
+    return Minimum(**kwargs)(inputs)
+
+
+def concatenate(inputs: Sequence[Any], axis: int = -1, **kwargs: Any) -> Any:
+    """`Concatenate(axis, **kwargs)(inputs)`."""
+    return Concatenate(axis, **kwargs)(inputs)
+
+
+def dot(inputs: Sequence[Any], axes: int | Sequence[int] = -1, normalize: bool = False, **kwargs: Any) -> Any:
+    """`Dot(axes, normalize, **kwargs)(inputs)`."""
+    return Dot(axes, normalize, **kwargs)(inputs)

@@ -1,0 +1,226 @@
+"""Torch's fused LSTM and GRU kernels, callable wherever a layer runs.
+
+Run as they are, they are `torch.lstm` and `torch.gru`. torch.compile either refuses those or unrolls them over time
+(torch 2.13: a TypeError for an LSTM that is trained, minutes of compiling for a GRU over 100 steps), so compiled
+code and fake runs see one operator instead. torch.export keeps torch's own operators, so that an exported program
+needs nothing of this package; only for an unknown number of steps, which they do not take, it holds ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+
+__all__ = ["run_kernel"]
+
+# What oneDNN calls the kind of a recurrent layer, among these operators' arguments.
+_ONEDNN_LSTM = 2
+
+
+def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Run a whole sequence through torch's kernel: an LSTM for two states, a GRU for one.
+
+    Args:
+        inputs: (batch, time, features).
+        states: the initial h, and for an LSTM c: (batch, units) each.
+        weights: weight_ih, weight_hh, and bias_ih, bias_hh if there are biases, laid out as in `torch.nn.LSTM`.
+
+    Returns:
+        The output of every step (batch, time, units), and the states after the last (batch, units).
+    """
+    if not _needs_operator(inputs):
+        outputs, *states = _run(inputs, states, weights)
+    elif len(states) == 2 and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and _has_onednn():
+        if len(weights) == 2:
+            zeros = inputs.new_zeros(weights[0].shape[0])
+            weights = [*weights, zeros, zeros]
+        # oneDNN reads its input as contiguous, whatever the strides say.
+        steps_first = inputs.transpose(0, 1).contiguous()
+        h, c = (state.unsqueeze(0).contiguous() for state in states)
+        outputs, h, c, _ = _lstm_onednn(steps_first, h, c, weights)
+        outputs, states = outputs.transpose(0, 1), [h.squeeze(0), c.squeeze(0)]
+    else:
+        outputs, *states = _recurrent(inputs, states, weights)
+    return outputs, list(states)
+
+
+def _needs_operator(inputs: Tensor) -> bool:
+    if torch.compiler.is_exporting():
+        return not isinstance(inputs.shape[1], int)
+    return torch.compiler.is_compiling() or isinstance(inputs, FakeTensor)
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+
+
+def _run(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    """The kernel itself: outputs, then final states."""
+    hx = [state.unsqueeze(0) for state in states]
+    # cuDNN keeps what the backward pass needs only when told that this is training.
+    options = (len(weights) == 4, 1, 0.0, torch.is_grad_enabled(), False, True)
+    if len(hx) == 2:
+        outputs, *finals = torch.lstm(inputs, hx, list(weights), *options)
+    else:
+        outputs, *finals = torch.gru(inputs, hx[0], list(weights), *options)
+    return [outputs, *(final.squeeze(0) for final in finals)]
+
+
+# For any device and dtype: one operator, whose backward pass runs the forward pass again.
+
+
+@torch.library.custom_op("torchfunc::recurrent", mutates_args=())
+def _recurrent(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    return [result.contiguous() for result in _run(inputs, states, weights)]
+
+
+@_recurrent.register_fake
+def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    batch, steps, _ = inputs.shape
+    units = weights[1].shape[1]
+    return [inputs.new_empty(batch, steps, units), *(inputs.new_empty(batch, units) for _ in states)]
+
+
+# Defined by hand, since `custom_op` would switch autograd off inside.
+torch.library.define(
+    "torchfunc::recurrent_backward",
+    "(Tensor inputs, Tensor[] states, Tensor[] weights, Tensor[] gradients) -> Tensor[]",
+)
+
+
+@torch.library.impl("torchfunc::recurrent_backward", "CompositeExplicitAutograd")
+def _run_recurrent_backward(
+    inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> list[Tensor]:
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in (inputs, *states, *weights)]
+        first_weight = 1 + len(states)
+        results = _run(leaves[0], leaves[1:first_weight], leaves[first_weight:])
+        return [gradient.contiguous() for gradient in torch.autograd.grad(results, leaves, list(gradients))]
+
+
+@torch.library.register_fake("torchfunc::recurrent_backward")
+def _(
+    inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> list[Tensor]:
+    return [_like(tensor) for tensor in (inputs, *states, *weights)]
+
+
+def _save_recurrent(context: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    sequences, states, weights = inputs
+    context.state_count = len(states)
+    context.save_for_backward(sequences, *states, *weights)
+
+
+def _recurrent_backward(context: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    inputs, *rest = context.saved_tensors
+    count = context.state_count
+    found = torch.ops.torchfunc.recurrent_backward(inputs, rest[:count], rest[count:], gradients)
+    return found[0], found[1 : 1 + count], found[1 + count :]
+
+
+_recurrent.register_autograd(_recurrent_backward, setup_context=_save_recurrent)
+
+
+# For LSTMs on the CPU: oneDNN's pair, which keeps a workspace between the passes (a third of the time saved).
+
+
+@torch.library.custom_op("torchfunc::lstm_onednn", mutates_args=())
+def _lstm_onednn(
+    inputs: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # (time, batch, features), (1, batch, units): oneDNN gives a workspace only in grad mode, whatever `train` says.
+    with torch.enable_grad():
+        *results, workspace = torch.ops.aten.mkldnn_rnn_layer(
+            inputs.contiguous(),
+            *weights,
+            h.contiguous(),
+            c.contiguous(),
+            reverse=False,
+            batch_sizes=[],
+            mode=_ONEDNN_LSTM,
+            hidden_size=h.shape[-1],
+            num_layers=1,
+            has_biases=True,
+            bidirectional=False,
+            batch_first=False,
+            train=True,
+        )
+    outputs, final_h, final_c = (result.contiguous() for result in results)
+    return outputs, final_h, final_c, workspace
+
+
+@_lstm_onednn.register_fake
+def _(inputs: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    steps, batch, _ = inputs.shape
+    # Only oneDNN knows how much it will keep.
+    workspace = inputs.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
+    return inputs.new_empty(steps, batch, h.shape[-1]), _like(h), _like(c), workspace
+
+
+@torch.library.custom_op("torchfunc::lstm_onednn_backward", mutates_args=())
+def _lstm_onednn_backward(
+    inputs: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weights: Sequence[Tensor],
+    results: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    workspace: Tensor,
+) -> list[Tensor]:
+    found = torch.ops.aten.mkldnn_rnn_layer_backward(
+        inputs.contiguous(),
+        *weights,
+        h.contiguous(),
+        c.contiguous(),
+        *(result.contiguous() for result in results),
+        *(gradient.contiguous() for gradient in gradients),
+        reverse=False,
+        mode=_ONEDNN_LSTM,
+        hidden_size=h.shape[-1],
+        num_layers=1,
+        has_biases=True,
+        train=True,
+        bidirectional=False,
+        batch_sizes=[],
+        batch_first=False,
+        workspace=workspace,
+    )
+    # One gradient stands for both biases; an operator's results may not share memory.
+    return [found[0], *found[1:4], found[3].clone(), *found[5:]]
+
+
+@_lstm_onednn_backward.register_fake
+def _(
+    inputs: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weights: Sequence[Tensor],
+    results: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    workspace: Tensor,
+) -> list[Tensor]:
+    return [_like(tensor) for tensor in (inputs, *weights, h, c)]
+
+
+def _save_lstm_onednn(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    sequences, h, c, weights = inputs
+    context.save_for_backward(sequences, h, c, *weights, *output)
+
+
+def _differentiate_lstm_onednn(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    inputs, h, c, *rest = context.saved_tensors
+    weights, results, workspace = rest[:4], rest[4:7], rest[7]
+    found = _lstm_onednn_backward(inputs, h, c, weights, results, list(gradients[:3]), workspace)
+    return found[0], found[5], found[6], found[1:5]
+
+
+_lstm_onednn.register_autograd(_differentiate_lstm_onednn, setup_context=_save_lstm_onednn)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)

@@ -1,0 +1,325 @@
+"""Layers that disturb or penalize training and do nothing in inference: dropouts, noise, ActivityRegularization.
+
+Without a seed the numbers come from torch's generator, as `torch.manual_seed` sets it. A layer with a seed has a
+sequence of its own, which starts anew with every new layer of that seed. Its numbers are computed from the seed and
+the count of calls, so they are the same on every device and under `torch.compile`, which takes no `torch.Generator`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfunc import regularizers
+from torchfunc.config import standardize_data_format
+from torchfunc.dtypes import dtype_name
+from torchfunc.layers.core import Elementwise
+from torchfunc.layers.input_spec import InputSpec
+
+__all__ = [
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+]
+
+
+class RandomLayer(Elementwise):
+    """The base of layers that draw random numbers in training.
+
+    Args:
+        seed: an integer for a sequence of numbers of the layer's own, or None.
+        **kwargs: of `Layer`.
+    """
+
+    _calls: Tensor
+
+    def __init__(self, seed: int | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise ValueError(f"{type(self).__name__} takes an integer or None for seed, got {seed!r}.")
+        self.seed = seed
+        if seed is not None:
+            self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def _uniform(self, shape: Sequence[int]) -> Tensor:
+        """The next numbers of the seeded sequence, in (0, 1)."""
+        assert self.seed is not None
+        self._calls.add_(1)
+        # Splitmix: a counter with a large odd stride, mixed. 32 bits in an int64, so that no product overflows.
+        key = _mix(self._calls + (_mix(self.seed & _BITS) & _BITS))
+        index = torch.arange(math.prod(shape), device=self._calls.device)
+        bits = _mix((index * 0x9E3779B1 + key) & _BITS)
+        return ((bits >> 9).to(torch.float32) + 0.5).mul(2.0**-23).view(tuple(shape))
+
+    def _normal(self, inputs: Tensor) -> Tensor:
+        """Standard normal numbers, one for each input."""
+        if self.seed is None:
+            return torch.randn_like(inputs)
+        return (torch.erfinv(self._uniform(inputs.shape) * 2 - 1) * math.sqrt(2)).to(inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "seed": self.seed}
+
+
+_BITS = 0xFFFFFFFF
+
+
+def _mix(number: Any) -> Any:
+    """Scatter 32 bits over 32 bits; for an integer or a tensor of them."""
+    number = (((number >> 16) ^ number) * 0x45D9F3B) & _BITS
+    number = (((number >> 16) ^ number) * 0x45D9F3B) & _BITS
+    return (number >> 16) ^ number
+
+
+class Dropout(RandomLayer):
+    """Sets a share of the inputs to 0 in training and scales the others by `1 / (1 - rate)`.
+
+    Shape: any, kept.
+
+    Args:
+        rate: the share to drop, in [0, 1].
+        noise_shape: the shape of what is drawn, None for a size of the input; it is broadcast over the axes of size
+            1, `(None, 1, None)` to drop the same features at all steps.
+        seed: an integer, for a sequence of the layer's own.
+        **kwargs: of `Layer`.
+
+    Raises:
+        ValueError: `rate` is no share, or `noise_shape` holds something else than positive integers and None.
+    """
+
+    def __init__(
+        self, rate: float, noise_shape: Sequence[int | None] | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = _share(rate, "rate", type(self).__name__)
+        self.noise_shape = _noise_shape(noise_shape, type(self).__name__)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not training or self.rate == 0:
+            return inputs
+        shape = self._shape_to_draw(inputs)
+        if shape is None and self.seed is None:
+            return F.dropout(inputs, self.rate)
+        return inputs * self._kept(inputs, inputs.shape if shape is None else shape)
+
+    def _shape_to_draw(self, inputs: Tensor) -> Sequence[int] | None:
+        """The shape of the noise; None for the input's own."""
+        if self.noise_shape is None:
+            return None
+        if len(self.noise_shape) != inputs.ndim:
+            raise ValueError(
+                f"The noise_shape {self.noise_shape} of {self.describe()} has {len(self.noise_shape)} axes, but the "
+                f"input's shape is {tuple(inputs.shape)}."
+            )
+        sizes = zip(self.noise_shape, inputs.shape, strict=True)
+        return [size if wanted is None else wanted for wanted, size in sizes]
+
+    def _kept(self, inputs: Tensor, shape: Sequence[int]) -> Tensor:
+        """0 where something is dropped, `1 / (1 - rate)` elsewhere."""
+        if self.seed is None:
+            return F.dropout(inputs.new_ones(shape), self.rate)
+        scale = 0.0 if self.rate == 1 else 1 / (1 - self.rate)
+        return (self._uniform(shape) >= self.rate).to(inputs.dtype) * scale
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape}
+
+
+class AlphaDropout(Dropout):
+    """Dropout that keeps mean and variance of what `selu` gives. Shape: any, kept.
+
+    Source: Klambauer et al. 2017, https://arxiv.org/abs/1706.02515.
+
+    Args:
+        rate, noise_shape, seed: see `Dropout`.
+        **kwargs: of `Layer`.
+    """
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not training or self.rate == 0:
+            return inputs
+        shape = self._shape_to_draw(inputs)
+        kept = self._kept(inputs, inputs.shape if shape is None else shape) != 0
+        scale = ((1 - self.rate) * (1 + self.rate * _SELU_FLOOR**2)) ** -0.5
+        return torch.where(kept, inputs, _SELU_FLOOR) * scale - scale * _SELU_FLOOR * self.rate
+
+
+# What selu goes down to: -alpha * scale.
+_SELU_FLOOR = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
+
+
+class _SpatialDropout(Dropout):
+    """Dropout of whole channels.
+
+    Args:
+        rate, seed: see `Dropout`.
+        data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
+        **kwargs: of `Layer`.
+    """
+
+    positions: int
+
+    def __init__(self, rate: float, data_format: str | None, seed: int | None, **kwargs: Any) -> None:
+        super().__init__(rate, seed=seed, **kwargs)
+        self.data_format = standardize_data_format(data_format)
+        self.input_spec = InputSpec(ndim=self.positions + 2)
+
+    def _shape_to_draw(self, inputs: Tensor) -> Sequence[int]:
+        ones = (1,) * self.positions
+        if self.data_format == "channels_first":
+            return (inputs.shape[0], inputs.shape[1], *ones)
+        return (inputs.shape[0], *ones, inputs.shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "rate": self.rate,
+            "seed": self.seed,
+            "name": self.name,
+            "dtype": dtype_name(self.dtype),
+            "data_format": self.data_format,
+        }
+
+
+class SpatialDropout1D(_SpatialDropout):
+    """Dropout of whole channels. Shape: `(batch, steps, channels)`, kept.
+
+    Args:
+        rate, seed: see `Dropout`.
+        **kwargs: of `Layer`.
+    """
+
+    positions = 1
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, "channels_last", seed, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("data_format")
+        return config
+
+
+class SpatialDropout2D(_SpatialDropout):
+    """Dropout of whole channels. Shape: `(batch, rows, columns, channels)` or channels first, kept.
+
+    Args:
+        rate, seed: see `Dropout`.
+        data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
+        **kwargs: of `Layer`.
+    """
+
+    positions = 2
+
+    def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, data_format, seed, **kwargs)
+
+
+class SpatialDropout3D(SpatialDropout2D):
+    """Dropout of whole channels. Shape: `(batch, depth, rows, columns, channels)` or channels first, kept.
+
+    Args:
+        rate, data_format, seed: see `SpatialDropout2D`.
+        **kwargs: of `Layer`.
+    """
+
+    positions = 3
+
+
+class GaussianNoise(RandomLayer):
+    """Adds normal noise with mean 0 in training. Shape: any, kept.
+
+    Args:
+        stddev: the noise's standard deviation, in [0, 1].
+        seed: an integer, for a sequence of the layer's own.
+        **kwargs: of `Layer`.
+
+    Raises:
+        ValueError: `stddev` is not between 0 and 1.
+    """
+
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.stddev = _share(stddev, "stddev", "GaussianNoise")
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return inputs + self._normal(inputs) * self.stddev if training and self.stddev else inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stddev": self.stddev}
+
+
+class GaussianDropout(RandomLayer):
+    """Multiplies by normal noise with mean 1 in training. Shape: any, kept.
+
+    Source: Srivastava et al. 2014, https://www.jmlr.org/papers/v15/srivastava14a.html.
+
+    Args:
+        rate: the rate of the dropout that has the same effect, in [0, 1): the noise's standard deviation is
+            `sqrt(rate / (1 - rate))`.
+        seed: an integer, for a sequence of the layer's own.
+        **kwargs: of `Layer`.
+
+    Raises:
+        ValueError: `rate` is not in [0, 1).
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(seed, **kwargs)
+        self.rate = _share(rate, "rate", "GaussianDropout")
+        if rate == 1:
+            raise ValueError("GaussianDropout takes a rate below 1, since noise for rate 1 would be infinite.")
+        self._stddev = math.sqrt(rate / (1 - rate))
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return inputs * (self._normal(inputs) * self._stddev + 1) if training and self.rate else inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate}
+
+
+class ActivityRegularization(Elementwise):
+    """Returns its input and adds a penalty on it to the training loss. Shape: any, kept.
+
+    Args:
+        l1: the weight of the sum of absolute values.
+        l2: the weight of the sum of squares. Both sums are divided by the batch size.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(activity_regularizer=regularizers.L1L2(l1=l1, l2=l2), **kwargs)
+        self.l1 = l1
+        self.l2 = l2
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("activity_regularizer")
+        return {**config, "l1": self.l1, "l2": self.l2}
+
+
+def _share(value: float, argument: str, owner: str) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{owner} takes a number between 0 and 1 for {argument}, got {value!r}.")
+    return value
+
+
+def _noise_shape(shape: Sequence[int | None] | None, owner: str) -> tuple[int | None, ...] | None:
+    if shape is None:
+        return None
+    sizes = None if isinstance(shape, str) or not isinstance(shape, Sequence) else tuple(shape)
+    if sizes is None or any(size is not None and (not isinstance(size, int) or size <= 0) for size in sizes):
+        raise ValueError(f"{owner} takes positive integers and None for noise_shape, got {shape!r}.")
+    return sizes

@@ -1,0 +1,140 @@
+"""`Metric`, the base of every metric: a name, state tensors, and how they are updated and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from torchfunc import initializers
+from torchfunc.config import floatx
+from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.registry import to_snake_case
+
+__all__ = ["Metric"]
+
+T = TypeVar("T", bound="Metric")
+
+
+class Metric:
+    """Base of all metrics: state that `update_state` adds to, batch by batch, and `result` reads.
+
+    A subclass makes its state with `add_variable`, adds to it in place, and computes a tensor of it:
+
+        class Positives(Metric):
+            def __init__(self, name="positives", dtype=None):
+                super().__init__(name, dtype)
+                self.count = self.add_variable((), "zeros", name="count")
+
+            def update_state(self, y_true, y_pred, sample_weight=None):
+                self.count.add_((y_pred > 0.5).sum())
+
+            def result(self):
+                return self.count.clone()
+
+    Nothing here waits for the device: read `result()` when the number is needed.
+
+    Args:
+        name: shown in logs; the class's name in snake case by default.
+        dtype: what results are computed in; `config.floatx()` by default.
+    """
+
+    # "up" or "down": which way is better, when the metric knows it.
+    direction: ClassVar[str | None] = None
+
+    def __init__(self, name: str | None = None, dtype: DTypeLike | None = None) -> None:
+        self._variables: list[Tensor] = []
+        self.name = name or to_snake_case(type(self).__name__)
+        self.dtype = as_dtype(dtype or floatx())
+
+    def add_variable(
+        self,
+        shape: Sequence[int] | int = (),
+        initializer: Any = "zeros",
+        dtype: DTypeLike | None = None,
+        name: str | None = None,
+    ) -> Tensor:
+        """A new state tensor, on torch's default device.
+
+        Args:
+            shape: its shape.
+            initializer: a name ("zeros", "ones"), an initializer, or any `f(shape, dtype)`.
+            dtype: by default the metric's.
+            name: for the reader of the code; states are told apart by their order.
+
+        Raises:
+            RuntimeError: `super().__init__()` has not been called yet.
+        """
+        if "_variables" not in self.__dict__:
+            raise RuntimeError(f"{type(self).__name__}.__init__ has to call super().__init__() before add_variable().")
+        sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+        state_dtype = as_dtype(dtype) if dtype is not None else self.dtype
+        # A state made during evaluation has to stay writable afterwards.
+        with torch.inference_mode(False):
+            variable = initializers.get(initializer or "zeros")(sizes, dtype=state_dtype)
+        self._variables.append(variable)
+        return variable
+
+    add_weight = add_variable
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Take in one batch. Write to the state in place (`add_`, `copy_`); read nothing back."""
+        raise NotImplementedError(f"{type(self).__name__} has to define update_state(self, y_true, y_pred, ...).")
+
+    def result(self) -> Any:
+        """The metric of all batches since the last reset: a new 0-d tensor, or a dict of them."""
+        raise NotImplementedError(f"{type(self).__name__} has to define result(self).")
+
+    def reset_state(self) -> None:
+        """Forget all batches: every state tensor becomes 0, as in Keras, in place."""
+        for variable in self.variables:
+            variable.zero_()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`update_state`, then `result`."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """All state tensors: the metric's own, then those of metrics it holds."""
+        variables = list(self._variables)
+        for metric in self._held_metrics():
+            variables.extend(metric.variables)
+        return variables
+
+    def to(self: T, device: torch.device | str) -> T:
+        """Move the state to `device`, in place: the state tensors stay the same objects."""
+        for variable in self._variables:
+            variable.data = variable.data.to(device)
+        for metric in self._held_metrics():
+            metric.to(device)
+        return self
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"name": self.name, "dtype": dtype_name(self.dtype)}
+
+    @classmethod
+    def from_config(cls: type[T], config: Mapping[str, Any]) -> T:
+        """A metric with these constructor's arguments."""
+        return cls(**config)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `self.total = self.total + x` would leave the state that is reset, moved and compiled for a stranger.
+        state = self.__dict__.get(name)
+        if isinstance(state, Tensor) and isinstance(value, Tensor) and any(state is v for v in self._variables):
+            if state is not value:
+                state.copy_(value.detach())
+            return
+        super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}>"
+
+    def _held_metrics(self) -> list[Metric]:
+        leaves = pytree.tree_leaves(vars(self))
+        return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Metric)))

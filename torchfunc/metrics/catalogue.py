@@ -1,0 +1,73 @@
+"""The metrics that have a name: `get`, `serialize` and `deserialize`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchfunc.metrics import accuracy, from_losses, reduction
+from torchfunc.metrics.base import Metric
+from torchfunc.registry import Family, register_builtins, serialize_keras_object
+
+__all__ = ["deserialize", "get", "serialize"]
+
+_CLASSES: tuple[type[Metric], ...] = (
+    *(Metric, reduction.Mean, reduction.Sum, reduction.MeanMetricWrapper),
+    *(accuracy.Accuracy, accuracy.BinaryAccuracy, accuracy.CategoricalAccuracy, accuracy.SparseCategoricalAccuracy),
+    *(accuracy.TopKCategoricalAccuracy, accuracy.SparseTopKCategoricalAccuracy),
+    *(from_losses.MeanSquaredError, from_losses.RootMeanSquaredError, from_losses.MeanAbsoluteError),
+    *(from_losses.MeanAbsolutePercentageError, from_losses.MeanSquaredLogarithmicError),
+    *(from_losses.CosineSimilarity, from_losses.LogCoshError, from_losses.KLDivergence, from_losses.Poisson),
+    *(from_losses.BinaryCrossentropy, from_losses.CategoricalCrossentropy),
+    from_losses.SparseCategoricalCrossentropy,
+)
+
+# Known to configs but not to `get`: a metric's name means its class, as in Keras.
+_FUNCTIONS = (
+    accuracy.binary_accuracy,
+    accuracy.categorical_accuracy,
+    accuracy.sparse_categorical_accuracy,
+    accuracy.sparse_top_k_categorical_accuracy,
+    accuracy.top_k_categorical_accuracy,
+)
+
+_ALIASES: dict[str, type[Metric]] = {
+    "bce": from_losses.BinaryCrossentropy,
+    "mae": from_losses.MeanAbsoluteError,
+    "mape": from_losses.MeanAbsolutePercentageError,
+    "mse": from_losses.MeanSquaredError,
+    "msle": from_losses.MeanSquaredLogarithmicError,
+}
+
+_FAMILY = Family(
+    "metric",
+    "keras.metrics",
+    {metric.__name__: metric for metric in _CLASSES},
+    {**_ALIASES, **{name.upper(): metric for name, metric in _ALIASES.items()}},
+)
+register_builtins("keras.metrics", {function.__name__: function for function in _FUNCTIONS})
+
+
+def get(identifier: Any) -> Any:
+    """The metric that `identifier` stands for.
+
+    Args:
+        identifier: a class's name, in either spelling, an alias ("mse") or a config gives a new object; a class, an
+            instance of it; a callable, a metric or None, itself.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    return deserialize(identifier) if isinstance(identifier, dict) else _FAMILY.get(identifier)
+
+
+def serialize(metric: Any) -> Any:
+    """The config of a metric, as Keras writes it."""
+    return serialize_keras_object(metric)
+
+
+def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The metric that a config (ours or Keras') or a name describes."""
+    if isinstance(config, dict):
+        config = {"module": "keras.metrics", **config}
+    return _FAMILY.deserialize(config, custom_objects)

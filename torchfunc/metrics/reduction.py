@@ -1,0 +1,144 @@
+"""`Mean` and `Sum` over all samples, and the metrics that are the mean of a function (keras reduction_metrics.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchfunc.dtypes import DTypeLike
+from torchfunc.losses.base import written_arguments
+from torchfunc.losses.shapes import TensorLike, as_tensors
+from torchfunc.losses.weighting import divide_no_nan, match_weight
+from torchfunc.metrics.base import Metric
+from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+
+__all__ = ["FunctionMetric", "Mean", "MeanMetricWrapper", "Sum"]
+
+
+class _Reduction(Metric):
+    """State of at least float32: the sums of a bfloat16 metric would stop growing after 256 samples."""
+
+    _reduce: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, name: str | None = None, dtype: DTypeLike | None = None) -> None:
+        super().__init__(name, dtype)
+        self._state_dtype = torch.promote_types(self.dtype, torch.float32)
+        self.total = self.add_variable((), "zeros", dtype=self._state_dtype, name="total")
+
+    def _samplewise(self, values: TensorLike, sample_weight: TensorLike | None) -> tuple[Tensor, Tensor | None]:
+        """One value per sample, weighted, and the weight of each: `(batch,)` both, or scalars."""
+        values = (values if isinstance(values, Tensor) else torch.as_tensor(values)).detach().to(self._state_dtype)
+        if sample_weight is None:
+            return self._over_samples(values), None
+        weight = torch.as_tensor(sample_weight, dtype=values.dtype, device=values.device)
+        values, weight = match_weight(self.name, values, weight)
+        return self._over_samples(values * weight), self._over_samples(weight.expand_as(values))
+
+    def _over_samples(self, values: Tensor) -> Tensor:
+        """Reduce all axes but the first."""
+        return type(self)._reduce(values.flatten(1), dim=1) if values.ndim > 1 else values
+
+
+class Sum(_Reduction):
+    """The (weighted) sum of all values.
+
+    Args:
+        name, dtype: as for `Metric`.
+    """
+
+    _reduce = torch.sum
+
+    def __init__(self, name: str = "sum", dtype: DTypeLike | None = None) -> None:
+        super().__init__(name, dtype)
+
+    def update_state(self, values: TensorLike, sample_weight: TensorLike | None = None) -> None:  # type: ignore[override]
+        """Add `values`, of any shape, weighted by `sample_weight`: of that shape, or of its first axes."""
+        self.total.add_(self._samplewise(values, sample_weight)[0].sum())
+
+    def result(self) -> Tensor:
+        return self.total.to(self.dtype, copy=True)
+
+
+class Mean(_Reduction):
+    """The (weighted) mean over all samples: `total / count`, 0 before the first.
+
+    Args:
+        name, dtype: as for `Metric`.
+    """
+
+    _reduce = torch.mean
+
+    def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:
+        super().__init__(name, dtype)
+        self.count = self.add_variable((), "zeros", dtype=self._state_dtype, name="count")
+
+    def update_state(self, values: TensorLike, sample_weight: TensorLike | None = None) -> None:  # type: ignore[override]
+        """Add `values`, `(batch, ...)` or a scalar; a sample's further axes are averaged first.
+
+        Args:
+            values: what to average.
+            sample_weight: of the shape of `values`, or of its first axes.
+
+        Raises:
+            ValueError: the weights do not fit the values.
+        """
+        per_sample, weight = self._samplewise(values, sample_weight)
+        self.total.add_(per_sample.sum())
+        self.count.add_(weight.sum() if weight is not None else per_sample.numel())
+
+    def result(self) -> Tensor:
+        return divide_no_nan(self.total, self.count).to(self.dtype)
+
+
+class MeanMetricWrapper(Mean):
+    """The mean of a function `fn(y_true, y_pred, **kwargs)` that returns one value per sample.
+
+    Args:
+        fn: the function. A scalar counts as one sample.
+        name, dtype: as for `Metric`.
+        **kwargs: further arguments for `fn`.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], name: str | None = None, dtype: DTypeLike | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name, dtype)
+        self._fn = fn
+        self._fn_kwargs = kwargs
+
+    def update_state(  # type: ignore[override]
+        self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None
+    ) -> None:
+        """Add one batch.
+
+        Args:
+            y_true: targets, `(batch, ...)`.
+            y_pred: predictions, `(batch, ...)`.
+            sample_weight: `(batch,)`, or the shape of what the function returns.
+
+        Raises:
+            ValueError: the shapes of targets, predictions, weights do not fit each other.
+        """
+        y_true, y_pred = as_tensors(y_true, y_pred)
+        super().update_state(self._fn(y_true, y_pred.detach(), **self._fn_kwargs), sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        fn = serialize_keras_object(self._fn)
+        return {**super().get_config(), "fn": fn, **serialize_keras_object(self._fn_kwargs)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> MeanMetricWrapper:
+        return cls(**deserialize_keras_object(dict(config)))
+
+
+class FunctionMetric(MeanMetricWrapper):
+    """A built-in metric: one function under a class's name, whose config holds the arguments but not the function."""
+
+    # Arguments that Keras leaves out of its config, at these values or always; here at these values only.
+    _unwritten: ClassVar[Mapping[str, Any]] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        return {**Metric.get_config(self), **written_arguments(self._fn_kwargs, self._unwritten)}

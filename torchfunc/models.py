@@ -1,0 +1,88 @@
+"""Models, where the parts meet: the graph of `modules`, the loop of `training` and the tables of `viewing`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchfunc.graph import SymbolicValue, symbolic_leaves
+from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, graph_class
+from torchfunc.registry import register_builtins
+from torchfunc.training import Trainer
+from torchfunc.viewing import summarize
+
+__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model"]
+
+
+class Model(Trainer, Network):
+    """A network that can be trained.
+
+    `Model(inputs, outputs)` is the graph between symbolic tensors, a `GraphModule`. A subclass with `call` or `forward`
+    is a model too; and one made as `Subclass(inputs, outputs)` is a graph with the subclass' methods.
+
+    Args:
+        inputs: symbolic tensor, or list, tuple or dict of them.
+        outputs: symbolic tensor, or list, tuple or dict of them, nested as the model shall return them.
+        name: the model's name.
+        trainable: whether training may change the weights.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        drawn = len(args) >= 2 or "outputs" in kwargs
+        if drawn and _holds_symbolic(args[1] if len(args) >= 2 else kwargs["outputs"]):
+            cls = cls._graph_class()
+        return super().__new__(cls, *args, **kwargs)
+
+    @classmethod
+    def _graph_class(cls) -> Any:
+        return graph_class(cls, GraphModule)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+        """Make a model from `get_config`'s result: a drawn one if the config holds a graph, else `cls(**config)`."""
+        if "input_layers" in config:
+            graph: Any = cls._graph_class()
+            return GraphNetwork.from_config.__func__(graph, config, custom_objects)  # type: ignore[attr-defined]
+        return cls(**config)
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: list[str] | None = None,
+    ) -> None:
+        """Print a table of the layers, their output shapes and parameter counts.
+
+        Args:
+            line_length: the width of the table in characters.
+            positions: where the columns end, as fractions of the width or in characters.
+            print_fn: what to call with the text, instead of `print`.
+            expand_nested: whether to show the layers of models within this one.
+            show_trainable: whether to add a column that says which layers train.
+            layer_range: the names (or patterns) of the first and last layer to show.
+        """
+        text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
+        (print_fn or print)(text)
+
+
+class GraphModule(Model, GraphNetwork):
+    """A model drawn by calling layers on symbolic tensors; a `torch.fx.GraphModule`. See `Model`."""
+
+
+class Sequential(Model, SequentialNetwork):
+    """Layers in a row, each called on the output of the one before. See `SequentialNetwork`."""
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+        return SequentialNetwork.from_config.__func__(cls, config, custom_objects)  # type: ignore[attr-defined]
+
+
+Functional = GraphModule
+
+register_builtins("keras", {"Functional": GraphModule, "Sequential": Sequential, "Model": Model})
+
+
+def _holds_symbolic(outputs: Any) -> bool:
+    return isinstance(outputs, SymbolicValue) or bool(symbolic_leaves(outputs))

@@ -1,0 +1,135 @@
+"""InputBinding: which argument of a model's call is which input. The one place that matches them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchfunc.graph import SymbolicTensor, SymbolicValue
+from torchfunc.layers import InputLayer
+
+__all__ = ["InputBinding"]
+
+
+class InputBinding:
+    """The inputs of a model by order, name and key.
+
+    Args:
+        structure: the inputs as the model was made with: a tensor, or a list, tuple or dict of tensors.
+        names: the inputs' names, in order.
+        owner: the model, as messages call it.
+    """
+
+    def __init__(self, structure: Any, names: Sequence[str], owner: str) -> None:
+        self.names = list(names)
+        self.owner = owner
+        self.keys = list(structure) if isinstance(structure, Mapping) else self.names
+        self.tensors: list[SymbolicTensor] = (
+            list(structure.values())
+            if isinstance(structure, Mapping)
+            else list(structure)
+            if isinstance(structure, (list, tuple))
+            else [structure]
+        )
+
+    def arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The values of a call `model(*args, **kwargs)` in the order of the inputs.
+
+        Takes one for each input, or all in one list, tuple or dict, or by keyword.
+
+        Raises:
+            ValueError: there are too many or too few, or a key is missing or unknown.
+        """
+        if kwargs:
+            names = self.keys[len(args) :]
+            return [*args, *self._by_key(kwargs, names, "keyword arguments")]
+        if len(args) == 1 and (len(self.names) != 1 or isinstance(args[0], (list, tuple, Mapping))):
+            return self._from_one(args[0])
+        if len(args) != len(self.names):
+            self._wrong_number(len(args))
+        return list(args)
+
+    def _from_one(self, value: Any) -> list[Any]:
+        if isinstance(value, Mapping):
+            keys = self.keys if not set(self.keys) - set(value) else self.names
+            return self._by_key(value, keys, "keys")
+        if not isinstance(value, (list, tuple)):
+            self._wrong_number(1)
+        if len(value) != len(self.names):
+            self._wrong_number(len(value))
+        return list(value)
+
+    def _by_key(self, values: Mapping[str, Any], keys: Sequence[str], what: str) -> list[Any]:
+        optional = {key for key, tensor in zip(self.keys, self.tensors, strict=True) if _is_optional(tensor)}
+        missing = [key for key in keys if key not in values and key not in optional]
+        unknown = [key for key in values if key not in keys]
+        if missing or unknown:
+            problem = f"missing {missing}" if missing else f"unknown {unknown}"
+            raise ValueError(
+                f"{self.owner} takes inputs {list(keys)}, but was given the {what} {list(values)}: {problem}."
+            )
+        return [values.get(key) for key in keys]
+
+    def _wrong_number(self, count: int) -> None:
+        raise ValueError(
+            f"{self.owner} takes {len(self.names)} inputs ({', '.join(self.names)}), but was given {count}. "
+            "Pass one for each input, a list of them, or a dict by name."
+        )
+
+    def convert(self, values: Sequence[Any], like: Callable[[], Tensor | None]) -> tuple[Any, ...]:
+        """Arrays as tensors, of the kind (integer or float) and rank their inputs declare.
+
+        Args:
+            values: one for each input, in order.
+            like: gives a tensor of the model, for the device and float type of what comes as an array.
+
+        Raises:
+            ValueError: a shape does not fit its input.
+        """
+        return tuple(
+            self._convert(value, tensor, name, like)
+            for value, tensor, name in zip(values, self.tensors, self.names, strict=True)
+        )
+
+    def _convert(self, value: Any, declared: SymbolicTensor, name: str, like: Callable[[], Tensor | None]) -> Any:
+        if isinstance(value, SymbolicValue):
+            return value
+        if value is None:
+            if _is_optional(declared):
+                return None
+            raise ValueError(f"Input {name!r} of {self.owner} is None. Declare it as Input(..., optional=True).")
+        given = isinstance(value, Tensor)
+        if not given:
+            value = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+        floats = declared.dtype.is_floating_point
+        if value.dtype.is_floating_point != floats or (floats and not given):
+            # A model moved to another float type takes its inputs in that type.
+            weight = like()
+            follow = floats and weight is not None and weight.dtype.is_floating_point
+            value = value.to(weight.dtype if follow and weight is not None else declared.dtype)
+        if not given:
+            weight = like()
+            value = value if weight is None else value.to(weight.device)
+        return self._fit_rank(value, declared.shape, name)
+
+    def _fit_rank(self, value: Tensor, shape: tuple[int | None, ...], name: str) -> Tensor:
+        if value.ndim == len(shape) - 1 and shape[-1] == 1:
+            value = value.unsqueeze(-1)
+        elif value.ndim == len(shape) + 1 and value.shape[-1] == 1:
+            value = value.squeeze(-1)
+        if value.ndim != len(shape) or any(
+            expected is not None and size != expected for size, expected in zip(value.shape, shape, strict=True)
+        ):
+            raise ValueError(
+                f"Input {name!r} of {self.owner} expects shape {shape}, but was given {tuple(value.shape)}."
+            )
+        return value
+
+
+def _is_optional(tensor: SymbolicTensor) -> bool:
+    layer = tensor.node.target
+    return isinstance(layer, InputLayer) and layer.optional

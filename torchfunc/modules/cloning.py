@@ -1,0 +1,128 @@
+"""clone_model: the same architecture with new layers and new weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+from torch.fx.node import map_aggregate
+
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, replay
+from torchfunc.layers import InputLayer, Layer
+from torchfunc.modules.graph_network import GraphNetwork
+from torchfunc.modules.replaying import call_again
+from torchfunc.modules.sequential import SequentialNetwork
+
+__all__ = ["clone_model"]
+
+
+def clone_model(
+    model: Any,
+    input_tensors: Any = None,
+    clone_function: Callable[[Any], Any] | None = None,
+    call_function: Callable[..., Any] | None = None,
+    recursive: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Make a model of the same architecture with new layers and newly initialized weights.
+
+    Args:
+        model: a drawn model, a `Sequential`, or a model with `get_config`.
+        input_tensors: symbolic tensors to draw the copy on; new inputs by default.
+        clone_function: makes the new layer from the old one; by default from its config. It may return the old layer,
+            which is then shared.
+        call_function: called as `(layer, *args, **kwargs)` in place of calling the new layer.
+        recursive: whether `clone_function` is also used on the layers of models within the model.
+
+    Raises:
+        ValueError: a layer has no config.
+    """
+    if kwargs:
+        raise ValueError(f"clone_model() was given arguments it does not take: {', '.join(map(repr, kwargs))}.")
+    cloner = _Cloner(clone_function or _from_config, call_function, recursive)
+    if isinstance(model, SequentialNetwork):
+        return cloner.sequential(model, input_tensors)
+    if isinstance(model, GraphNetwork):
+        return cloner.graph(model, input_tensors)
+    return _from_config(model)
+
+
+def _from_config(layer: Any) -> Any:
+    if not hasattr(layer, "get_config"):
+        raise ValueError(
+            f"{type(layer).__name__} has no get_config(), so it cannot be cloned. "
+            "Give clone_model() a clone_function, or use copy.deepcopy(model)."
+        )
+    return type(layer).from_config(layer.get_config())
+
+
+class _Cloner:
+    def __init__(
+        self, clone_function: Callable[[Any], Any], call_function: Callable[..., Any] | None, recursive: bool
+    ) -> None:
+        self.clone_function = clone_function
+        self.call_function = call_function
+        self.recursive = recursive
+
+    def layer(self, layer: nn.Module) -> Any:
+        if isinstance(layer, (GraphNetwork, SequentialNetwork)) and self.recursive:
+            return clone_model(layer, None, self.clone_function, self.call_function, True)
+        made = self.clone_function(layer)
+        if isinstance(layer, Layer) and isinstance(made, Layer) and made is not layer:
+            made._has_own_name = layer._has_own_name
+        return made
+
+    def sequential(self, model: SequentialNetwork, inputs: Any) -> Any:
+        layers = [self.layer(layer) for layer in model.layers]
+        first: list[Any] = []
+        if inputs is not None:
+            first = [inputs if isinstance(inputs, SymbolicTensor) else inputs[0]]
+        elif model.built:
+            first = [InputLayer.from_config(model.inputs[0].node.target.get_config())]
+        return type(model).__mro__[1]([*first, *layers], name=model.name)
+
+    def graph(self, model: GraphNetwork, inputs: Any) -> Any:
+        old_inputs = model.inputs
+        if inputs is None:
+            new_inputs = [_like(value, name) for value, name in zip(old_inputs, model.input_names, strict=True)]
+        else:
+            new_inputs = model._binding.arrange((inputs,), {})
+        values: dict[SymbolicValue, Any] = dict(zip(old_inputs, new_inputs, strict=True))
+        made: dict[Any, Any] = {}
+
+        def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if node.op != "module":
+                return call_again(node.op, node.target, args, kwargs)
+            if node.target not in made:
+                made[node.target] = self.layer(node.target)
+            if self.call_function is not None:
+                return self.call_function(made[node.target], *args, **kwargs)
+            return made[node.target](*args, **kwargs)
+
+        replay([node for node in model.nodes if node.op != "input"], values, call)
+
+        def substitute(leaf: Any) -> Any:
+            return values[leaf] if isinstance(leaf, SymbolicValue) else leaf
+
+        cls = type(model).__mro__[1]
+        return cls(
+            _plain(map_aggregate(model.input, substitute)),
+            _plain(map_aggregate(model.output, substitute)),
+            name=model.name,
+        )
+
+
+def _like(value: SymbolicTensor, name: str) -> SymbolicTensor:
+    layer = InputLayer(batch_shape=value.shape, dtype=value.dtype, name=name)
+    output: SymbolicTensor = layer.output
+    return output
+
+
+def _plain(structure: Any) -> Any:
+    """Ordinary lists and dicts for torch.fx's immutable ones."""
+    if isinstance(structure, Mapping):
+        return {key: _plain(value) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(map(_plain, structure)) if type(structure) is tuple else list(map(_plain, structure))
+    return structure

@@ -1,0 +1,210 @@
+"""A drawn model as a config and back, in Keras' form: the layers, and for each the calls made of it.
+
+Calls of torch functions, which Keras has no word for, are written beside the layers as `TorchFunction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+
+from torchfunc.dtypes import as_dtype, dtype_name
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
+from torchfunc.layers import InputLayer, Layer
+from torchfunc.modules.function_names import check_method, find_function, function_name
+from torchfunc.modules.replaying import call_again
+from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+
+__all__ = ["graph_config", "graph_from_config"]
+
+
+class _Drawn(Protocol):
+    @property
+    def nodes(self) -> list[Node]: ...
+    @property
+    def input(self) -> Any: ...
+    @property
+    def output(self) -> Any: ...
+    def node_name(self, node: Node) -> str: ...
+    def named_parameters(self) -> Any: ...
+    def named_buffers(self) -> Any: ...
+
+
+def graph_config(model: _Drawn) -> dict[str, Any]:
+    """The `layers`, `input_layers` and `output_layers` of a drawn model.
+
+    Raises:
+        ValueError: a layer has no config, or a function is not one of torch's.
+    """
+    return _Writer(model).write()
+
+
+class _Writer:
+    def __init__(self, model: _Drawn) -> None:
+        self.model = model
+        self.places: dict[SymbolicValue, list[Any]] = {}
+        self.tensors = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+    def write(self) -> dict[str, Any]:
+        layers: dict[str, dict[str, Any]] = {}
+        for node in self.model.nodes:
+            name = self.model.node_name(node)
+            if name not in layers:
+                layers[name] = {**self._target(node), "name": name, "inbound_nodes": []}
+            calls = layers[name]["inbound_nodes"]
+            index = len(calls) if node.op != "input" else 0
+            for position, value in enumerate(node.output_values):
+                self.places[value] = [name, index, position]
+            if node.op != "input":
+                calls.append({"args": self._write(list(node.args)), "kwargs": self._write(dict(node.kwargs))})
+        return {
+            "layers": list(layers.values()),
+            "input_layers": map_aggregate(self.model.input, self._place),
+            "output_layers": map_aggregate(self.model.output, self._place),
+        }
+
+    def _place(self, value: Any) -> Any:
+        return list(self.places[value])
+
+    def _target(self, node: Node) -> dict[str, Any]:
+        if node.op in ("input", "module"):
+            config: dict[str, Any] = serialize_keras_object(node.target)
+            return config
+        name = check_method(node.target) if node.op == "method" else function_name(node.target)
+        return {"module": "torchfunc", "class_name": "TorchFunction", "config": {"op": node.op, "target": name}}
+
+    def _write(self, value: Any) -> Any:
+        """An argument as JSON can hold it."""
+        if isinstance(value, SymbolicValue):
+            shape = (
+                list(value.spec.shape) if isinstance(value, SymbolicTensor) and value.spec.shape is not None else None
+            )
+            dtype = dtype_name(value.dtype) if isinstance(value, SymbolicTensor) else None
+            config = {"shape": shape, "dtype": dtype, "keras_history": self._place(value)}
+            return {"class_name": "__keras_tensor__", "config": config}
+        if isinstance(value, Tensor):
+            weight: dict[str, Any] = {
+                "name": self.tensors[id(value)],
+                "shape": list(value.shape),
+                "dtype": dtype_name(value.dtype),
+                "trainable": isinstance(value, nn.Parameter),
+            }
+            return {"class_name": "__weight__", "config": weight}
+        if isinstance(value, torch.dtype):
+            return {"class_name": "__dtype__", "config": dtype_name(value)}
+        if isinstance(value, slice):
+            parts = [self._write(part) for part in (value.start, value.stop, value.step)]
+            return {"class_name": "__slice__", "config": parts}
+        if value is Ellipsis:
+            return {"class_name": "__ellipsis__", "config": None}
+        if isinstance(value, tuple):
+            return {"class_name": "__tuple__", "items": [self._write(item) for item in value]}
+        if isinstance(value, list):
+            return [self._write(item) for item in value]
+        if isinstance(value, Mapping):
+            return {key: self._write(item) for key, item in value.items()}
+        return serialize_keras_object(value)
+
+
+def graph_from_config(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """Draw again what `graph_config` (or Keras) wrote; return the new inputs and outputs.
+
+    Raises:
+        ValueError: a class or function is not known, or calls refer to tensors that nothing makes.
+    """
+    with custom_object_scope(custom_objects):
+        return _Reader(config).read()
+
+
+class _Reader:
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.values: dict[tuple[str, int, int], SymbolicValue] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.targets: dict[str, Any] = {}
+
+    def read(self) -> tuple[Any, Any]:
+        install_hook()
+        pending: list[tuple[str, int, Mapping[str, Any]]] = []
+        for entry in self.config["layers"]:
+            name = entry["name"]
+            self.targets[name] = self._make(entry)
+            if isinstance(self.targets[name], InputLayer):
+                self.values[name, 0, 0] = self.targets[name].output
+            pending += [(name, index, call) for index, call in enumerate(entry["inbound_nodes"])]
+        while pending:
+            waiting = [call for call in pending if not self._draw(*call)]
+            if len(waiting) == len(pending):
+                raise ValueError(f"The config's calls of {sorted({name for name, *_ in waiting})} cannot be connected.")
+            pending = waiting
+        return self._look_up(self.config["input_layers"]), self._look_up(self.config["output_layers"])
+
+    def _make(self, entry: Mapping[str, Any]) -> Any:
+        if entry["class_name"] == "TorchFunction":
+            op, target = entry["config"]["op"], entry["config"]["target"]
+            return op, check_method(target) if op == "method" else find_function(target)
+        layer = deserialize_keras_object(entry)
+        if isinstance(layer, Layer) and "name" not in entry["config"]:
+            layer._name = entry["name"]
+        return layer
+
+    def _draw(self, name: str, index: int, call: Mapping[str, Any]) -> bool:
+        """Make one call, if all that goes into it has been made."""
+        try:
+            args, kwargs = self._read(call["args"]), self._read(call["kwargs"])
+        except KeyError:
+            return False
+        target = self.targets[name]
+        op, target = target if isinstance(target, tuple) else ("module", target)
+        for position, value in enumerate(symbolic_leaves(call_again(op, target, args, kwargs))):
+            self.values[name, index, position] = value
+        return True
+
+    def _read(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [self._read(item) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        kind, config = value.get("class_name"), value.get("config")
+        if kind == "__keras_tensor__":
+            assert config is not None
+            name, index, position = config["keras_history"]
+            return self.values[name, index, position]
+        if kind == "__weight__":
+            assert config is not None
+            return self._weight(config)
+        if kind == "__dtype__":
+            return as_dtype(config)
+        if kind == "__slice__":
+            assert config is not None
+            return slice(*(self._read(part) for part in config))
+        if kind == "__ellipsis__":
+            return Ellipsis
+        if kind == "__tuple__":
+            return tuple(self._read(item) for item in value["items"])
+        if kind is not None:
+            return deserialize_keras_object(value)
+        return {key: self._read(item) for key, item in value.items()}
+
+    def _weight(self, config: Mapping[str, Any]) -> Tensor:
+        """The parameter or constant of that name: a layer's own, or a new one whose value comes with the weights."""
+        name = config["name"]
+        if name not in self.weights:
+            owner, _, attribute = name.rpartition(".")
+            layer = self.targets.get(owner)
+            if isinstance(layer, nn.Module):
+                return layer.get_parameter(attribute)
+            tensor = torch.zeros(config["shape"], dtype=as_dtype(config["dtype"]))
+            self.weights[name] = nn.Parameter(tensor) if config["trainable"] else tensor
+        return self.weights[name]
+
+    def _look_up(self, places: Any) -> Any:
+        if isinstance(places, Mapping):
+            return {key: self._look_up(place) for key, place in places.items()}
+        if len(places) == 3 and isinstance(places[0], str) and isinstance(places[1], int):
+            return self.values[places[0], places[1], places[2]]
+        return [self._look_up(place) for place in places]

@@ -1,0 +1,335 @@
+"""GraphNetwork: the graph between some inputs and outputs, as a `torch.fx.GraphModule`."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.fx.graph import PythonCode
+from torch.fx.node import map_aggregate
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from torchfunc.graph import (
+    Node,
+    SymbolicTensor,
+    SymbolicValue,
+    format_source,
+    symbolic_leaves,
+    topological_order,
+)
+from torchfunc.layers import InputLayer, Layer
+from torchfunc.layers.shapes import map_shapes
+from torchfunc.modules.binding import InputBinding
+from torchfunc.modules.codegen import ModuleTableCodeGen
+from torchfunc.modules.functional_config import graph_config, graph_from_config
+from torchfunc.modules.lowering import lower
+from torchfunc.modules.naming import name_nodes, submodule_key, unique_name
+from torchfunc.modules.network import Network
+from torchfunc.modules.replaying import FlatGraph, flatten_fx, reinfer, restore_fx
+
+__all__ = ["GraphNetwork", "graph_class"]
+
+# What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
+_REBUILT = ("_nodes", "_inputs", "_outputs", "_names", "_keys", "_binding", "_graph", "_inbound_nodes", "_call_losses")
+
+
+class GraphNetwork(Network, fx.GraphModule):
+    """A model drawn by calling layers on symbolic tensors.
+
+    It is a `torch.fx.GraphModule`: `graph` has one `call_module` node for each layer call, `code` is its forward.
+
+    Args:
+        inputs: the symbolic inputs: a tensor, or a list, tuple or dict of them.
+        outputs: the symbolic outputs, likewise; nested as the model shall return them.
+        name: the model's name.
+        trainable: whether training may change the weights.
+        **kwargs: of `Layer`.
+
+    Raises:
+        ValueError: the outputs depend on an input that is not among `inputs`, or two layers have one name.
+        TypeError: something else than a symbolic tensor was given.
+    """
+
+    _nodes: list[Node]
+
+    def __init__(
+        self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True, **kwargs: Any
+    ) -> None:
+        self._start(name, trainable, **kwargs)
+        self._draw(inputs, outputs)
+        if not trainable:
+            self.trainable = False
+
+    def _start(self, name: str | None, trainable: bool, **kwargs: Any) -> None:
+        """Be an empty model."""
+        fx.GraphModule.__init__(self, nn.Module(), fx.Graph(), _class_name(type(self)))
+        Layer.__init__(self, name=name, trainable=trainable, **kwargs)
+        self._init_arguments = ((), {})
+
+    def _draw(self, inputs: Any, outputs: Any) -> None:
+        values = _check_symbolic(inputs, "inputs")
+        self._inputs, self._outputs = inputs, outputs
+        nodes = topological_order(_check_symbolic(outputs, "outputs"), values)
+        _check_connected(nodes, values)
+        nodes = sorted({*nodes, *(value.node for value in values if value.node.op == "input")}, key=lambda n: n.order)
+        self._adopt_nodes(nodes)
+        self.graph = self._lower()
+        self.built = True
+
+    def _adopt_nodes(self, nodes: Sequence[Node]) -> None:
+        """Name the layers of a graph and register them as submodules."""
+        self._nodes = list(nodes)
+        self._names = name_nodes(nodes)
+        self._keys: dict[Any, str] = {}
+        reserved = type(self).__mro__[1]
+        for target, name in self._names.items():
+            if isinstance(target, nn.Module) and not isinstance(target, InputLayer):
+                key = unique_name(submodule_key(name, reserved), self._modules.keys())
+                self._keys[target] = key
+                self._modules[key] = target
+        self._bind_names()
+
+    def _bind_names(self) -> None:
+        names = [self._names.get(value.node.target, value.name) for value in _leaves(self._inputs)]
+        self._binding = InputBinding(self._inputs, names, f"Model {self.name!r}")
+
+    def _lower(self) -> fx.Graph:
+        inputs = dict(zip(self._binding.names, self._binding.tensors, strict=True))
+        tensors = self._register_tensors()
+        return lower(self._nodes, inputs, self._outputs, self._names, self._keys, tensors)
+
+    def _register_tensors(self) -> dict[int, str]:
+        """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
+        found = {id(tensor): path for path, tensor in (*self.named_parameters(), *self.named_buffers())}
+        for tensor in (leaf for node in self._nodes for leaf in tree_flatten((node.args, dict(node.kwargs)))[0]):
+            if not isinstance(tensor, Tensor) or id(tensor) in found:
+                continue
+            taken = {*self._modules, *self._parameters, *self._buffers}
+            if isinstance(tensor, nn.Parameter):
+                name = unique_name("parameter", taken)
+                self._parameters[name] = tensor
+            else:
+                name = unique_name("constant", taken)
+                self._buffers[name] = tensor
+            found[id(tensor)] = name
+        return found
+
+    def recompile(self) -> PythonCode:
+        """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
+        code: PythonCode = super().recompile()
+        # torch.fx wraps __call__ to print generated code on errors; ours has to come first.
+        if "__call__" in vars(type(self)):
+            del type(self).__call__
+        return code
+
+    # Calling
+
+    def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+        values = self.prepare_inputs(*args, **kwargs)
+        return super().__call__(*values) if training is None else super().__call__(*values, training=training)
+
+    def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        return self._binding.convert(self._binding.arrange(args, kwargs), self._first_weight)
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(self._binding.names, args, strict=True))
+
+    def _takes_mask(self) -> bool:
+        return False
+
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        return reinfer(self._nodes, self.inputs, self._outputs, args)
+
+    def _has_shape_formula(self) -> bool:
+        return True
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        shapes: list[Any] = []
+        map_shapes(shapes.append, input_shape)
+        stand_ins = [
+            InputLayer(batch_shape=shape, dtype=value.dtype).output
+            for shape, value in zip(shapes, self.inputs, strict=True)
+        ]
+        specs, structure = tree_flatten(reinfer(self._nodes, self.inputs, self._outputs, stand_ins))
+        return tree_unflatten([spec.shape for spec in specs], structure)
+
+    # What it is made of
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers and modules in the order of their first calls, input layers included."""
+        return list(dict.fromkeys(node.target for node in self._nodes if isinstance(node.target, nn.Module)))
+
+    def layer_names(self) -> list[str]:
+        return [self._names[layer] for layer in self.layers]
+
+    @property
+    def inputs(self) -> list[SymbolicTensor]:
+        """The symbolic inputs, in order."""
+        return self._binding.tensors
+
+    @property
+    def outputs(self) -> list[SymbolicTensor]:
+        """The symbolic outputs, in order."""
+        return _leaves(self._outputs)
+
+    @property
+    def input(self) -> Any:
+        """The symbolic inputs, as the model was made with."""
+        return self._inputs
+
+    @property
+    def output(self) -> Any:
+        """The symbolic outputs, as the model was made with."""
+        return self._outputs
+
+    @property
+    def input_shape(self) -> Any:
+        return _shapes(self._inputs)
+
+    @property
+    def output_shape(self) -> Any:
+        return _shapes(self._outputs)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs, in order."""
+        return list(self._binding.names)
+
+    @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, in order: the keys of a dict, else the layers that make them."""
+        if isinstance(self._outputs, Mapping):
+            return list(self._outputs)
+        names: list[str] = []
+        for value in self.outputs:
+            names.append(unique_name(self.node_name(value.node), set(names)))
+        return names
+
+    def node_name(self, node: Node) -> str:
+        """The name of the layer or function a node calls, in this model."""
+        return self._names.get(node.target if isinstance(node.target, nn.Module) else node) or node.target
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The recorded calls of the model, in topological order."""
+        return list(self._nodes)
+
+    # Configuration
+
+    def get_config(self) -> dict[str, Any]:
+        """The layers' configs and how they are connected, as Keras writes a functional model."""
+        return {"name": self.name, "trainable": self.trainable, **graph_config(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
+        """Draw the model that `get_config` described, with new weights."""
+        inputs, outputs = graph_from_config(config, custom_objects)
+        return cls(inputs, outputs, name=config.get("name"), trainable=config.get("trainable", True))
+
+    def get_build_config(self) -> None:
+        return None
+
+    # Copying
+
+    def __reduce__(self) -> Any:
+        return _empty, (_written_class(type(self)),), self.__getstate__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__reduce__()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        duplicate = _empty(_written_class(type(self)))
+        memo[id(self)] = duplicate
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return duplicate
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
+        flat = FlatGraph(self._nodes, {"inputs": self._inputs, "outputs": self._outputs})
+        targets = [node.target if isinstance(node.target, nn.Module) else None for node in self._nodes]
+        names = [self._names[target or node] for target, node in zip(targets, self._nodes, strict=True)]
+        keys = [None if target is None else self._keys.get(target) for target in targets]
+        return {**state, "_flat": (flat, names, keys, flatten_fx(self._graph))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        flat, names, keys, calls = state.pop("_flat")
+        self.__dict__.update(state)
+        self._inbound_nodes, self._call_losses = [], []
+        self._nodes, roots = flat.restore()
+        self._inputs, self._outputs = roots["inputs"], roots["outputs"]
+        targets = [node.target if isinstance(node.target, nn.Module) else node for node in self._nodes]
+        self._names = dict(zip(targets, names, strict=True))
+        self._keys = {target: key for target, key in zip(targets, keys, strict=True) if key is not None}
+        self._bind_names()
+        self.graph = restore_fx(calls, ModuleTableCodeGen)
+
+
+@functools.cache
+def graph_class(cls: type, base: type) -> type:
+    """The class of the drawn models of a user's model class: `cls` with `base`, a `GraphNetwork`, behind it."""
+    if issubclass(cls, GraphNetwork):
+        return cls
+    if issubclass(base, cls):
+        return base
+    return type(cls.__name__, (cls, base), {"__module__": cls.__module__, "_written_class": cls})
+
+
+def _written_class(cls: type) -> Any:
+    """The class somebody wrote, behind the one torch.fx makes for each model and the one `graph_class` makes."""
+    found = next(each for each in cls.__mro__ if each.__qualname__.rsplit(".", 1)[-1] != "GraphModuleImpl")
+    return found.__dict__.get("_written_class", found)
+
+
+def _class_name(cls: type) -> str:
+    name: str = _written_class(cls).__name__
+    return "Functional" if name in ("GraphModule", "GraphNetwork") else name
+
+
+def _empty(written: Any) -> GraphNetwork:
+    """A model of a class as it is before anything is set on it: where a copy or a pickle is unpacked."""
+    cls = written._graph_class()
+    model: GraphNetwork = cls.__new__(cls)
+    type(model).__name__ = _class_name(type(model))
+    return model
+
+
+def _leaves(structure: Any) -> list[Any]:
+    return symbolic_leaves(structure)
+
+
+def _shapes(structure: Any) -> Any:
+    if isinstance(structure, SymbolicTensor):
+        return structure.shape
+    return map_aggregate(structure, lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf)
+
+
+def _check_symbolic(structure: Any, what: str) -> list[SymbolicTensor]:
+    leaves: list[Any] = []
+    map_aggregate(structure, lambda leaf: leaves.append(leaf))
+    for leaf in leaves:
+        if not isinstance(leaf, SymbolicTensor):
+            raise TypeError(
+                f"The {what} of a Model are symbolic tensors, made by Input(...) and by calling layers on it, "
+                f"but these hold {leaf!r} ({type(leaf).__name__})."
+            )
+    if not leaves:
+        raise ValueError(f"A Model needs {what}, got {structure!r}.")
+    if what == "inputs" and len(set(leaves)) < len(leaves):
+        raise ValueError("The inputs of a Model must differ, but one tensor is given twice.")
+    return leaves
+
+
+def _check_connected(nodes: Sequence[Node], inputs: Sequence[SymbolicValue]) -> None:
+    given = ", ".join(repr(value.node.target.name) for value in inputs if isinstance(value.node.target, Layer))
+    for node in nodes:
+        if node.op == "input":
+            raise ValueError(
+                f"Graph disconnected: the outputs depend on input {node.target.name!r} "
+                f"(made at {format_source(node.source)}), which is not among the model's inputs ({given}). "
+                "Add it to `inputs`, or take the outputs from tensors that depend on the given inputs only."
+            )

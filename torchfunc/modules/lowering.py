@@ -1,0 +1,114 @@
+"""Lowering: from the nodes the user drew to a `torch.fx.Graph`."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import base_types, map_aggregate
+from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
+
+from torchfunc.graph import Node, SymbolicValue
+from torchfunc.modules.codegen import ModuleTableCodeGen
+
+__all__ = ["lower"]
+
+
+def lower(
+    nodes: Sequence[Node],
+    inputs: Mapping[str, SymbolicValue],
+    outputs: Any,
+    names: Mapping[Any, str],
+    keys: Mapping[Any, str],
+    tensors: Mapping[int, str],
+) -> fx.Graph:
+    """The `fx.Graph` of a model: one `call_module` node for each call of a layer or module.
+
+    Args:
+        nodes: the calls, in topological order.
+        inputs: the symbolic inputs by name.
+        outputs: the symbolic outputs, nested as the model returns them.
+        names: what `name_nodes` gave.
+        keys: the submodule key of each layer and module.
+        tensors: the attribute of each parameter and constant among the arguments, by `id`.
+
+    Raises:
+        TypeError: an argument is of a type that code cannot be written for.
+    """
+    return _Lowering(names, keys, tensors).run(nodes, inputs, outputs)
+
+
+class _Lowering:
+    def __init__(self, names: Mapping[Any, str], keys: Mapping[Any, str], tensors: Mapping[int, str]) -> None:
+        self.names = names
+        self.keys = keys
+        self.tensors = tensors
+        self.graph = fx.Graph()
+        self.graph.set_codegen(ModuleTableCodeGen())
+        self.values: dict[Any, fx.Node] = {}
+
+    def run(self, nodes: Sequence[Node], inputs: Mapping[str, SymbolicValue], outputs: Any) -> fx.Graph:
+        for name, value in inputs.items():
+            identifier = re.sub(r"\W", "_", name)
+            self.values[value] = self.graph.placeholder(
+                identifier if not identifier[:1].isdigit() else f"_{identifier}"
+            )
+        for node in nodes:
+            if node.op != "input":
+                self.values[node] = self._call(node)
+        self.graph.output(map_aggregate(outputs, self._argument))
+        return self.graph
+
+    def _call(self, node: Node) -> fx.Node:
+        args = map_aggregate(node.args, self._argument)
+        kwargs = dict(map_aggregate(node.kwargs, self._argument))
+        if node.op == "module":
+            key = self.keys[node.target]
+            return self.graph.create_node("call_module", key, args, kwargs, name=self.names[node.target])
+        return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.names[node])
+
+    def _argument(self, leaf: Any) -> Any:
+        if isinstance(leaf, SymbolicValue):
+            return self._value(leaf)
+        if isinstance(leaf, Tensor):
+            return self._attribute(self.tensors[id(leaf)])
+        if isinstance(leaf, torch.Size):
+            return tuple(leaf)
+        if leaf is None or leaf is Ellipsis or isinstance(leaf, base_types):
+            return leaf
+        if hasattr(leaf, "item") and not isinstance(leaf, nn.Module):
+            return leaf.item()
+        raise TypeError(
+            f"An argument of type {type(leaf).__name__} ({leaf!r}) cannot be recorded in a graph. "
+            "Do this call inside a Layer's call() instead."
+        )
+
+    def _attribute(self, name: str) -> fx.Node:
+        if name not in self.values:
+            self.values[name] = self.graph.create_node("get_attr", name)
+        return self.values[name]
+
+    def _value(self, value: SymbolicValue) -> fx.Node:
+        """The fx node of a value: the call's own, or that of picking it out of what the call returned."""
+        if value in self.values:
+            return self.values[value]
+        found = self.values[value.node]
+        for depth, key in enumerate(value.path, start=1):
+            step = (value.node, value.path[:depth])
+            if step not in self.values:
+                if isinstance(key, GetAttrKey):
+                    self.values[step] = self.graph.call_function(getattr, (found, key.name))
+                else:
+                    entry = _entry(key)
+                    self.values[step] = self.graph.call_function(operator.getitem, (found, entry))
+            found = self.values[step]
+        return found
+
+
+def _entry(key: object) -> Any:
+    assert isinstance(key, (SequenceKey, MappingKey))
+    return key.idx if isinstance(key, SequenceKey) else key.key

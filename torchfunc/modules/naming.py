@@ -1,0 +1,102 @@
+"""Names of the layers in a model: the same code always gives the same names.
+
+A layer without a name is numbered when it joins its first model, by type, in the order of the calls. What was named
+before keeps its name; where two names meet in one model, the later automatic one is renamed in that model's keys only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Set
+from typing import Any
+
+from torchfunc.graph import Node
+from torchfunc.layers import Layer
+from torchfunc.registry import to_snake_case
+
+__all__ = ["Namer", "name_nodes", "submodule_key", "unique_name"]
+
+
+def unique_name(base: str, taken: Set[str]) -> str:
+    """`base`, or `base_1`, `base_2` ... if that is taken."""
+    name, count = base, 0
+    while name in taken:
+        count += 1
+        name = f"{base}_{count}"
+    return name
+
+
+def submodule_key(name: str, reserved: type) -> str:
+    """The key a layer is registered under: its name, with `_` for dots, and behind a name that the class uses itself.
+
+    A layer called "output" is registered as `output_`, since `model.output` is the model's output.
+    """
+    key = name.replace(".", "_")
+    return f"{key}_" if hasattr(reserved, key) else key
+
+
+class Namer:
+    """Gives the layers and calls of one model their names, each the next one free."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        # How many of a kind there are: spares a long chain from trying every number again.
+        self._counts: dict[str, int] = {}
+
+    def explicit(self, layer: Layer) -> str:
+        """The name its user gave a layer.
+
+        Raises:
+            ValueError: another layer of this model has it.
+        """
+        if layer.name in self.taken:
+            raise ValueError(
+                f"Two different layers of this model are called {layer.name!r}: the names of a model's layers "
+                "must differ. Rename one, or call one layer twice if they were meant to share weights."
+            )
+        self.taken.add(layer.name)
+        return layer.name
+
+    def automatic(self, target: Any) -> str:
+        """The name of a layer or module without one; a layer keeps it for the models to come."""
+        if not isinstance(target, Layer):
+            return self.next(to_snake_case(type(target).__name__))
+        if target._name is None:
+            target._name = self.next(target.name)
+            return target._name
+        if target._name in self.taken:
+            return self.next(to_snake_case(type(target).__name__))
+        self.taken.add(target._name)
+        return target._name
+
+    def next(self, base: str) -> str:
+        """`base`, or the first of `base_1`, `base_2` ... that is free."""
+        count = self._counts.get(base, 0)
+        name = f"{base}_{count}" if count else base
+        while name in self.taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._counts[base] = count + 1
+        self.taken.add(name)
+        return name
+
+
+def name_nodes(nodes: Iterable[Node]) -> dict[Any, str]:
+    """Give each layer, module and function call a name.
+
+    Returns:
+        The names, by layer or module for "input" and "module" nodes, by node for the others.
+
+    Raises:
+        ValueError: two different layers have one explicit name.
+    """
+    nodes, namer = list(nodes), Namer()
+    targets = list(dict.fromkeys(node.target for node in nodes if node.op in ("input", "module")))
+    own = [target for target in targets if isinstance(target, Layer) and target._has_own_name]
+    explicit = {target: namer.explicit(target) for target in own}
+    names: dict[Any, str] = {target: explicit.get(target) or namer.automatic(target) for target in targets}
+    for node in nodes:
+        if node.op in ("function", "method"):
+            base = node.args[1] if node.target is getattr else getattr(node.target, "__name__", node.target)
+            names[node] = namer.next(re.sub(r"\W", "_", base).strip("_"))
+    return names

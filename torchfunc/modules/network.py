@@ -1,0 +1,92 @@
+"""Network: a layer made of layers; what a drawn model, a Sequential and a subclassed model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+
+from torchfunc.graph import Spec, example_shapes, record
+from torchfunc.layers import Layer
+
+__all__ = ["Network"]
+
+
+class Network(Layer):
+    """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers and modules of the model, those in lists and dicts included."""
+        found: list[nn.Module] = []
+        pending = list(self.children())[::-1]
+        while pending:
+            module = pending.pop()
+            if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+                pending.extend(list(module.children())[::-1])
+            else:
+                found.append(module)
+        return found
+
+    def layer_names(self) -> list[str]:
+        """The names of `layers`, in their order."""
+        return [getattr(layer, "name", type(layer).__name__) for layer in self.layers]
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> nn.Module:
+        """A layer by its name or its place in `layers`.
+
+        Raises:
+            ValueError: there is no such layer, or neither or both of name and index were given.
+        """
+        if (name is None) == (index is None):
+            raise ValueError("get_layer() takes a name or an index.")
+        names = self.layer_names()
+        if index is not None:
+            if not -len(names) <= index < len(names):
+                raise ValueError(f"Model {self.name!r} has {len(names)} layers, there is none at index {index}.")
+            return self.layers[index]
+        if name not in names:
+            raise ValueError(f"Model {self.name!r} has no layer called {name!r}. Its layers are: {', '.join(names)}.")
+        return self.layers[names.index(name)]
+
+    @property
+    def output_names(self) -> list[str] | None:
+        """The names of the outputs in order; None where only running the model would tell."""
+        return None
+
+    def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """The arguments of a call as the model's own code gets them: arrays as tensors, in the model's order.
+
+        Raises:
+            ValueError: inputs are missing, unknown, or of the wrong shape.
+        """
+        converted: tuple[Any, ...] = map_aggregate(args, self._to_tensor)
+        return converted
+
+    def build_from_inputs(self, *inputs: Any) -> None:
+        """Make the weights that a call on `inputs` needs, without running on them or changing anything else."""
+        if self.is_fully_built():
+            return
+
+        def stand_in(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            shape = (None, *leaf.shape[1:])
+            return record("input", "data", (), {}, Spec(shape, leaf.dtype, example_shapes(shape))).outputs
+
+        self._infer_first_call(map_aggregate(inputs, stand_in))
+
+    def is_fully_built(self) -> bool:
+        """Whether this model and every layer in it have their weights."""
+        return all(layer.built for layer in self.modules() if isinstance(layer, Layer))
+
+    def _infer_first_call(self, inputs: Sequence[Any]) -> None:
+        arguments = self._bind(inputs, {})
+        if not self.built:
+            self._build_for(arguments)
+        self._infer_by_running(inputs, {})
+
+    def _first_weight(self) -> Tensor | None:
+        return next(self.parameters(), None)

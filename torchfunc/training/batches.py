@@ -1,0 +1,258 @@
+"""Data dealt out batch by batch: from arrays, gathered by whole batches, or from an iterable such as a DataLoader."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from torchfunc.training.arrays import (
+    check_rows,
+    class_weights_to_sample_weights,
+    is_array_like,
+    map_leaves,
+    named_leaves,
+    pack_x_y_sample_weight,
+    to_tensors,
+    unpack_x_y_sample_weight,
+)
+
+__all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches"]
+
+DEFAULT_BATCH_SIZE = 32
+
+
+class Batches:
+    """Something that can be gone through batch by batch, each `x`, `(x, y)` or `(x, y, sample_weight)` of tensors."""
+
+    num_batches: int | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+
+class ArrayBatches(Batches):
+    """Batches of arrays that lie in memory.
+
+    Each batch is gathered with one `index_select` an array (or is a view, without shuffling), never row by row, by
+    one permutation an epoch from torch's global generator.
+
+    Args:
+        x, y, sample_weight: structures of tensors with equally many rows; y and sample_weight may be None.
+        batch_size: rows a batch; the last one holds what is left.
+        shuffle: whether to take the rows in a new order each time; "batch" mixes only within each batch.
+        device: where batches are needed. Arrays that fit there are moved as a whole.
+    """
+
+    def __init__(
+        self, x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: bool | str, device: torch.device
+    ) -> None:
+        self.rows = check_rows(x, y, sample_weight)
+        self.num_batches = math.ceil(self.rows / batch_size)
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._device = device
+        self._data = pack_x_y_sample_weight(x, y, sample_weight)
+        if _fits(self._data, device):
+            self._data = _to_device(self._data, device)
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self._order()
+        moved: dict[torch.device, Tensor] = {}
+
+        def gather(leaf: Tensor) -> Tensor:
+            if order is None:
+                return leaf[start:stop]
+            if leaf.device not in moved:
+                moved[leaf.device] = order.to(leaf.device)
+            return leaf.index_select(0, moved[leaf.device][start:stop])
+
+        for start in range(0, self.rows, self._batch_size):
+            stop = min(start + self._batch_size, self.rows)
+            yield _to_device(map_leaves(gather, self._data), self._device)
+
+    def _order(self) -> Tensor | None:
+        if not self._shuffle:
+            return None
+        if self._shuffle == "batch":
+            rows = torch.arange(self.rows).split(self._batch_size)
+            return torch.cat([part[torch.randperm(len(part))] for part in rows])
+        return torch.randperm(self.rows)
+
+
+class IterableBatches(Batches):
+    """Batches that something else makes: a DataLoader, a generator, any iterable of batches.
+
+    Args:
+        source: gives `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors or arrays, one batch at a time.
+        device: where batches are needed.
+        class_weight: weights by class index, turned into sample weights batch by batch.
+    """
+
+    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: Mapping[int, float] | None) -> None:
+        self._source = source
+        self._device = device
+        self._class_weight = class_weight
+        # An IterableDataset's DataLoader has a `len` that raises TypeError.
+        try:
+            self.num_batches = len(source) if isinstance(source, Sized) else None
+        except TypeError:
+            self.num_batches = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._source:
+            x, y, sample_weight = unpack_x_y_sample_weight(batch)
+            x, y = to_tensors(x, "x"), to_tensors(y, "y")
+            sample_weight = to_tensors(sample_weight, "sample_weight")
+            if self._class_weight is not None:
+                sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
+            yield _to_device(pack_x_y_sample_weight(x, y, sample_weight), self._device)
+
+
+@dataclass
+class EpochStream:
+    """Batches dealt out epoch by epoch.
+
+    Attributes:
+        batches: where they come from.
+        steps: batches an epoch; None takes all there are. With a number, the next epoch goes on where this one ended.
+    """
+
+    batches: Batches
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        self._iterator: Iterator[Any] | None = None
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches an epoch, None if that is not known."""
+        return self.steps or self.batches.num_batches
+
+    def peek(self) -> Any:
+        """The batch that the next epoch will begin with.
+
+        Raises:
+            ValueError: there are none.
+        """
+        first, rest = self._start()
+        self._iterator = itertools.chain([first], rest)
+        return first
+
+    def epoch(self) -> Iterator[Any]:
+        """The batches of the next epoch.
+
+        Raises:
+            ValueError: there are none.
+        """
+        first, rest = self._start()
+        count = 1
+        yield first
+        for batch in itertools.islice(rest, None if self.steps is None else self.steps - 1):
+            count += 1
+            yield batch
+        if self.steps is None:
+            return
+        if count == self.steps:
+            self._iterator = rest
+        else:
+            warnings.warn(
+                f"The data ran out after {count} of {self.steps} steps, so this epoch is shorter. Give at least as "
+                "many batches as there are steps in an epoch.",
+                stacklevel=2,
+            )
+
+    def _start(self) -> tuple[Any, Iterator[Any]]:
+        """The next batch, from where the last epoch ended if there is more, and what comes after it."""
+        begun, self._iterator = self._iterator, None
+        for iterator in (begun, iter(self.batches)):
+            for first in iterator or ():
+                assert iterator is not None
+                return first, iterator
+        raise ValueError(
+            "The data gave no batches. A generator can be gone through only once: with several epochs give "
+            "`steps_per_epoch`, or something that can be started again, such as a DataLoader."
+        )
+
+
+def make_batches(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    *,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    shuffle: bool | str = False,
+    class_weight: Mapping[int, float] | None = None,
+    device: torch.device,
+) -> EpochStream:
+    """Batches of whatever `fit`, `evaluate` and `predict` take.
+
+    Args:
+        x: arrays, tensors, or lists, tuples and dicts of them; or a `Dataset`, a `DataLoader` or any iterable of
+            batches, which bring their own targets and weights.
+        y, sample_weight: the like, for arrays only.
+        batch_size: rows a batch for arrays and datasets, 32 by default (or what `steps` makes it).
+        steps: batches an epoch, all by default.
+        shuffle: whether arrays and map-style datasets are taken in a new order each epoch.
+        class_weight: weights by class index.
+        device: where batches are needed.
+
+    Raises:
+        ValueError: numbers of rows differ, an argument does not go with this kind of data, or x is no data.
+    """
+    for name, number in (("batch_size", batch_size), ("steps", steps)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"`{name}` is an integer of at least 1 or None, got {number!r}.")
+    if x is None:
+        raise ValueError("There is no data: x is None.")
+    if is_array_like(x):
+        x, y, sample_weight = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
+        if class_weight is not None:
+            sample_weight = class_weights_to_sample_weights(y, class_weight, sample_weight)
+        rows = check_rows(x, y, sample_weight)
+        size = batch_size or (math.ceil(rows / steps) if steps else DEFAULT_BATCH_SIZE)
+        return EpochStream(ArrayBatches(x, y, sample_weight, size, shuffle, device), steps)
+    if isinstance(x, Dataset):
+        mixed = bool(shuffle) and not isinstance(x, IterableDataset)
+        x = DataLoader(x, batch_size or DEFAULT_BATCH_SIZE, shuffle=mixed)
+        batch_size = None
+    _check_iterable(x, {"y": y, "sample_weight": sample_weight, "batch_size": batch_size})
+    return EpochStream(IterableBatches(x, device, class_weight), steps)
+
+
+def _check_iterable(x: Any, unused: Mapping[str, Any]) -> None:
+    if isinstance(x, (str, bytes, Mapping, list, tuple)) or not isinstance(x, Iterable):
+        strange = next((f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x")), "x is empty")
+        raise ValueError(
+            f"Not data: {strange}. Give NumPy arrays, tensors, lists or dicts of them, a DataLoader, or an iterable of "
+            "batches."
+        )
+    given = [name for name, value in unused.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"x is a {type(x).__name__}, which gives whole batches (x, y) or (x, y, sample_weight) itself, so "
+            f"{', '.join(given)} cannot be given beside it."
+        )
+
+
+def _to_device(structure: Any, device: torch.device) -> Any:
+    def move(leaf: Tensor) -> Tensor:
+        return leaf if leaf.device == device else leaf.to(device, non_blocking=True)
+
+    return map_leaves(move, structure)
+
+
+def _fits(structure: Any, device: torch.device) -> bool:
+    """Whether a CUDA device has room for all of it and as much again."""
+    if device.type != "cuda":
+        return False
+    size = sum(leaf.numel() * leaf.element_size() for _, leaf in named_leaves(structure, ""))
+    return 2 * size < torch.cuda.mem_get_info(device)[0]

@@ -1,0 +1,42 @@
+"""What training needs to know of a model, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+__all__ = ["Trainable"]
+
+
+class Trainable(nn.Module):
+    """A model as training sees it: a module with named outputs that prepares its own inputs.
+
+    Nothing is defined here: these are the type checker's view of what the class beside `Trainer` in `Model` brings.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def output_names(self) -> list[str] | None:
+            """The outputs' names in order; None if they are known only when the model runs (a subclassed model)."""
+
+        @property
+        def losses(self) -> list[Tensor]:
+            """Scalars that join the loss: penalties on weights, and what the last call added."""
+
+        def weight_penalties(self) -> list[Callable[[], Tensor]]:
+            """One function for each regularized weight, giving its penalty as it stands when called."""
+
+        def weight_constraints(self) -> list[Callable[[], None]]:
+            """One function for each constrained weight, projecting it in place."""
+
+        def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+            """The arguments of `forward` for what a user calls x. Raises ValueError if it does not fit the inputs."""
+
+        def is_fully_built(self) -> bool:
+            """Whether the model and every layer in it have their weights."""
+
+        def build_from_inputs(self, *prepared: Any) -> None:
+            """Make the weights, if they are not there yet, for arguments such as `prepare_inputs` returns."""

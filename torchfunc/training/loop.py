@@ -1,0 +1,141 @@
+"""The loop over batches and epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
+from torchfunc.training import runs
+from torchfunc.training.batches import EpochStream
+from torchfunc.training.step import Step, evaluate_batch, make_step, train_batch
+
+if TYPE_CHECKING:
+    from torchfunc.training.trainer import Trainer
+
+__all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
+
+
+def run_epochs(
+    model: Trainer,
+    data: EpochStream,
+    callbacks: CallbackList,
+    epochs: range,
+    validate: Callable[[int], dict[str, Any]],
+) -> None:
+    """Train for these epochs.
+
+    Args:
+        model: a compiled and built model, in a training session.
+        data: the training data.
+        callbacks: told of everything.
+        epochs: the numbers of the epochs, from 0.
+        validate: gives the logs of the validation after an epoch, with "val_" in front; {} for none.
+    """
+    step = make_step(model, "train_step", train_batch)
+    model.stop_training = False
+    callbacks.on_train_begin()
+    logs: dict[str, Any] = {}
+    for epoch in epochs:
+        model.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+        hooks = callbacks.batch_hooks("train")
+        logs = _run_batches(model, data, step, hooks, callbacks, lambda: model.stop_training)
+        logs |= validate(epoch)
+        callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    if model.optimizer is not None and epochs:
+        model.optimizer.finalize_variable_values()
+    callbacks.on_train_end(logs)
+
+
+def run_evaluation(model: Trainer, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
+    """Go through the data once without training; returns the logs."""
+    with runs.evaluating(model):
+        step = make_step(model, "test_step", evaluate_batch)
+        model.stop_evaluating = False
+        callbacks.on_test_begin()
+        model.reset_metrics()
+        logs = _run_batches(model, data, step, callbacks.batch_hooks("test"), callbacks, lambda: model.stop_evaluating)
+        callbacks.on_test_end(logs)
+        return logs
+
+
+def _run_batches(
+    model: Trainer,
+    data: EpochStream,
+    step: Step,
+    hooks: BatchHooks,
+    callbacks: CallbackList,
+    stopped: Callable[[], bool],
+) -> dict[str, Any]:
+    """One pass over the data. The logs are read when a hook asks for them, and at the end."""
+    own_logs: dict[str, Any] | None = None
+
+    def read_logs() -> dict[str, Any]:
+        return plain_logs(model.get_metrics_result() if own_logs is None else own_logs)
+
+    count = 0
+    for batch in data.epoch():
+        hooks.begin(count)
+        own_logs = step(batch)
+        hooks.end(count, read_logs)
+        count += 1
+        if stopped():
+            break
+    callbacks.count_steps(count)
+    if own_logs is not None:
+        # Own logs are usually the results of the model's metrics as of the last batch; then those are the epoch's.
+        results = model.get_metrics_result()
+        own_logs = results if set(results) == set(own_logs) else own_logs
+    return read_logs()
+
+
+def run_prediction(model: Trainer, data: EpochStream, callbacks: CallbackList) -> Any:
+    """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
+    hooks = callbacks.batch_hooks("predict")
+    model.stop_predicting = False
+    callbacks.on_predict_begin()
+    columns: list[list[Any]] = []
+    structure: Any = None
+    count = 0
+    with runs.kept_modes(model), torch.inference_mode():
+        model.eval()
+        for batch in data.epoch():
+            hooks.begin(count)
+            outputs = model.predict_step(batch)
+            hooks.end(count, lambda outputs=outputs: {"outputs": outputs})  # type: ignore[misc]
+            leaves, structure = tree_flatten(outputs)
+            columns = columns or [[] for _ in leaves]
+            for column, leaf in zip(columns, leaves, strict=True):
+                column.append(leaf)
+            count += 1
+            if model.stop_predicting:
+                break
+    callbacks.count_steps(count)
+    callbacks.on_predict_end()
+    return tree_unflatten([_joined(column) for column in columns], structure)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if not isinstance(parts[0], Tensor):
+        return parts[0] if parts[0] is None else np.concatenate(parts)
+    return to_numpy(torch.cat(parts))
+
+
+def to_numpy(structure: Any) -> Any:
+    """Tensors as NumPy arrays, in lists, tuples and dicts of them; bfloat16, which NumPy lacks, as float32."""
+
+    def convert(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        leaf = leaf.detach().cpu()
+        return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
+
+    return tree_map(convert, structure)

@@ -1,0 +1,148 @@
+"""Which loss, weight, target or metric belongs to which output: the one place that knows.
+
+Everything may be given once, as a list in the order of the outputs, or as a dict by their names. A dict of outputs
+keeps its own order, and lists follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["flatten_outputs", "match_metrics", "match_setting", "match_values"]
+
+Names = Sequence[str] | None
+
+
+def flatten_outputs(outputs: Any, names: Names) -> tuple[list[Tensor], list[str] | None]:
+    """A model's outputs in order, and what they are called.
+
+    Args:
+        outputs: what the model returned: a tensor, or lists, tuples and dicts of tensors.
+        names: the outputs' names, if the model knows them.
+
+    Returns:
+        the tensors, and their names: those given, else the keys of a dict, else None.
+
+    Raises:
+        ValueError: the model returned other outputs than it says it has.
+    """
+    if isinstance(outputs, Tensor):
+        return [outputs], None if names is None else list(names)
+    if isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
+        order = list(names) if names is not None and set(names) == set(outputs) else list(outputs)
+        return [outputs[name] for name in order], order
+    leaves = tree_leaves(outputs)
+    strange = next((leaf for leaf in leaves if not isinstance(leaf, Tensor)), None)
+    if strange is not None or not leaves:
+        raise ValueError(f"A model that is trained returns tensors, but this one returned {strange!r}.")
+    if names is not None and len(names) != len(leaves):
+        raise ValueError(f"The model returned {len(leaves)} outputs, but its outputs are {list(names)}.")
+    return leaves, None if names is None else list(names)
+
+
+def match_setting(argument: str, value: Any, names: Names, count: int) -> list[Any]:
+    """One entry of `value` for each output; None where it has none. One value alone is taken for every output.
+
+    Args:
+        argument: what `value` was given as ("loss"), for messages.
+        value: None, one value, a list in the outputs' order, or a dict by their names.
+        names: the outputs' names, if they have any.
+        count: how many outputs there are.
+
+    Raises:
+        ValueError: a dict has keys that are no outputs, or a list has another length.
+    """
+    if isinstance(value, Mapping):
+        return _by_name(argument, value, names, count)
+    if isinstance(value, (list, tuple)):
+        if len(value) != count:
+            raise ValueError(
+                f"`{argument}` is a list of {len(value)}, but the model has {_outputs(names, count)}. "
+                "Give one for each, None where there is none, or a dict by output name."
+            )
+        return list(value)
+    return [value] * count
+
+
+def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[list[Any]]:
+    """The list of metrics of each output. The metrics of a single output need no nesting.
+
+    Raises:
+        ValueError: as for `match_setting`; or one metric object would have to count for several outputs.
+    """
+    if isinstance(value, Mapping):
+        matched = _by_name(argument, value, names, count)
+    elif count == 1:
+        matched = [value]
+    else:
+        matched = match_setting(argument, value, names, count)
+        if not isinstance(value, (list, tuple, str, type(None))) and not isinstance(value, type):
+            raise ValueError(
+                f"`{argument}={value!r}` is one object, and the model has {_outputs(names, count)}, which it cannot "
+                "tell apart. Give a list with one entry for each output, or a dict by output name."
+            )
+    return [_flat(entry) for entry in matched]
+
+
+def _flat(value: Any) -> list[Any]:
+    """A metric, or lists of them in any nesting, as one list."""
+    if isinstance(value, (list, tuple)):
+        return [metric for entry in value for metric in _flat(entry)]
+    return [] if value is None else [value]
+
+
+def match_values(argument: str, value: Any, names: Names, needed: Sequence[bool]) -> list[Any]:
+    """One array of targets or weights for each output; None for outputs that have none.
+
+    Args:
+        argument: "y" or "sample_weight", for messages.
+        value: None, one array, a list in the outputs' order (or only of those needed), or a dict by their names.
+        names: the outputs' names, if they have any.
+        needed: for each output, whether a loss or metric asks for it.
+
+    Raises:
+        ValueError: what is needed is missing, or something does not belong to any output.
+    """
+    count = len(needed)
+    if value is None or isinstance(value, Tensor):
+        if count == 1:
+            return [value]
+        if value is not None:
+            raise ValueError(
+                f"`{argument}` is one array of shape {tuple(value.shape)}, but the model has {_outputs(names, count)}. "
+                "Give one for each: a list in this order, or a dict."
+            )
+        return [None] * count
+    if isinstance(value, Mapping):
+        if names is None and count == 1 and len(value) == 1:
+            return list(value.values())
+        return _by_name(argument, value, names, count)
+    if len(value) == count:
+        return list(value)
+    if len(value) == sum(needed):
+        given = iter(value)
+        return [next(given) if wanted else None for wanted in needed]
+    return match_setting(argument, value, names, count)
+
+
+def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) -> list[Any]:
+    if names is None:
+        raise ValueError(
+            f"`{argument}` is a dict with the keys {list(value)}, but the model's {count} output(s) have no names. "
+            "Give a list, or let the model return a dict."
+        )
+    unknown = [key for key in value if key not in names]
+    if unknown:
+        raise ValueError(
+            f"`{argument}` has the key(s) {', '.join(map(repr, unknown))}, but the model's outputs are "
+            f"{', '.join(map(repr, names))}."
+        )
+    return [value.get(name) for name in names]
+
+
+def _outputs(names: Names, count: int) -> str:
+    return f"{count} output(s)" if names is None else f"{count} output(s), {', '.join(map(repr, names))}"

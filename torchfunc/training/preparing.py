@@ -1,0 +1,119 @@
+"""What happens between a call of the user's and the loop: arguments checked, data and callbacks made, weights built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchfunc.callbacks import CallbackList
+from torchfunc.training.arrays import (
+    check_rows,
+    class_weights_to_sample_weights,
+    map_leaves,
+    to_tensors,
+    unpack_x_y_sample_weight,
+)
+from torchfunc.training.batches import EpochStream, make_batches
+
+if TYPE_CHECKING:
+    from torchfunc.training.trainer import Trainer
+
+__all__ = [
+    "build_for",
+    "callback_list",
+    "check_supported",
+    "checked_verbose",
+    "is_due",
+    "one_batch",
+    "returned",
+    "validation_batches",
+]
+
+
+def check_supported(steps_per_execution: int, jit_compile: Any, precision: Any) -> None:
+    """Refuse what this version cannot do, rather than ignore it. Raises ValueError."""
+    if steps_per_execution != 1:
+        raise ValueError(f"`steps_per_execution` is 1 in this version, got {steps_per_execution!r}.")
+    if jit_compile not in ("auto", False, None):
+        raise ValueError(
+            f"`jit_compile` is 'auto' or False in this version, got {jit_compile!r}: training steps run eagerly."
+        )
+    if precision is not None and str(precision) not in ("32", "float32"):
+        raise ValueError(f"`precision` is None or '32' in this version, got {precision!r}.")
+
+
+def checked_verbose(verbose: Any) -> int:
+    """0, 1 or 2; "auto" is 1. Raises ValueError for anything else."""
+    if verbose == "auto":
+        return 1
+    if verbose in (0, 1, 2):
+        return int(verbose)
+    raise ValueError(f"`verbose` is 'auto', 0, 1 or 2, got {verbose!r}.")
+
+
+def is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
+    """Whether to validate after this epoch (counted from 0)."""
+    return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
+
+
+def callback_list(
+    model: Trainer, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
+) -> CallbackList:
+    """The user's callbacks, with a progress line and a history if asked for; a `CallbackList` is taken as it is."""
+    if isinstance(callbacks, CallbackList):
+        return callbacks
+    return CallbackList(callbacks, add_history, verbose != 0, model, verbose=verbose, epochs=epochs, steps=steps)
+
+
+def validation_batches(
+    data: Any, batch_size: int | None, steps: int | None, device: torch.device
+) -> EpochStream | None:
+    """The batches of `fit(validation_data=...)`: `(x, y)`, `(x, y, sample_weight)`, or what gives such batches."""
+    if data is None:
+        return None
+    if not isinstance(data, (tuple, list)):
+        return make_batches(data, steps=steps, device=device)
+    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    return make_batches(x, y, sample_weight, batch_size=batch_size, steps=steps, device=device)
+
+
+def one_batch(
+    model: Trainer,
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    class_weight: Mapping[int, float] | None,
+    device: torch.device,
+) -> tuple[Any, Any, Any]:
+    """Arrays as one batch on the device, with the model built for it."""
+    data = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
+    check_rows(*data)
+    x, y, sample_weight = map_leaves(lambda leaf: leaf.to(device), data)
+    if class_weight is not None:
+        sample_weight = class_weights_to_sample_weights(y, class_weight, sample_weight)
+    _build_on(model, x, device)
+    return x, y, sample_weight
+
+
+def build_for(model: Trainer, data: EpochStream, device: torch.device) -> None:
+    """Make the weights of a model that has none yet, for the first batch of the data."""
+    if not model.is_fully_built():
+        _build_on(model, unpack_x_y_sample_weight(data.peek())[0], device)
+
+
+def _build_on(model: Trainer, x: Any, device: torch.device) -> None:
+    if not model.is_fully_built():
+        # Weights made during an evaluation have to be trainable afterwards.
+        with torch.inference_mode(False):
+            model.build_from_inputs(*model.prepare_inputs(x))
+        model.to(device)
+
+
+def returned(model: Trainer, logs: dict[str, Any], return_dict: bool) -> Any:
+    """What `evaluate` returns: the logs, or their values with the loss first, or the loss alone."""
+    if return_dict:
+        return logs
+    values = [logs[name] for name in model.compiled_state("evaluate").in_order(logs)]
+    return values[0] if len(values) == 1 else values

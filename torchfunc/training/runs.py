@@ -1,0 +1,94 @@
+"""What is true while a model trains or is evaluated, and is put back afterwards, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from torchfunc.training.state import Session, device_of
+
+if TYPE_CHECKING:
+    from torchfunc.training.trainer import Trainer
+
+__all__ = ["evaluating", "flushed_denormals", "kept_modes", "session", "training"]
+
+
+@contextlib.contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Put every module back in the mode, train or eval, that it was found in."""
+    found = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in found:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def flushed_denormals(device: torch.device) -> Iterator[None]:
+    """Treat numbers below 1e-38 as 0 on the CPU, where they take many times longer than others (XLA does so too)."""
+    if device.type != "cpu" or _flushes_denormals():
+        yield
+        return
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _flushes_denormals() -> bool:
+    """torch does not tell, so see what becomes of the smallest float."""
+    smallest = torch.tensor(1, dtype=torch.int32).view(torch.float32)
+    return not (smallest * 1.0).view(torch.int32).item()
+
+
+@contextlib.contextmanager
+def session(model: Trainer) -> Iterator[Session]:
+    """Look up what every step needs, and forget it afterwards. A run within a run (a callback's) has its own."""
+    compiled = model.compiled_state("run")
+    outer, opened = compiled.session, Session.of(model)
+    for metric in model.metrics:
+        metric.to(device_of(model))
+    compiled.session = opened
+    try:
+        yield opened
+    finally:
+        opened.clear_added()
+        compiled.session = outer
+
+
+@contextlib.contextmanager
+def training(model: Trainer, device: torch.device) -> Iterator[Session]:
+    """The setting of training steps."""
+    with (
+        kept_modes(model),
+        flushed_denormals(device),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        session(model) as opened,
+    ):
+        optimizer = model.compiled_state("train").optimizer
+        if optimizer is not None and not model.overrides("train_step"):
+            optimizer.name_weights(model.named_parameters())
+            optimizer.build(opened.weights)
+        try:
+            model.train()
+            yield opened
+        finally:
+            # A step of the user's own may have left gradients behind.
+            if model.overrides("train_step"):
+                model.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def evaluating(model: Trainer) -> Iterator[Session]:
+    """The setting of evaluation steps."""
+    with kept_modes(model), session(model) as opened:
+        model.eval()
+        with torch.inference_mode():
+            yield opened

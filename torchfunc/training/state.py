@@ -1,0 +1,138 @@
+"""What a compiled model knows: the settings of `compile`, and what is at hand while it runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfunc import metrics
+from torchfunc.optimizers import Optimizer
+from torchfunc.training.interface import Trainable
+from torchfunc.training.matching import flatten_outputs
+from torchfunc.training.plan import LossMean, Plan, check_identifiers
+
+__all__ = ["Compiled", "Session", "device_of", "trainable_weights"]
+
+_MATCHED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+
+@dataclass
+class Session:
+    """What every step of one run needs of the model, looked up once.
+
+    Attributes:
+        weights: the parameters that are trained.
+        constraints: functions that project weights after an update.
+        penalties: functions that give the regularization of weights.
+        added: the lists that `add_loss` and activity regularizers fill in a call.
+    """
+
+    weights: list[nn.Parameter]
+    constraints: list[Callable[[], None]]
+    penalties: list[Callable[[], Tensor]]
+    added: list[list[Tensor]]
+
+    @classmethod
+    def of(cls, model: Trainable) -> Session:
+        """Look these up in a built model."""
+        added: list[Any] = [module._call_losses for module in model.modules() if hasattr(module, "_call_losses")]
+        return cls(trainable_weights(model), model.weight_constraints(), model.weight_penalties(), added)
+
+    def clear_added(self) -> None:
+        """Forget what calls have added to the loss."""
+        for losses in self.added:
+            losses.clear()
+
+    def extra_losses(self) -> list[Tensor]:
+        """Penalties on weights, and what the last call added."""
+        return [loss for losses in self.added for loss in losses] + [penalty() for penalty in self.penalties]
+
+
+@dataclass
+class Compiled:
+    """The settings of `compile`, as given, and what was made of them.
+
+    One plain object, so that nothing in it (a torch loss module, say) is taken for a part of the model.
+
+    Attributes:
+        settings: the arguments of `compile` by name.
+        optimizer: made of the one given.
+        device: where the model is to be; None leaves it where it is.
+        loss_tracker: the mean of the total loss, "loss" in the logs.
+        plan: what is done with each output; None until the outputs are known.
+        session: what is at hand while the model runs; None otherwise.
+        gradients_checked: whether weights without a gradient were looked for.
+    """
+
+    settings: dict[str, Any]
+    optimizer: Optimizer | None
+    device: torch.device | None = None
+    loss_tracker: LossMean = field(default_factory=lambda: LossMean("loss"))
+    plan: Plan | None = None
+    session: Session | None = None
+    gradients_checked: bool = False
+
+    def __post_init__(self) -> None:
+        check_identifiers(*(self.settings[key] for key in ("loss", "metrics", "weighted_metrics")))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The functions of a session are bound to this very model, not to a copy.
+        return {**self.__dict__, "session": None}
+
+    def make_plan(self, names: list[str] | None, count: int) -> Plan:
+        """Match the settings with outputs that are now known."""
+        loss, loss_weights, plain, weighted = (self.settings[key] for key in _MATCHED)
+        self.plan = Plan.make(loss, loss_weights, plain, weighted, names, count)
+        return self.plan
+
+    def plan_for(self, outputs: Any) -> Plan:
+        """The plan, made now if the model's outputs are only known from a call."""
+        if self.plan is None:
+            leaves, names = flatten_outputs(outputs, None)
+            return self.make_plan(names, len(leaves))
+        return self.plan
+
+    @property
+    def metrics(self) -> list[metrics.Metric]:
+        """All metrics: the total loss, each output's loss, then those given. Some are known from the first batch on."""
+        if self.plan is None or not self.plan.resolved:
+            return [self.loss_tracker]
+        return [self.loss_tracker, *self.plan.trackers, *(metric for _, metric in self.plan.log_names)]
+
+    def results(self) -> dict[str, Any]:
+        """The current values under their log names, still on the device."""
+        found: dict[str, Any] = {"loss": self.loss_tracker.result()}
+        if self.plan is not None:
+            found.update({name: metric.result() for name, metric in self.plan.log_names})
+            found.update({tracker.name: tracker.result() for tracker in self.plan.trackers})
+        return found
+
+    def in_order(self, logs: dict[str, Any]) -> list[str]:
+        """The names of `logs` in the order of the list that `evaluate` returns.
+
+        As in Keras: the loss, metrics that are logged under their own name, the outputs' losses, then all else by name.
+        """
+        first = ["loss"]
+        if self.plan is not None:
+            first += [metric.name for _, metric in self.plan.log_names]
+            first += [tracker.name for tracker in self.plan.trackers]
+        first = [name for name in dict.fromkeys(first) if name in logs]
+        return first + sorted(name for name in logs if name not in first)
+
+
+def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:
+    """Where batches are needed: `wanted`, else where the model's first weight is, else the CPU."""
+    if wanted is not None:
+        return wanted
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def trainable_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

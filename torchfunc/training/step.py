@@ -1,0 +1,113 @@
+"""One step: forward, losses, backward, update and metrics as one function of one batch.
+
+Nothing in a step reads a value back from the device or branches on one, so that a step can be compiled as a whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.training.arrays import first_leaf, unpack_x_y_sample_weight
+from torchfunc.training.state import Session
+
+if TYPE_CHECKING:
+    from torchfunc.training.trainer import Trainer
+
+__all__ = ["Step", "evaluate_batch", "make_step", "predict_batch", "train_batch"]
+
+Step = Callable[[Any], "dict[str, Any] | None"]
+
+
+def train_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
+    """Train on one batch. Returns logs only if the model makes its own; else the metrics hold them."""
+    compiled = model.compiled_state("train")
+    optimizer, session = compiled.optimizer, compiled.session or Session.of(model)
+    if optimizer is None:
+        raise ValueError("The model was compiled with optimizer=None, so it cannot be trained.")
+    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    y_pred = model(*model.prepare_inputs(x))
+    loss = _loss(model, x, y, y_pred, sample_weight, training=True)
+    compiled.loss_tracker.update_state(loss, _rows(x))
+    if not loss.requires_grad:
+        raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
+    gradients = torch.autograd.grad(optimizer.scale_loss(loss), session.weights, allow_unused=True)
+    if not compiled.gradients_checked:
+        _warn_of_missing(model, session.weights, gradients)
+        compiled.gradients_checked = True
+    optimizer.apply(gradients, session.weights)
+    for project in session.constraints:
+        project()
+    return _update_metrics(model, x, y, y_pred, sample_weight)
+
+
+def evaluate_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
+    """Take one batch into losses and metrics. Returns logs only if the model makes its own."""
+    compiled = model.compiled_state("evaluate")
+    x, y, sample_weight = unpack_x_y_sample_weight(data)
+    y_pred = model(*model.prepare_inputs(x))
+    loss = _loss(model, x, y, y_pred, sample_weight, training=False)
+    compiled.loss_tracker.update_state(loss, _rows(x))
+    return _update_metrics(model, x, y, y_pred, sample_weight)
+
+
+def predict_batch(model: Trainer, data: Any) -> Any:
+    """The outputs for one batch."""
+    x, _, _ = unpack_x_y_sample_weight(data)
+    return model(*model.prepare_inputs(x))
+
+
+def make_step(model: Trainer, method: str, default: Callable[[Trainer, Any], dict[str, Any] | None]) -> Step:
+    """The function to call with each batch: the model's own `train_step` or `test_step`, or the default one.
+
+    The default's public form returns the current results, which takes time that nobody may need; here it does not.
+    """
+    session = model.compiled_state(method).session
+    assert session is not None
+    own = getattr(model, method) if model.overrides(method) else None
+
+    def step(data: Any) -> dict[str, Any] | None:
+        session.clear_added()
+        return default(model, data) if own is None else own(data)
+
+    return step
+
+
+def _loss(model: Trainer, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Tensor:
+    # Overrides written for early Keras 3 do not know `training`.
+    if not model.overrides("compute_loss") or "training" in _parameters(type(model).compute_loss):
+        return model.compute_loss(x, y, y_pred, sample_weight, training=training)
+    return model.compute_loss(x, y, y_pred, sample_weight)
+
+
+@functools.cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
+
+
+def _update_metrics(model: Trainer, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any] | None:
+    if model.overrides("compute_metrics"):
+        return model.compute_metrics(x, y, y_pred, sample_weight)
+    model.compiled_state("compute_metrics").plan_for(y_pred).update_metrics(y, y_pred, sample_weight)
+    return None
+
+
+def _rows(x: Any) -> int:
+    return (x if isinstance(x, Tensor) else first_leaf(x)).shape[0]
+
+
+def _warn_of_missing(model: Trainer, weights: list[Any], gradients: Any) -> None:
+    missing = {id(weight) for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
+    names = [name for name, weight in model.named_parameters() if id(weight) in missing]
+    if names and len(missing) < len(weights):
+        warnings.warn(
+            f"The loss does not depend on {', '.join(names)}, so training leaves them as they are. Was a loss for an "
+            "output forgotten?",
+            stacklevel=2,
+        )
