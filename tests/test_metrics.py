@@ -197,6 +197,10 @@ def test_functions(name, y, p):
     torch.testing.assert_close(getattr(metrics, name)(y, p), expected)
 
 
+def test_top_k_of_fewer_classes_is_always_right():
+    assert metrics.SparseTopKCategoricalAccuracy(k=9)(classes(BATCH), numbers(BATCH, CLASSES)).item() == 1.0
+
+
 def test_counts_stay_exact():
     metric = metrics.Mean(dtype="bfloat16")
     metric.total.fill_(10_000_000 - 64)

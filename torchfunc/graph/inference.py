@@ -25,13 +25,15 @@ from torchfunc.graph.source import located
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
 
-# Unknown sizes stand for these in the two runs. Both are multiples of 32, so that strided networks and
-# window partitions divide them; a batch of more than one, so that batch norm takes it.
-EXAMPLE_BATCH = (2, 3)
-EXAMPLE_SIZE = (224, 288)
+# Unknown sizes stand for these in the two runs. They are multiples of what networks divide sizes by (strides, windows,
+# halves of a batch), and the second is twice the first, so that no quotient (`n // 4`) is the same in both.
+EXAMPLE_BATCH = (12, 24)
+EXAMPLE_SIZE = (224, 448)
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# What a call may return beside tensors, and keeps its value in the graph.
+_CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
 class _Running(threading.local):
@@ -74,7 +76,9 @@ def infer(
         ValueError: the target fails on arguments of these shapes, or its result depends on data values.
     """
     values = symbolic_leaves((args, kwargs))
-    known = all(value.spec.examples[0] == value.spec.examples[1] for value in values)
+    # What is computed from an unknown size is unknown, even where both examples give the same (`x.size(0) > 3`).
+    sizes = any(value.spec.shape is None for value in values)
+    known = not sizes and all(value.spec.examples[0] == value.spec.examples[1] for value in values)
     runs = []
     for trial in range(1 if known else 2):
         _running.active = True
@@ -95,7 +99,7 @@ def infer(
             raise ValueError(located(_failure(label, values, trial, known, error))) from error
         finally:
             _running.active = False
-    return _compare(runs[0], runs[-1], label)
+    return _compare(runs[0], runs[-1], sizes, label)
 
 
 def infer_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
@@ -132,8 +136,14 @@ def _failure(label: str, values: Sequence[SymbolicValue], trial: int, known: boo
     return message
 
 
-def _compare(first: Any, second: Any, label: str) -> Any:
-    """Fold two runs' results into one structure of specs: what differs between them is unknown."""
+def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
+    """Fold two runs' results into one structure of specs: what differs between them is unknown.
+
+    Args:
+        first, second: the results.
+        sizes: whether unknown sizes were among the arguments, so that no number in the results is known.
+        label: what to call the target in an error.
+    """
     leaves, structure = tree_flatten(first)
     others, other_structure = tree_flatten(second)
     if structure != other_structure:
@@ -141,18 +151,25 @@ def _compare(first: Any, second: Any, label: str) -> Any:
             f"{label} returns {len(leaves)} values for one input size and {len(others)} for another. A graph node "
             "needs a fixed structure: give Input(...) the size it depends on."
         )
-    return tree_unflatten([_fold(a, b, label) for a, b in zip(leaves, others, strict=True)], structure)
+    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(leaves, others, strict=True)], structure)
 
 
-def _fold(first: Any, second: Any, label: str) -> Any:
+def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:
     if isinstance(first, torch.Tensor):
         shapes = tuple(first.shape), tuple(second.shape)
         if len(shapes[0]) != len(shapes[1]):
             raise ValueError(f"The rank of what {label} returns depends on the input's size: {shapes}.")
         shape = tuple(a if a == b else None for a, b in zip(*shapes, strict=True))
         return Spec(shape, first.dtype, shapes)
-    if isinstance(first, int) and first != second:
+    if isinstance(first, torch.Size) and len(first) == len(second):
+        return tuple(_fold(a, b, sizes, label) for a, b in zip(first, second, strict=True))
+    if isinstance(first, (int, float)) and (sizes or first != second):
         return Spec(None, None, (first, second))
+    if not isinstance(first, _CONSTANTS):
+        raise ValueError(
+            f"{label} returns a {type(first).__name__}, in which no tensors can be found. Return tensors in lists, tuples, "
+            "dicts or named tuples, or register the class with torch.utils._pytree.register_dataclass."
+        )
     return first
 
 

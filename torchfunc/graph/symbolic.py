@@ -52,7 +52,9 @@ def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: M
     if is_tensor_method_or_property(function):
         return record_method(function.__name__, args, kwargs)
     name = resolve_name(function) or getattr(function, "__name__", repr(function))
-    _refuse_in_place(name, kwargs)
+    if function is not getattr(operator, function.__name__, None):
+        # Of Python's operators only `and_` and `or_` end like an in-place function.
+        _refuse_in_place(name, kwargs)
     return _record_call("function", function, function, args, kwargs, name)
 
 
@@ -199,7 +201,11 @@ for _name in _BINARY + _BINARY_PLAIN + _COMPARISONS + _UNARY:
 
 
 class SymbolicInt(_Recorded):
-    """An unknown size of a symbolic tensor, to be used in shapes and arithmetic: `x.view(x.size(0), -1)`."""
+    """An unknown size of a symbolic tensor, or a number computed from one: `x.view(x.size(0), -1) / x.size(1) ** 0.5`.
+
+    Torch takes it wherever a symbolic tensor or a tuple of sizes is among the arguments. Where neither is, give the
+    sizes as one tuple: `torch.zeros((x.size(0), 3))`, `parameter.expand((x.size(0), -1))`.
+    """
 
     __slots__ = ()
 

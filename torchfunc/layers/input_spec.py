@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -75,8 +75,13 @@ class InputSpec:
         return None
 
 
-def check_input(spec: Any, inputs: Any, owner: str) -> None:
-    """Check the first argument of a layer against its `input_spec` (one, or a list for a list of inputs).
+def check_input(spec: Any, inputs: Any, describe: Callable[[], str]) -> None:
+    """Check the first argument of a layer against its `input_spec`.
+
+    Args:
+        spec: one `InputSpec`, or a list for a list of inputs.
+        inputs: a tensor, or a list or dict of them.
+        describe: says what the layer is, if it is needed.
 
     Raises:
         ValueError: it does not fit, naming the layer, what came and what was expected.
@@ -85,7 +90,7 @@ def check_input(spec: Any, inputs: Any, owner: str) -> None:
     values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs
     values = list(values) if isinstance(values, (list, tuple)) else [values]
     if len(specs) != len(values):
-        raise ValueError(located(f"{owner} takes {len(specs)} inputs, but was called on {len(values)}."))
+        raise ValueError(located(f"{describe()} takes {len(specs)} inputs, but was called on {len(values)}."))
     for index, (each, value) in enumerate(zip(specs, values, strict=True)):
         if each is None or (value is None and each.optional):
             continue
@@ -94,6 +99,6 @@ def check_input(spec: Any, inputs: Any, owner: str) -> None:
         if problem:
             raise ValueError(
                 located(
-                    f"Input {index} of {owner} is incompatible with the layer: {problem}. Full shape received: {shape}"
+                    f"Input {index} of {describe()} is incompatible with the layer: {problem}. Full shape received: {shape}"
                 )
             )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from torchfunc import activations, constraints, initializers, regularizers
+from torchfunc.graph import located
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.weights import Layout
 
@@ -96,8 +97,10 @@ def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
     size = shape[axis]
     if size is None:
         raise ValueError(
-            f"The size of axis {axis} of the input of {layer.describe()} must be known, since its weights depend on "
-            f"it, but the input's shape is {tuple(shape)}. Give the size to Input(...)."
+            located(
+                f"The size of axis {axis} of the input of {layer.describe()} must be known, since its weights depend "
+                f"on it, but the input's shape is {tuple(shape)}. Give the size to Input(...)."
+            )
         )
     return size
 

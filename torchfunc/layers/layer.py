@@ -38,6 +38,7 @@ from torchfunc.layers.shapes import (
     merge_shapes,
     shapes_of,
 )
+from torchfunc.layers.tracking import retrack, track
 from torchfunc.layers.weights import WeightHolder
 from torchfunc.registry import to_snake_case
 
@@ -112,8 +113,16 @@ class Layer(NodeIntrospection, WeightHolder):
         provisional = self.__dict__.get("_provisional")
         if provisional and isinstance(value, Tensor) and id(value) in provisional:
             self._adopt(name, value)
-        else:
+        elif not track(self, name, value):
             super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__:
+            # Also what is registered for a tracked list of layers.
+            self._modules.pop(name, None)
+            object.__delattr__(self, name)
+        else:
+            super().__delattr__(name)
 
     @property
     def name(self) -> str:
@@ -127,8 +136,10 @@ class Layer(NodeIntrospection, WeightHolder):
     # Calling
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # With nothing to record, convert or build, straight to torch, past the hook that plain modules need.
+        if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
+            return self._wrapped_call_impl(args[0])
         if self.built and "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
-            # Nothing to record, convert or build; straight to torch, past the hook that plain modules need.
             return self._wrapped_call_impl(*args, **kwargs)
         if contains_symbolic(args, kwargs):
             return self._call_symbolically(args, kwargs)
@@ -198,16 +209,23 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def _check_input(self, arguments: Mapping[str, Any]) -> None:
         if self.input_spec is not None and arguments:
-            check_input(self.input_spec, next(iter(arguments.values())), self.describe())
+            check_input(self.input_spec, next(iter(arguments.values())), self.describe)
 
     def _set_masks(self, outputs: Any, masks: Any) -> None:
         for output, mask in zip(symbolic_leaves(outputs), _leaves(masks), strict=False):
             if isinstance(output, SymbolicTensor):
                 output.mask = mask
 
+    def extra_repr(self) -> str:
+        """The arguments the layer was made with, as far as they are short to write."""
+        args, kwargs = self._init_arguments
+        given = bind_call(type(self).__init__, self, args, kwargs) if args or kwargs else {}
+        return ", ".join(f"{name}={value!r}" for name, value in given.items() if _is_short(value))
+
     def describe(self) -> str:
-        """`Dense "dense_1" (units=64, activation='relu')`, for messages."""
-        return f"{type(self).__name__} {self.name!r}"
+        """`Dense 'dense_1' (units=64, activation='relu')`, for messages."""
+        arguments = self.extra_repr()
+        return f"{type(self).__name__} {self.name!r}" + (f" ({arguments})" if arguments else "")
 
     # Shapes
 
@@ -354,6 +372,10 @@ class Layer(NodeIntrospection, WeightHolder):
         # A copy is a new layer: it has not been called on anything yet.
         return {**self.__dict__, "_inbound_nodes": [], "_call_losses": []}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        retrack(self)
+
 
 def _declared_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:
     """Take the arguments old guides give a first layer out of `kwargs`; return the batch shape they mean."""
@@ -393,7 +415,8 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:
     for output in _leaves(outputs):
-        layer.add_loss(layer.activity_regularizer(output))
+        # By sample, as in Keras: the penalty does not grow with the batch.
+        layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
 
 
 def _leaves(structure: Any) -> list[Any]:
@@ -408,6 +431,12 @@ def _mask_of(leaf: Any) -> Any:
 
 def _placeholder(shape: tuple[int | None, ...], dtype: torch.dtype) -> SymbolicTensor:
     return record("input", "placeholder", (), {}, Spec(shape, dtype, example_shapes(shape))).outputs
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 4 and all(isinstance(item, (int, float, str, type(None))) for item in value)
+    return isinstance(value, (int, float, str, torch.dtype))
 
 
 def _shape_text(tensors: Sequence[SymbolicTensor]) -> str:

@@ -1,335 +1,260 @@
-"""LSTM and GRU: whole sequences through torch's kernels, or step by step where those do not know the arguments."""
+"""LSTM and GRU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc import activations, constraints, initializers, regularizers
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import known_size, positive
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.recurrent_kernels import run_kernel
-from torchfunc.layers.shapes import Shape, is_shape
+from torchfunc.layers.recurrent_base import Recurrent, project
 from torchfunc.layers.weights import IDENTITY, LINEAR, Layout
 
-__all__ = ["GRU", "LSTM", "Recurrent"]
+__all__ = ["GRU", "LSTM"]
 
 
-class Recurrent(Layer):
-    """What LSTM and GRU share: arguments, weights, masks, states, and the choice of how to run.
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), as `torch.nn.LSTM` computes it.
 
-    Shape: `(batch, time, features)` -> `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with
-    `return_state` a list: that, then the states after the last step, `(batch, units)` each.
-
-    A masked step leaves the states as they are and repeats the output of the step before (zeros before the first).
+    Shape: see `Recurrent`. The states are h and c.
+    Parameters: `weight_ih_l0` (4 * units, features), `weight_hh_l0` (4 * units, units), `bias_ih_l0` (4 * units,), as
+    in `torch.nn.LSTM`, whose second bias is a constant zero here: one vector, as Keras counts.
 
     Args:
-        units: the length of the output and of each state.
-        activation: of the candidate (and of an LSTM's output): name, callable or module.
-        recurrent_activation: of the gates.
-        use_bias: whether there are biases.
-        kernel_initializer, recurrent_initializer, bias_initializer: on Keras' layout.
-        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties on the weights.
-        activity_regularizer: a penalty on the output.
-        kernel_constraint, recurrent_constraint, bias_constraint: projections applied after every update.
-        dropout: the share of input features that training drops; the same ones at every step.
-        recurrent_dropout: the share of the state that training drops on its way into each gate, likewise. Such a
-            layer trains step by step in Python, which is much slower.
-        seed: kept in the config; torch's generator (`torch.manual_seed`) draws what is dropped.
-        return_sequences: whether to return the output of every step, not only of the last.
-        return_state: whether to return the final states, too.
-        go_backwards: whether to start at the last step; the sequence comes out in that order.
-        stateful: whether each batch starts from the states the last one ended with. The input's batch size must be
-            known; `reset_state()` starts anew. No gradient flows from batch to batch.
-        unroll, use_cudnn, implementation: taken for Keras' sake, without effect: torch chooses the kernel.
-        zero_output_for_mask: whether masked steps give zeros instead of repeating the output.
-        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+        unit_forget_bias: whether the forget gate's bias starts at one.
+        others: see `Recurrent`.
     """
 
-    supports_masking = True
-    gates: ClassVar[int]
-    state_count: ClassVar[int]
-    # Keras' (inputs, gates * units), and its vector of biases, in torch's parameters.
-    kernel_layout: ClassVar[Layout]
-    bias_layout: ClassVar[Layout]
-    weight_ih_l0: nn.Parameter
-    weight_hh_l0: nn.Parameter
-    bias_ih_l0: nn.Parameter | None
+    gates = 4
+    state_count = 2
+    kernel_layout = LINEAR
 
     def __init__(
         self,
         units: int,
-        activation: Any,
-        recurrent_activation: Any,
-        use_bias: bool,
-        kernel_initializer: Any,
-        recurrent_initializer: Any,
-        bias_initializer: Any,
-        kernel_regularizer: Any,
-        recurrent_regularizer: Any,
-        bias_regularizer: Any,
-        kernel_constraint: Any,
-        recurrent_constraint: Any,
-        bias_constraint: Any,
-        dropout: float,
-        recurrent_dropout: float,
-        seed: int | None,
-        return_sequences: bool,
-        return_state: bool,
-        go_backwards: bool,
-        stateful: bool,
-        unroll: bool,
-        use_cudnn: bool | str,
-        zero_output_for_mask: bool,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.units = positive(units, "units", type(self).__name__)
-        self.activation = activations.get(activation)
-        self.recurrent_activation = activations.get(recurrent_activation)
-        self.use_bias = bool(use_bias)
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.recurrent_initializer = initializers.get(recurrent_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.recurrent_regularizer = regularizers.get(recurrent_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.recurrent_constraint = constraints.get(recurrent_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
-        self.dropout = min(1.0, max(0.0, dropout))
-        self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))
-        self.seed = seed
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
-        self.stateful = bool(stateful)
-        self.unroll = bool(unroll)
-        self.zero_output_for_mask = bool(zero_output_for_mask)
-        if use_cudnn not in ("auto", True, False):
-            raise ValueError(f"{type(self).__name__} takes 'auto', True or False for use_cudnn, got {use_cudnn!r}.")
-        self.use_cudnn = use_cudnn
-        self.input_spec = InputSpec(ndim=3)
-
-    # Weights
-
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
-        features = known_size(sequences_shape, -1, self)
-        size = self.gates * self.units
-        self.add_weight(
-            (features, size),
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            layout=self.kernel_layout,
-            names=("weight_ih_l0",),
+        super().__init__(
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            recurrent_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            recurrent_constraint,
+            bias_constraint,
+            dropout,
+            recurrent_dropout,
+            seed,
+            return_sequences,
+            return_state,
+            go_backwards,
+            stateful,
+            unroll,
+            use_cudnn,
+            zero_output_for_mask,
+            activity_regularizer=activity_regularizer,
+            **kwargs,
         )
-        self.add_weight(
-            (self.units, size),
-            self.recurrent_initializer,
-            regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint,
-            layout=self.kernel_layout,
-            names=("weight_hh_l0",),
-        )
+        self.unit_forget_bias = bool(unit_forget_bias)
+
+    def _build_biases(self, size: int) -> None:
         if self.use_bias:
-            self._add_bias((size,), self.bias_initializer, self.bias_layout, ("bias_ih_l0",))
+            initializer = self._open_forget_gate if self.unit_forget_bias else self.bias_initializer
+            self._add_bias((size,), initializer, IDENTITY, ("bias_ih_l0",))
         else:
             self.register_parameter("bias_ih_l0", None)
-        if self.stateful:
-            self._add_state_buffers(sequences_shape)
-        self.input_spec = InputSpec(ndim=3, axes={-1: features})
 
-    def _add_bias(self, shape: Shape, initializer: Any, layout: Layout, names: Sequence[str]) -> None:
-        self.add_weight(
-            shape,
-            initializer,
-            regularizer=self.bias_regularizer,
-            constraint=self.bias_constraint,
-            layout=layout,
-            names=names,
-        )
-
-    # Running
-
-    def call(
-        self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None, training: bool = False
-    ) -> Any:
-        states = self._initial_state(sequences, initial_state)
-        if mask is not None:
-            mask = mask.to(torch.bool)
-        if self.go_backwards:
-            sequences = sequences.flip(1)
-            mask = None if mask is None else mask.flip(1)
-        if self._kernel_fits(mask, training):
-            if training and self.dropout:
-                sequences = sequences * _dropout_masks(sequences[:, :1], self.dropout, 1)[0]
-            run = self._run_kernel if mask is None else self._run_kernel_masked
-            output, states = run(sequences, states, mask)
-        else:
-            output, states = self._run_steps(sequences, states, mask, training)
-        if self.stateful:
-            for name, state in zip(self._state_names(), states, strict=True):
-                getattr(self, name).copy_(state.detach())
-        return [output, *states] if self.return_state else output
-
-    def _kernel_fits(self, mask: Tensor | None, training: bool) -> bool:
-        return (
-            self.activation in _TANH
-            and self.recurrent_activation in _SIGMOID
-            and not (training and self.recurrent_dropout)
-            # The kernel gives an LSTM's c after the last step only, not after the last one that counts.
-            and (mask is None or self.state_count == 1 or not (self.return_state or self.stateful))
-        )
+    def _open_forget_gate(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
+        first = self.bias_initializer((self.units,), dtype=dtype)
+        rest = self.bias_initializer((2 * self.units,), dtype=dtype)
+        return torch.cat([first, torch.ones_like(first), rest])
 
     def _kernel_weights(self) -> list[Tensor]:
-        """What the kernel takes: two weights, and two biases if any."""
-        raise NotImplementedError
-
-    def _run_kernel(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        outputs, states = run_kernel(sequences, states, self._kernel_weights())
-        return outputs if self.return_sequences else states[0], states
-
-    def _run_kernel_masked(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Move the steps that count to the front, run the kernel, and fetch each step's output from there.
-
-        This takes masks of any form and no look at their values.
-        """
-        order = torch.argsort(mask.to(torch.uint8), dim=1, descending=True, stable=True)
-        outputs, _ = run_kernel(torch.take_along_dim(sequences, order.unsqueeze(-1), 1), states, self._kernel_weights())
-        # How many steps counted up to each step: 0 stands for what was before the first.
-        counted = mask.cumsum(1).unsqueeze(-1)
-        final = torch.take_along_dim(torch.cat([states[0].unsqueeze(1), outputs], 1), counted[:, -1:], 1)
-        wanted = slice(None) if self.return_sequences else slice(-1, None)
-        output = torch.take_along_dim(F.pad(outputs, (0, 0, 1, 0)), counted[:, wanted], 1)
-        if self.zero_output_for_mask:
-            output = output * mask[:, wanted].unsqueeze(-1)
-        return output if self.return_sequences else output.squeeze(1), [final.squeeze(1)]
-
-    def _run_steps(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        input_masks = state_masks = None
-        if training and self.recurrent_dropout:
-            state_masks = _dropout_masks(states[0], self.recurrent_dropout, self.gates)
-        if training and self.dropout:
-            # As in Keras: a mask for each gate only together with recurrent dropout.
-            input_masks = _dropout_masks(sequences[:, :1], self.dropout, self.gates if state_masks else 1)
-        projected = _project(sequences, self.weight_ih_l0, self.bias_ih_l0, input_masks)
-        counts = [None] * sequences.shape[1] if mask is None else mask.unsqueeze(-1).unbind(1)
-        zeros = output = torch.zeros_like(states[0])
-        outputs = []
-        for step, counting in zip(projected.unbind(1), counts, strict=True):
-            new = self._step(step, states, state_masks)
-            if counting is None:
-                states, output = new, new[0]
-            else:
-                output = torch.where(counting, new[0], zeros if self.zero_output_for_mask else output)
-                states = [torch.where(counting, after, before) for after, before in zip(new, states, strict=True)]
-            outputs.append(output)
-        return torch.stack(outputs, 1) if self.return_sequences else output, states
+        weights: list[Tensor] = [self.weight_ih_l0, self.weight_hh_l0]
+        bias = self.bias_ih_l0
+        return weights if bias is None else [*weights, bias, torch.zeros_like(bias)]
 
     def _step(self, projected: Tensor, states: list[Tensor], masks: list[Tensor] | None) -> list[Tensor]:
-        """One step: the projected input (batch, gates * units), states and dropout masks -> new states, h first."""
-        raise NotImplementedError
-
-    # States
-
-    def _initial_state(self, sequences: Tensor, initial_state: Any) -> list[Tensor]:
-        if initial_state is not None:
-            states = list(initial_state) if isinstance(initial_state, (list, tuple)) else [initial_state]
-            self._check_states(tuple(sequences.shape), [tuple(state.shape) for state in states])
-            return states
-        if not self.stateful:
-            return [sequences.new_zeros(sequences.shape[0], self.units)] * self.state_count
-        kept = [getattr(self, name) for name in self._state_names()]
-        if kept[0].shape[0] != sequences.shape[0]:
-            raise ValueError(
-                f"{self.describe()} is stateful and was built for batches of {kept[0].shape[0]}, but got one of "
-                f"{sequences.shape[0]}."
-            )
-        # Copies: the buffers are written to before the backward pass.
-        return [state.clone() for state in kept]
-
-    def _check_states(self, sequences_shape: Shape, shapes: Sequence[Shape]) -> None:
-        expected = (sequences_shape[0], self.units)
-        if len(shapes) != self.state_count:
-            raise ValueError(
-                f"{self.describe()} takes {self.state_count} initial states of shape {expected}, got {len(shapes)}."
-            )
-        for shape in shapes:
-            fits = len(shape) == 2 and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected))
-            if not fits:
-                raise ValueError(f"{self.describe()} takes initial states of shape {expected}, got {tuple(shape)}.")
-
-    def _state_names(self) -> list[str]:
-        return [f"_state_{index}" for index in range(self.state_count)]
-
-    def _add_state_buffers(self, sequences_shape: Shape) -> None:
-        batch = sequences_shape[0]
-        if batch is None:
-            raise ValueError(
-                f"{self.describe()} is stateful, so it must know the batch size: Input(..., batch_size=...). "
-                f"The input's shape is {tuple(sequences_shape)}."
-            )
-        for name in self._state_names():
-            self.register_buffer(name, torch.zeros(batch, self.units, dtype=self.dtype), persistent=False)
-
-    def reset_state(self) -> None:
-        """Let a stateful layer start from zeros again."""
-        if self.stateful and self.built:
-            for name in self._state_names():
-                getattr(self, name).zero_()
-
-    reset_states = reset_state
-
-    # Shapes and configuration
-
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
-        if initial_state_shape is not None:
-            one = is_shape(initial_state_shape)
-            self._check_states(sequences_shape, [initial_state_shape] if one else initial_state_shape)
-        batch, steps, _ = sequences_shape
-        output = (batch, steps, self.units) if self.return_sequences else (batch, self.units)
-        return [output, *[(batch, self.units)] * self.state_count] if self.return_state else output
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        mask = previous_mask if self.return_sequences else None
-        return [mask, *[None] * self.state_count] if self.return_state else mask
+        h, c = states
+        i, f, g, o = (projected + project(h, self.weight_hh_l0, None, masks)).chunk(4, -1)
+        c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
+        return [self.recurrent_activation(o) * self.activation(c), c]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "activation": activations.serialize(self.activation),
-            "recurrent_activation": activations.serialize(self.recurrent_activation),
-            "use_bias": self.use_bias,
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "recurrent_initializer": initializers.serialize(self.recurrent_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
-            "recurrent_regularizer": regularizers.serialize(self.recurrent_regularizer),
-            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
-            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
-            "kernel_constraint": constraints.serialize(self.kernel_constraint),
-            "recurrent_constraint": constraints.serialize(self.recurrent_constraint),
-            "bias_constraint": constraints.serialize(self.bias_constraint),
-            "dropout": self.dropout,
-            "recurrent_dropout": self.recurrent_dropout,
-            "seed": self.seed,
-            "return_sequences": self.return_sequences,
-            "return_state": self.return_state,
-            "go_backwards": self.go_backwards,
-            "stateful": self.stateful,
-            "unroll": self.unroll,
-            "zero_output_for_mask": self.zero_output_for_mask,
-        }
+        return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
+
+
+# Keras orders a GRU's gates z, r, h; torch r, z, n. Swapping the first two goes either way.
+
+
+def _swap_gates(tensor: Tensor) -> Tensor:
+    first, second, third = tensor.chunk(3, -1)
+    return torch.cat([second, first, third], -1)
+
+
+def _swap_one(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (_swap_gates(tensor),)
+
+
+def _kernel_to_torch(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (_swap_gates(tensor).t().contiguous(),)
+
+
+def _kernel_to_keras(tensor: Tensor) -> Tensor:
+    return _swap_gates(tensor.t())
+
+
+def _biases_to_torch(tensor: Tensor) -> tuple[Tensor, ...]:
+    return tuple(_swap_gates(row) for row in tensor)
+
+
+def _biases_to_keras(*tensors: Tensor) -> Tensor:
+    return _swap_gates(torch.stack(tensors))
+
+
+_GRU_BIAS = Layout(_swap_one, _swap_gates)
+# Keras (2, 3 * units) <-> torch's two vectors.
+_GRU_BIASES = Layout(_biases_to_torch, _biases_to_keras)
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014), as `torch.nn.GRU` computes it.
+
+    Shape: see `Recurrent`. The state is h.
+    Parameters: `weight_ih_l0` (3 * units, features), `weight_hh_l0` (3 * units, units), `bias_ih_l0` and `bias_hh_l0`
+    (3 * units,), as in `torch.nn.GRU`; without `reset_after` there is no `bias_hh_l0`.
+
+    Args:
+        reset_after: whether the reset gate is applied to the projected state (as torch's kernel does), and not to the
+            state before it is projected (as first published; this runs step by step in Python, which is much slower).
+        others: see `Recurrent`.
+    """
+
+    gates = 3
+    state_count = 1
+    kernel_layout = Layout(_kernel_to_torch, _kernel_to_keras)
+    bias_hh_l0: nn.Parameter | None
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: bool | str = "auto",
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            recurrent_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            recurrent_constraint,
+            bias_constraint,
+            dropout,
+            recurrent_dropout,
+            seed,
+            return_sequences,
+            return_state,
+            go_backwards,
+            stateful,
+            unroll,
+            use_cudnn,
+            zero_output_for_mask,
+            activity_regularizer=activity_regularizer,
+            **kwargs,
+        )
+        self.reset_after = bool(reset_after)
+
+    def _build_biases(self, size: int) -> None:
+        if self.use_bias and self.reset_after:
+            self._add_bias((2, size), self.bias_initializer, _GRU_BIASES, ("bias_ih_l0", "bias_hh_l0"))
+            return
+        if self.use_bias:
+            self._add_bias((size,), self.bias_initializer, _GRU_BIAS, ("bias_ih_l0",))
+        else:
+            self.register_parameter("bias_ih_l0", None)
+        self.register_parameter("bias_hh_l0", None)
+
+    def _kernel_fits(self, mask: Tensor | None, training: bool) -> bool:
+        return self.reset_after and super()._kernel_fits(mask, training)
+
+    def _kernel_weights(self) -> list[Tensor]:
+        tensors = (self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.bias_hh_l0)
+        return [tensor for tensor in tensors if tensor is not None]
+
+    def _step(self, projected: Tensor, states: list[Tensor], masks: list[Tensor] | None) -> list[Tensor]:
+        (h,) = states
+        r, z, n = projected.chunk(3, -1)
+        if self.reset_after:
+            state_r, state_z, state_n = project(h, self.weight_hh_l0, self.bias_hh_l0, masks).chunk(3, -1)
+            r = self.recurrent_activation(r + state_r)
+            state_n = r * state_n
+        else:
+            gates_weight, candidate_weight = self.weight_hh_l0.split([2 * self.units, self.units])
+            state_r, state_z = project(h, gates_weight, None, masks and masks[:2]).chunk(2, -1)
+            r = self.recurrent_activation(r + state_r)
+            state_n = project(r * h, candidate_weight, None, masks and masks[2:])
+        z = self.recurrent_activation(z + state_z)
+        return [z * h + (1 - z) * self.activation(n + state_n)]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "reset_after": self.reset_after}

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 __all__ = ["run_kernel"]
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # What oneDNN calls the kind of a recurrent layer, among these operators' arguments.
 _ONEDNN_LSTM = 2
 
@@ -32,9 +33,14 @@ def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
     Returns:
         The output of every step (batch, time, units), and the states after the last (batch, units).
     """
+    if torch.is_autocast_enabled(inputs.device.type) and inputs.dtype != torch.float64:
+        # As autocast itself does for torch.lstm, but not for our operators.
+        dtype = torch.get_autocast_dtype(inputs.device.type)
+        inputs, *states = (tensor.to(dtype) for tensor in (inputs, *states))
+        weights = [weight.to(dtype) for weight in weights]
     if not _needs_operator(inputs):
         outputs, *states = _run(inputs, states, weights)
-    elif len(states) == 2 and inputs.device.type == "cpu" and inputs.dtype == torch.float32 and _has_onednn():
+    elif len(states) == 2 and _onednn_fits(inputs):
         if len(weights) == 2:
             zeros = inputs.new_zeros(weights[0].shape[0])
             weights = [*weights, zeros, zeros]
@@ -54,8 +60,15 @@ def _needs_operator(inputs: Tensor) -> bool:
     return torch.compiler.is_compiling() or isinstance(inputs, FakeTensor)
 
 
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch._C._get_mkldnn_enabled()
+def _onednn_fits(inputs: Tensor) -> bool:
+    return (
+        inputs.device.type == "cpu"
+        and inputs.dtype == torch.float32
+        # The size of its workspace is unknown, which a fake run does not take and an exported program need not hold.
+        and torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()
+        and _HAS_ONEDNN
+    )
 
 
 def _run(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
@@ -104,21 +117,19 @@ def _run_recurrent_backward(
 
 
 @torch.library.register_fake("torchfunc::recurrent_backward")
-def _(
-    inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
-) -> list[Tensor]:
+def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
     return [_like(tensor) for tensor in (inputs, *states, *weights)]
 
 
-def _save_recurrent(context: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+def _save_recurrent(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     sequences, states, weights = inputs
-    context.state_count = len(states)
-    context.save_for_backward(sequences, *states, *weights)
+    ctx.state_count = len(states)
+    ctx.save_for_backward(sequences, *states, *weights)
 
 
-def _recurrent_backward(context: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    inputs, *rest = context.saved_tensors
-    count = context.state_count
+def _recurrent_backward(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    inputs, *rest = ctx.saved_tensors
+    count = ctx.state_count
     found = torch.ops.torchfunc.recurrent_backward(inputs, rest[:count], rest[count:], gradients)
     return found[0], found[1 : 1 + count], found[1 + count :]
 
@@ -207,13 +218,13 @@ def _(
     return [_like(tensor) for tensor in (inputs, *weights, h, c)]
 
 
-def _save_lstm_onednn(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+def _save_lstm_onednn(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     sequences, h, c, weights = inputs
-    context.save_for_backward(sequences, h, c, *weights, *output)
+    ctx.save_for_backward(sequences, h, c, *weights, *output)
 
 
-def _differentiate_lstm_onednn(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    inputs, h, c, *rest = context.saved_tensors
+def _differentiate_lstm_onednn(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    inputs, h, c, *rest = ctx.saved_tensors
     weights, results, workspace = rest[:4], rest[4:7], rest[7]
     found = _lstm_onednn_backward(inputs, h, c, weights, results, list(gradients[:3]), workspace)
     return found[0], found[5], found[6], found[1:5]

@@ -58,7 +58,7 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: there is no such loss.
     """
-    return deserialize(identifier) if isinstance(identifier, dict) else _FAMILY.get(identifier)
+    return _FAMILY.get(identifier)
 
 
 def serialize(loss: Any) -> Any:
@@ -68,6 +68,4 @@ def serialize(loss: Any) -> Any:
 
 def deserialize(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The loss that a config (ours or Keras') or a name describes."""
-    if isinstance(name, dict):
-        name = {"module": "keras.losses", **name}
     return _FAMILY.deserialize(name, custom_objects)

@@ -58,7 +58,7 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: there is no such metric.
     """
-    return deserialize(identifier) if isinstance(identifier, dict) else _FAMILY.get(identifier)
+    return _FAMILY.get(identifier)
 
 
 def serialize(metric: Any) -> Any:
@@ -68,6 +68,4 @@ def serialize(metric: Any) -> Any:
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """The metric that a config (ours or Keras') or a name describes."""
-    if isinstance(config, dict):
-        config = {"module": "keras.metrics", **config}
     return _FAMILY.deserialize(config, custom_objects)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import base_types, map_aggregate
@@ -78,10 +79,11 @@ class _Lowering:
             return self._attribute(self.tensors[id(leaf)])
         if isinstance(leaf, torch.Size):
             return tuple(leaf)
+        if isinstance(leaf, np.generic):
+            # Some are Python numbers as well, but the code would show them as `np.float64(3.0)`.
+            return leaf.item()
         if leaf is None or leaf is Ellipsis or isinstance(leaf, base_types):
             return leaf
-        if hasattr(leaf, "item") and not isinstance(leaf, nn.Module):
-            return leaf.item()
         raise TypeError(
             f"An argument of type {type(leaf).__name__} ({leaf!r}) cannot be recorded in a graph. "
             "Do this call inside a Layer's call() instead."

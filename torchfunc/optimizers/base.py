@@ -326,7 +326,9 @@ class Optimizer:
             params = list(variables)
             if not self.built:
                 self.build(params)
-            elif not _same(params, self._params):
+            if _same(params, self._params):
+                params = self._params
+            else:
                 self._check_known(params)
         if len(grads) != len(params):
             raise ValueError(f"There are {len(grads)} gradients for {len(params)} weights.")

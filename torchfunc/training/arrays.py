@@ -137,7 +137,7 @@ def _array_to_tensor(value: Any, name: str) -> Tensor:
     if array.dtype in _WIDER:
         array = array.astype(_WIDER[array.dtype])
     # torch reads neither foreign byte orders nor negative strides, and warns of arrays that are not writable.
-    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
 

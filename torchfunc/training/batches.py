@@ -122,11 +122,13 @@ class EpochStream:
 
     Attributes:
         batches: where they come from.
-        steps: batches an epoch; None takes all there are. With a number, the next epoch goes on where this one ended.
+        steps: batches an epoch; None takes all there are.
+        goes_on: whether, with a number of steps, the next epoch begins where this one ended (training), or anew.
     """
 
     batches: Batches
     steps: int | None = None
+    goes_on: bool = False
 
     def __post_init__(self) -> None:
         self._iterator: Iterator[Any] | None = None
@@ -161,7 +163,7 @@ class EpochStream:
         if self.steps is None:
             return
         if count == self.steps:
-            self._iterator = rest
+            self._iterator = rest if self.goes_on else None
         else:
             warnings.warn(
                 f"The data ran out after {count} of {self.steps} steps, so this epoch is shorter. Give at least as "
@@ -191,6 +193,7 @@ def make_batches(
     steps: int | None = None,
     shuffle: bool | str = False,
     class_weight: Mapping[int, float] | None = None,
+    goes_on: bool = False,
     device: torch.device,
 ) -> EpochStream:
     """Batches of whatever `fit`, `evaluate` and `predict` take.
@@ -203,6 +206,7 @@ def make_batches(
         steps: batches an epoch, all by default.
         shuffle: whether arrays and map-style datasets are taken in a new order each epoch.
         class_weight: weights by class index.
+        goes_on: whether, with `steps`, an epoch begins where the last one ended.
         device: where batches are needed.
 
     Raises:
@@ -219,13 +223,13 @@ def make_batches(
             sample_weight = class_weights_to_sample_weights(y, class_weight, sample_weight)
         rows = check_rows(x, y, sample_weight)
         size = batch_size or (math.ceil(rows / steps) if steps else DEFAULT_BATCH_SIZE)
-        return EpochStream(ArrayBatches(x, y, sample_weight, size, shuffle, device), steps)
+        return EpochStream(ArrayBatches(x, y, sample_weight, size, shuffle, device), steps, goes_on)
     if isinstance(x, Dataset):
         mixed = bool(shuffle) and not isinstance(x, IterableDataset)
         x = DataLoader(x, batch_size or DEFAULT_BATCH_SIZE, shuffle=mixed)
         batch_size = None
     _check_iterable(x, {"y": y, "sample_weight": sample_weight, "batch_size": batch_size})
-    return EpochStream(IterableBatches(x, device, class_weight), steps)
+    return EpochStream(IterableBatches(x, device, class_weight), steps, goes_on)
 
 
 def _check_iterable(x: Any, unused: Mapping[str, Any]) -> None:

@@ -281,6 +281,7 @@ class Trainer(Trainable):
             steps=steps_per_epoch,
             shuffle=shuffle,
             class_weight=class_weight,
+            goes_on=True,
             device=device,
         )
         validation = validation_batches(validation_data, validation_batch_size or batch_size, validation_steps, device)
