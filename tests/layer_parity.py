@@ -197,13 +197,16 @@ def _check_config(ours: Layer, theirs: Any, ignore: Sequence[str], label: str) -
 
 
 def _plain(value: Any) -> Any:
-    """A config without layer names, tuples as lists, arrays and tensors as nested lists."""
+    """A config without layer names, tuples as lists, arrays and tensors as nested lists, floats to single precision."""
     if isinstance(value, Mapping):
         # Only a layer's config says `trainable`; the name of an initializer's dtype is no layer's name.
         return {key: _plain(item) for key, item in value.items() if not (key == "name" and "trainable" in value)}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic, torch.Tensor)) else value
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        return _plain(value.tolist())
+    # Keras keeps some factors as float32 and writes 0.009999999776 for 0.01.
+    return float(np.float32(value)) if isinstance(value, float) else value
 
 
 def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run: bool, label: str) -> None:

@@ -211,15 +211,15 @@ def test_compiles_whole() -> None:
         (lambda: Conv2D(4, 3, name="c")(Input((8, 8))), r"Conv2D 'c' .*expected min_ndim=4, found ndim=3"),
         (lambda: Conv2D(4, 3, name="c")(torch.ones(1, 2, 8, 8, 8)), r"Conv2D 'c' .*expected max_ndim=4, found ndim=5"),
         (lambda: Conv2D(4, 3, name="c")(Input((8, 8, None))), r"axis -1 of the input of Conv2D 'c' must be known"),
-        (lambda: Conv2D(4, 3, groups=2, name="c")(Input((8, 8, 3))), r"Conv2D 'c' needs .* groups=2, got 3 channels"),
+        (lambda: Conv2D(4, 3, groups=2, name="c")(Input((8, 8, 3))), r"Conv2D 'c' .*needs .* groups=2, got 3 channels"),
         (
             lambda: Conv2D(4, 9, name="c")(Input((8, 8, 3))),
-            r"Conv2D 'c' cannot be called on \(None, 8, 8, 3\): .* 9 .*8",
+            r"Conv2D 'c' .*cannot be called on \(None, 8, 8, 3\): .* 9 .*8",
         ),
-        (lambda: Conv2D(4, 9, name="c")(torch.ones(1, 8, 8, 3)), r"Conv2D 'c' cannot be called on \(1, 8, 8, 3\)"),
+        (lambda: Conv2D(4, 9, name="c")(torch.ones(1, 8, 8, 3)), r"Conv2D 'c' .*cannot be called on \(1, 8, 8, 3\)"),
         (
             lambda: Conv2DTranspose(4, 2, strides=2, padding="same", output_padding=0, name="c")(Input((1, 1, 3))),
-            r"Conv2DTranspose 'c' cannot be called on .*\(0, 0\) positions",
+            r"Conv2DTranspose 'c' .*cannot be called on .*\(0, 0\) positions",
         ),
     ],
 )

@@ -113,11 +113,9 @@ class TestLossCurves:
         for a, b in zip(steps(mine, X, LABELS, **extra), steps(theirs, X, LABELS, **extra), strict=True):
             assert_close(a, b)
 
-    @pytest.mark.parametrize("outputs", ["list", "dict"])
-    @pytest.mark.parametrize("settings", ["list", "dict"])
+    # Not lists for a dict of outputs: Keras sorts the keys, and so mixes up the heads.
+    @pytest.mark.parametrize(("outputs", "settings"), [("list", "list"), ("list", "dict"), ("dict", "dict")])
     def test_two_outputs(self, outputs, settings):
-        if outputs == "dict" and settings == "list":
-            pytest.skip("Keras sorts the keys of a dict, and so mixes up the heads")
         mine, theirs = twins(outputs)
         given = {
             "loss": {"value": "mse", "kind": "sparse_categorical_crossentropy"},

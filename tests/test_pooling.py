@@ -181,8 +181,8 @@ def test_short_names(name: str) -> None:
         (lambda: AveragePooling1D(2, strides=0), r"AveragePooling1D takes .* for strides, got 0"),
         (lambda: MaxPooling1D(2, padding="causal"), r"MaxPooling1D takes one of 'valid', 'same' for padding"),
         (lambda: MaxPooling2D(2, name="p")(Input((8, 8))), r"MaxPooling2D 'p' .*found ndim=3"),
-        (lambda: MaxPooling2D(9, name="p")(Input((8, 8, 3))), r"MaxPooling2D 'p' cannot be called on .* 9 .* only 8"),
-        (lambda: MaxPooling2D(9, name="p")(torch.ones(1, 8, 8, 3)), r"MaxPooling2D 'p' cannot be called on \(1, 8"),
+        (lambda: MaxPooling2D(9, name="p")(Input((8, 8, 3))), r"MaxPooling2D 'p' .*cannot be called on .* 9 .* only 8"),
+        (lambda: MaxPooling2D(9, name="p")(torch.ones(1, 8, 8, 3)), r"MaxPooling2D 'p' .*cannot be called on \(1, 8"),
         (lambda: GlobalAveragePooling1D(name="p")(Input((8,))), r"GlobalAveragePooling1D 'p' .*found ndim=2"),
     ],
 )

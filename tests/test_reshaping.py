@@ -164,10 +164,10 @@ def test_flatten_orders_features_alike_in_both_formats() -> None:
         (lambda: Reshape((None, 3)), r"Reshape takes a tuple of sizes .* got \(None, 3\)"),
         (
             lambda: Reshape((5, 2), name="r")(Input((3, 4))),
-            r"Reshape 'r' cannot be called on \(None, 3, 4\): the 12 values of \(3, 4\) .*\(5, 2\), which holds 10",
+            r"Reshape 'r' .*cannot be called on \(None, 3, 4\): the 12 values of \(3, 4\) .*\(5, 2\), which holds 10",
         ),
         (lambda: Reshape((5, -1), name="r")(Input((3, 4))), r"Reshape 'r' .* 12 values .* since 5 does not divide 12"),
-        (lambda: Reshape((5, 2), name="r")(torch.ones(1, 3, 4)), r"Reshape 'r' cannot be called on \(1, 3, 4\)"),
+        (lambda: Reshape((5, 2), name="r")(torch.ones(1, 3, 4)), r"Reshape 'r' .*cannot be called on \(1, 3, 4\)"),
         (lambda: Permute((2, 3)), r"Permute takes each of the axes 1, 2, .* got \(2, 3\)"),
         (lambda: Permute((2, 1), name="p")(Input((3, 4, 5))), r"Permute 'p' .*expected ndim=3, found ndim=4"),
         (lambda: RepeatVector(0), r"RepeatVector takes a positive integer for n, got 0"),

@@ -2,25 +2,44 @@
 
 from torchfunc import (
     activations,
+    callbacks,
     config,
     constraints,
     initializers,
     layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
     regularizers,
+    saving,
+    utils,
 )
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import Input, Layer
+from torchfunc.models import Functional, GraphModule, Model, Sequential
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Functional",
+    "GraphModule",
     "Input",
     "Layer",
+    "Model",
+    "Sequential",
     "SymbolicTensor",
     "activations",
+    "callbacks",
     "config",
     "constraints",
     "initializers",
     "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
     "regularizers",
+    "saving",
+    "utils",
 ]

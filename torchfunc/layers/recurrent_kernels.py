@@ -98,25 +98,20 @@ def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> li
     return [inputs.new_empty(batch, steps, units), *(inputs.new_empty(batch, units) for _ in states)]
 
 
-# Defined by hand, since `custom_op` would switch autograd off inside.
-torch.library.define(
-    "torchfunc::recurrent_backward",
-    "(Tensor inputs, Tensor[] states, Tensor[] weights, Tensor[] gradients) -> Tensor[]",
-)
-
-
-@torch.library.impl("torchfunc::recurrent_backward", "CompositeExplicitAutograd")
-def _run_recurrent_backward(
+@torch.library.custom_op("torchfunc::recurrent_backward", mutates_args=())
+def _recurrent_backward(
     inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> list[Tensor]:
-    with torch.enable_grad():
+    # Autograd is switched off inside an operator; this needs it for the forward pass it repeats.
+    autograd_on = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+    with autograd_on, torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs, *states, *weights)]
         first_weight = 1 + len(states)
         results = _run(leaves[0], leaves[1:first_weight], leaves[first_weight:])
         return [gradient.contiguous() for gradient in torch.autograd.grad(results, leaves, list(gradients))]
 
 
-@torch.library.register_fake("torchfunc::recurrent_backward")
+@_recurrent_backward.register_fake
 def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
     return [_like(tensor) for tensor in (inputs, *states, *weights)]
 
@@ -127,14 +122,14 @@ def _save_recurrent(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
     ctx.save_for_backward(sequences, *states, *weights)
 
 
-def _recurrent_backward(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _differentiate_recurrent(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     inputs, *rest = ctx.saved_tensors
     count = ctx.state_count
-    found = torch.ops.torchfunc.recurrent_backward(inputs, rest[:count], rest[count:], gradients)
+    found = _recurrent_backward(inputs, rest[:count], rest[count:], gradients)
     return found[0], found[1 : 1 + count], found[1 + count :]
 
 
-_recurrent.register_autograd(_recurrent_backward, setup_context=_save_recurrent)
+_recurrent.register_autograd(_differentiate_recurrent, setup_context=_save_recurrent)
 
 
 # For LSTMs on the CPU: oneDNN's pair, which keeps a workspace between the passes (a third of the time saved).

@@ -3,219 +3,215 @@
     self.blocks = []
     self.blocks.append(Dense(3))  # its weights are `blocks.0.weight` and `blocks.0.bias`
 
-The attribute stays a list or dict. Beside it, in the owner's `_modules`, stands a `Children` module that holds the
-modules under their index or key; it is there while there are any.
+The attribute stays a list, tuple or dict, and is a module, too: torch's tools find their way through it by
+`getattr`. It stands in the owner's `_modules` while it holds modules, and else in its `__dict__`.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, SupportsIndex
 
+import torch
 from torch import nn
 from torch.utils._pytree import MappingKey, SequenceKey, register_pytree_node
 
-__all__ = ["Children", "TrackedDict", "TrackedList", "retrack", "track"]
+__all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "retrack", "track"]
+
+# The builtins as bases, for isinstance and for what reads them in C. Their methods come last, behind those of
+# collections.abc, an order that the type checker would not have.
+_list: Any = list
+_dict: Any = dict
 
 # Lists that every layer has, and that never hold a submodule.
 _INTERNAL = frozenset({"_weights", "_inbound_nodes", "_call_losses"})
 
 
-class Children(nn.Module):
-    """The modules in one list, tuple or dict, by index or key."""
+class _Collection(nn.Module):
+    """What tracked lists, tuples and dicts share.
 
-    _content: weakref.ref[TrackedList | TrackedDict] | None = None
+    The content is kept in `_items`, for methods in Python that torch.compile can follow; in `_modules`, which has the
+    last word, since what swaps modules in a tree (quantization, adapters) writes there; and in the builtin that a
+    subclass is derived from, for what is written in C (additions by compiled code do not get there).
+    """
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if isinstance(value, nn.Module):
-            self._replace(name, value)
-
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        super().add_module(name, module)
-        if module is not None:
-            self._replace(name, module)
-
-    def _replace(self, name: str, module: nn.Module) -> None:
-        # Quantization, adapters and the like swap a module in the tree: the list must call the new one, too.
-        content = self._content() if self._content is not None else None
-        if content is not None:
-            content._replace(name, module)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_content"}
-
-
-class _Tracked:
-    """What tracked lists and dicts share: each change is made, then seen here."""
-
-    _children: Children
-    # The layer, or the list or dict around this one; None in a copy that no layer holds.
+    _items: Any
+    # The layer, or the collection around this one; None in a copy that no layer holds.
     _parent: weakref.ref[Any] | None = None
     _attribute: str | None = None
 
-    def _start(self) -> None:
-        self._children = Children()
-        self._children.__dict__["_content"] = weakref.ref(self)
-
-    def _belongs_to(self, parent: Any, attribute: str | None) -> bool:
-        return self._parent is not None and self._parent() is parent and self._attribute == attribute
-
-    def _mirror(self, entries: Iterable[tuple[Any, Any]]) -> None:
-        """Let the children be, or grow by, the modules of `entries`, and tell what is around."""
-        modules = self._children._modules
-        for key, value in entries:
-            module = _module_of(value)
-            if module is not None:
-                name = _written(key)
-                if name in modules:
-                    raise ValueError(f"Two keys of a dict of layers are both written {name!r}; rename one.")
-                modules[name] = module
-        parent = self._parent() if self._parent is not None else None
-        if isinstance(parent, _Tracked):
-            parent._changed()
-        elif parent is not None and self._attribute is not None:
-            _attach(parent, self._attribute)
-
-    def _changed(self) -> None:
+    def _entries(self) -> Iterable[tuple[Any, Any]]:
         raise NotImplementedError
 
-
-class TrackedList(_Tracked, list[Any]):
-    """A list that is an attribute of a layer, or in one that is. Copies and slices of it are plain lists."""
-
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(items)
-        self._start()
-        self._changed()
-
-    def _changed(self, first: int = 0) -> None:
-        """Mirror the items from place `first` on; the ones before are as they were."""
-        if first == 0:
-            self._children._modules.clear()
-        for index in range(first, len(self)):
-            super().__setitem__(index, _wrap(self[index], self))
-        self._mirror((index, self[index]) for index in range(first, len(self)))
-
-    def _replace(self, name: str, module: nn.Module) -> None:
-        super().__setitem__(int(name), module)
-
-    def append(self, item: Any) -> None:
-        super().append(item)
-        if _may_hold(item):
-            self._changed(len(self) - 1)
-
-    def extend(self, items: Iterable[Any]) -> None:
-        first = len(self)
-        super().extend(items)
-        self._changed(first)
-
-    def __iadd__(self, items: Iterable[Any]) -> TrackedList:  # type: ignore[misc]
-        self.extend(items)
-        return self
-
-    def __imul__(self, times: SupportsIndex) -> TrackedList:
-        super().__imul__(times)
-        self._changed()
-        return self
-
-    def insert(self, index: SupportsIndex, item: Any) -> None:
-        super().insert(index, item)
-        self._changed()
-
-    def pop(self, index: SupportsIndex = -1) -> Any:
-        item = super().pop(index)
-        self._changed()
+    def _take(self, item: Any) -> Any:
+        """The item, or the collection it becomes, which then tells this one of its changes."""
+        item = _wrap(item)
+        if isinstance(item, _Collection):
+            item._parent = weakref.ref(self)
         return item
 
-    def remove(self, item: Any) -> None:
-        super().remove(item)
-        self._changed()
+    def _register(self, key: Any, item: Any) -> None:
+        """Let `_modules` have at `key` what is there now."""
+        if isinstance(item, nn.Module) and not (isinstance(item, _Collection) and not item._modules):
+            self._modules[_written(key)] = item
+        elif self._modules:
+            self._modules.pop(_written(key), None)
 
-    def clear(self) -> None:
-        super().clear()
-        self._changed()
+    def _read(self, key: Any, item: Any) -> Any:
+        return self._modules.get(_written(key), item) if self._modules else item
 
-    def reverse(self) -> None:
-        super().reverse()
-        self._changed()
+    def _announce(self) -> None:
+        parent = self._parent() if self._parent is not None else None
+        if isinstance(parent, _Collection):
+            for key, item in parent._entries():
+                if item is self:
+                    parent._register(key, item)
+            parent._announce()
+        elif parent is not None and self._attribute is not None:
+            _attach(parent, self._attribute, self)
 
-    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
-        super().sort(key=key, reverse=reverse)
-        self._changed()
+    def __repr__(self) -> str:
+        return super().__repr__() if self._modules else repr(self._items)
+
+
+class _TrackedSequence(_Collection, Sequence[Any]):
+    """The reading half of lists and tuples."""
+
+    def _entries(self) -> Iterable[tuple[Any, Any]]:
+        return enumerate(self)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([self._read(index, item) for index, item in enumerate(self._items)])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return type(self._items)(self)[index]
+        place = range(len(self._items))[index]
+        return self._read(place, self._items[place])
+
+
+class TrackedList(_TrackedSequence, MutableSequence[Any], _list):
+    """A list that is an attribute of a layer, or in one that is. Copies and slices of it are plain lists."""
+
+    __hash__ = nn.Module.__hash__
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__()
+        self._hold(items)
+
+    def _hold(self, items: Iterable[Any]) -> None:
+        self._items = [self._take(item) for item in items]
+        _list.clear(self)
+        _list.extend(self, self._items)
+        self._modules.clear()
+        for index, item in enumerate(self._items):
+            self._register(index, item)
+        self._announce()
+
+    def append(self, item: Any) -> None:
+        item = self._take(item)
+        self._items.append(item)
+        if not torch.compiler.is_compiling():
+            _list.append(self, item)
+        if isinstance(item, nn.Module):
+            self._register(len(self._items) - 1, item)
+            self._announce()
+
+    def insert(self, index: SupportsIndex, item: Any) -> None:
+        items = list(self)
+        items.insert(index, item)
+        self._hold(items)
 
     def __setitem__(self, index: Any, item: Any) -> None:
-        super().__setitem__(index, item)
-        self._changed()
+        items = list(self)
+        items[index] = item
+        self._hold(items)
 
     def __delitem__(self, index: Any) -> None:
-        super().__delitem__(index)
-        self._changed()
+        items = list(self)
+        del items[index]
+        self._hold(items)
+
+    def __imul__(self, times: SupportsIndex) -> TrackedList:
+        self._hold(list(self) * times)
+        return self
+
+    def clear(self) -> None:
+        self._hold([])
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        self._hold(sorted(self, key=key, reverse=reverse))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return TrackedList, (list(self),)
 
 
-class TrackedDict(_Tracked, dict[Any, Any]):
+class TrackedTuple(_TrackedSequence):
+    """What a tuple of modules becomes as an attribute of a layer. It reads like one (and no module can be a tuple)."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        super().__init__()
+        self._items = tuple([self._take(item) for item in items])
+        for index, item in enumerate(self._items):
+            self._register(index, item)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return TrackedTuple, (list(self),)
+
+
+class TrackedDict(_Collection, MutableMapping[Any, Any], _dict):
     """A dict that is an attribute of a layer, or in one that is. Copies of it are plain dicts."""
 
+    __hash__ = nn.Module.__hash__
+
     def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
-        super().__init__(items)
-        self._start()
-        self._changed()
+        super().__init__()
+        self._items = {}
+        self.update(items)
 
-    def _changed(self) -> None:
-        self._children._modules.clear()
-        for key, value in list(self.items()):
-            super().__setitem__(key, _wrap(value, self))
-        self._mirror(self.items())
+    def _entries(self) -> Iterable[tuple[Any, Any]]:
+        return self.items()
 
-    def _replace(self, name: str, module: nn.Module) -> None:
-        for key in self:
-            if _written(key) == name:
-                super().__setitem__(key, module)
+    def __len__(self) -> int:
+        return len(self._items)
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        matters = _may_hold(value) or _may_hold(self.get(key))
-        super().__setitem__(key, value)
-        if matters:
-            self._changed()
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
 
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        super().update(*args, **kwargs)
-        self._changed()
+    def __getitem__(self, key: Any) -> Any:
+        return self._read(key, self._items[key])
 
-    def __ior__(self, other: Any) -> TrackedDict:  # type: ignore[misc]
+    def __setitem__(self, key: Any, item: Any) -> None:
+        item = self._take(item)
+        if isinstance(item, nn.Module) and key not in self._items and _written(key) in self._modules:
+            raise ValueError(f"Two keys of a dict of layers are both written {_written(key)!r}; rename one.")
+        self._items[key] = item
+        if not torch.compiler.is_compiling():
+            _dict.__setitem__(self, key, item)
+        self._register(key, item)
+        self._announce()
+
+    def __delitem__(self, key: Any) -> None:
+        del self._items[key]
+        _dict.__delitem__(self, key)
+        self._register(key, None)
+        self._announce()
+
+    def popitem(self) -> tuple[Any, Any]:
+        key = next(reversed(self._items), None)
+        return key, self.pop(key)
+
+    def __ior__(self, other: Any) -> TrackedDict:
         self.update(other)
         return self
 
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def __delitem__(self, key: Any) -> None:
-        super().__delitem__(key)
-        self._changed()
-
-    def pop(self, key: Any, *default: Any) -> Any:
-        value = super().pop(key, *default)
-        self._changed()
-        return value
-
-    def popitem(self) -> tuple[Any, Any]:
-        item = super().popitem()
-        self._changed()
-        return item
-
-    def clear(self) -> None:
-        super().clear()
-        self._changed()
-
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return TrackedDict, (dict(self),)
+        return TrackedDict, (dict(self.items()),)
 
 
 def track(owner: nn.Module, name: str, value: Any) -> bool:
@@ -233,32 +229,40 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
 
     Raises:
         AttributeError: the owner's `__init__` has not run yet.
+        TypeError: a named tuple holds modules.
     """
-    modules = owner.__dict__.get("_modules", {})
-    if isinstance(modules.get(name), Children):
-        del modules[name], owner.__dict__[name]
-    if isinstance(value, nn.Module) or name in _INTERNAL or not _may_hold(value):
+    modules = owner.__dict__.get("_modules")
+    if isinstance(value, _Collection) and value._attribute == name and value._parent and value._parent() is owner:
+        return True
+    if modules and isinstance(modules.get(name), _Collection):
+        del modules[name]
+    # Under torch.compile a list is for the moment.
+    if not isinstance(value, (list, tuple, dict, _Collection)) or name in _INTERNAL or torch.compiler.is_compiling():
         return False
-    if "_modules" not in owner.__dict__:
+    if not _may_hold(value):
+        return False
+    if modules is None:
         raise AttributeError(
             f"{type(owner).__name__}.{name} can hold layers only after super().__init__(). Call that first."
         )
-    content = _wrap(value, owner, name)
+    content = _wrap(value)
+    content._parent, content._attribute = weakref.ref(owner), name
+    modules.pop(name, None)
     owner.__dict__[name] = content
-    _attach(owner, name)
+    _attach(owner, name, content)
     return True
 
 
 def retrack(owner: nn.Module) -> None:
-    """Track the collections of a layer that was copied or unpickled; it holds copies that know of no owner."""
-    for name, value in list(owner.__dict__.items()):
-        if isinstance(value, _Tracked) or isinstance(owner._modules.get(name), Children):
+    """Track the collections of a layer that was copied or unpickled; its copies of them know of no owner."""
+    for name, value in [*owner.__dict__.items(), *owner._modules.items()]:
+        if isinstance(value, _Collection):
             track(owner, name, value)
 
 
 def _may_hold(value: Any) -> bool:
     """Whether `value` is a module, or a collection that holds some or, being empty, may come to hold some."""
-    if isinstance(value, (nn.Module, _Tracked)):
+    if isinstance(value, nn.Module):
         return True
     if type(value) in (list, dict, OrderedDict):
         items = value if isinstance(value, list) else value.values()
@@ -266,60 +270,50 @@ def _may_hold(value: Any) -> bool:
     return isinstance(value, tuple) and any(map(_may_hold, value))
 
 
-def _wrap(value: Any, parent: Any, attribute: str | None = None) -> Any:
-    """`value` with its lists and dicts tracked, and `parent` (a layer's `attribute`, or a list) told of changes."""
-    if isinstance(value, nn.Module) or not _may_hold(value):
+def _wrap(value: Any) -> Any:
+    """A new collection for one that may hold modules; everything else as it is."""
+    if isinstance(value, _Collection):
+        return value if value._parent is None else type(value)(value)
+    if not isinstance(value, (list, tuple, dict)) or not _may_hold(value):
         return value
+    if hasattr(value, "_fields"):
+        raise TypeError(f"A named tuple of layers cannot be an attribute of a layer; make it a dict: {value!r}.")
     if isinstance(value, tuple):
-        items = [_wrap(item, parent, attribute) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-    if isinstance(value, _Tracked) and value._belongs_to(parent, attribute):
-        return value
-    tracked = TrackedList(value) if isinstance(value, list) else TrackedDict(value)
-    tracked._parent, tracked._attribute = weakref.ref(parent), attribute
-    return tracked
+        return TrackedTuple(value)
+    return TrackedList(value) if isinstance(value, list) else TrackedDict(value)
 
 
-def _module_of(value: Any) -> nn.Module | None:
-    """The module that stands for `value` in its parent's children, if it is one or holds any."""
-    if isinstance(value, nn.Module):
-        return value
-    if isinstance(value, _Tracked):
-        return value._children if value._children._modules else None
-    if not isinstance(value, tuple):
-        return None
-    children = Children()
-    for index, item in enumerate(value):
-        module = _module_of(item)
-        if module is not None:
-            children._modules[str(index)] = module
-    return children if children._modules else None
-
-
-def _attach(owner: nn.Module, name: str) -> None:
-    """Let the owner have the modules in its attribute as a submodule, while there are any."""
-    if name not in owner.__dict__:
+def _attach(owner: nn.Module, name: str, content: _Collection) -> None:
+    """Let an attribute stand among the owner's modules while it holds any."""
+    if owner.__dict__.get(name) is not content and owner._modules.get(name) is not content:
         return
-    module = _module_of(owner.__dict__[name])
-    if module is not None:
-        owner._modules[name] = module
+    if content._modules:
+        owner.__dict__.pop(name, None)
+        owner._modules[name] = content
     else:
         owner._modules.pop(name, None)
+        owner.__dict__[name] = content
 
 
 def _written(key: Any) -> str:
-    """A key as a part of a parameter's name."""
-    return str(key).replace(".", "_")
+    """An index or key as a part of a parameter's name."""
+    name = str(key).replace(".", "_")
+    return f"{name}_" if hasattr(TrackedDict, name) else name
 
 
-# A layer may return such a list or dict; torch's trees then see through it as through a plain one.
-register_pytree_node(
-    TrackedList,
-    lambda items: (list(items), None),
-    lambda items, _: list(items),
-    flatten_with_keys_fn=lambda items: ([(SequenceKey(index), item) for index, item in enumerate(items)], None),
-    serialized_type_name="torchfunc.TrackedList",
-)
+# A layer may return such a list, tuple or dict; torch's trees then see through it as through a plain one.
+def _register_sequence(kind: type, plain: type) -> None:
+    register_pytree_node(
+        kind,
+        lambda items: (list(items), None),
+        lambda items, _: plain(items),
+        flatten_with_keys_fn=lambda items: ([(SequenceKey(index), item) for index, item in enumerate(items)], None),
+        serialized_type_name=f"torchfunc.{kind.__name__}",
+    )
+
+
+_register_sequence(TrackedList, list)
+_register_sequence(TrackedTuple, tuple)
 register_pytree_node(
     TrackedDict,
     lambda items: (list(items.values()), tuple(items)),

@@ -51,7 +51,7 @@ def convert_to_tensor(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
     """`x` as a tensor; numbers, lists and float64 arrays get the default float type unless `dtype` is given."""
     if isinstance(x, (Tensor, SymbolicValue)):
         return x if dtype is None else x.to(as_dtype(dtype))  # type: ignore[return-value, union-attr]
-    if isinstance(x, (list, tuple)) and (symbolic_leaves(x) or _holds_tensor(x)):
+    if isinstance(x, (list, tuple)) and (symbolic_leaves(x) or any(isinstance(item, Tensor) for item in x)):
         return torch.stack([convert_to_tensor(item, dtype) for item in x])
     array = np.asarray(x)
     return torch.as_tensor(array, dtype=as_dtype(dtype or (floatx() if array.dtype == np.float64 else array.dtype)))
@@ -132,6 +132,7 @@ def one_hot(x: TensorLike, num_classes: int, axis: int = -1, dtype: DTypeLike | 
 
 
 def as_tensor(x: TensorLike) -> Tensor:
+    """A tensor as it is, anything else converted."""
     return x if isinstance(x, Tensor) else convert_to_tensor(x)
 
 
@@ -141,19 +142,23 @@ def as_operand(x: TensorLike) -> Any:
 
 
 def as_floating(x: TensorLike) -> Tensor:
+    """A tensor of whole numbers or booleans in the default float type, any other as it is."""
     x = as_tensor(x)
     return x if x.dtype.is_floating_point or x.dtype.is_complex else x.to(as_dtype(floatx()))
 
 
 def as_axes(axis: Axes) -> Any:
+    """A tuple of axes, or None for all of them."""
     return axis if axis is None else tuple(axis) if isinstance(axis, Sequence) else (axis,)
 
 
 def optional_dtype(dtype: DTypeLike | None) -> torch.dtype | None:
+    """The dtype, if there is one."""
     return None if dtype is None else as_dtype(dtype)
 
 
 def known_sizes(shape: Size | Sequence[Size]) -> Any:
+    """The shape as torch takes it; ValueError if a size in it is None."""
     if not isinstance(shape, Iterable):
         return shape
     if None in tuple(shape):
@@ -162,7 +167,3 @@ def known_sizes(shape: Size | Sequence[Size]) -> Any:
             "Take sizes from ops.shape(x) instead of x.shape: they can be used before they are known."
         )
     return tuple(shape)
-
-
-def _holds_tensor(items: Sequence[Any]) -> bool:
-    return next((True for item in items if isinstance(item, Tensor)), False)

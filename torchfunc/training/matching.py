@@ -61,7 +61,7 @@ def match_setting(argument: str, value: Any, names: Names, count: int) -> list[A
     if isinstance(value, (list, tuple)):
         if len(value) != count:
             raise ValueError(
-                f"`{argument}` is a list of {len(value)}, but the model has {_outputs(names, count)}. "
+                f"`{argument}` is a list of {len(value)}, but there are {_outputs(names, count)}. "
                 "Give one for each, None where there is none, or a dict by output name."
             )
         return list(value)
@@ -82,8 +82,8 @@ def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[l
         matched = match_setting(argument, value, names, count)
         if not isinstance(value, (list, tuple, str, type(None))) and not isinstance(value, type):
             raise ValueError(
-                f"`{argument}={value!r}` is one object, and the model has {_outputs(names, count)}, which it cannot "
-                "tell apart. Give a list with one entry for each output, or a dict by output name."
+                f"`{argument}={value!r}` is one object, which cannot tell {_outputs(names, count)} apart. "
+                "Give a list with one entry for each output, or a dict by output name."
             )
     return [_flat(entry) for entry in matched]
 
@@ -113,7 +113,7 @@ def match_values(argument: str, value: Any, names: Names, needed: Sequence[bool]
             return [value]
         if value is not None:
             raise ValueError(
-                f"`{argument}` is one array of shape {tuple(value.shape)}, but the model has {_outputs(names, count)}. "
+                f"`{argument}` is one array of shape {tuple(value.shape)}, but there are {_outputs(names, count)}. "
                 "Give one for each: a list in this order, or a dict."
             )
         return [None] * count
@@ -132,7 +132,7 @@ def match_values(argument: str, value: Any, names: Names, needed: Sequence[bool]
 def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) -> list[Any]:
     if names is None:
         raise ValueError(
-            f"`{argument}` is a dict with the keys {list(value)}, but the model's {count} output(s) have no names. "
+            f"`{argument}` is a dict with the keys {list(value)}, but the model's outputs have no names. "
             "Give a list, or let the model return a dict."
         )
     unknown = [key for key in value if key not in names]
@@ -145,4 +145,5 @@ def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) 
 
 
 def _outputs(names: Names, count: int) -> str:
-    return f"{count} output(s)" if names is None else f"{count} output(s), {', '.join(map(repr, names))}"
+    counted = "1 output" if count == 1 else f"{count} outputs"
+    return counted if names is None else f"{counted}: {', '.join(map(repr, names))}"

@@ -104,7 +104,8 @@ class ProgressLine:
         """Show the last state and end the line."""
         text = format_progress(current, self.target, self._seconds(), logs, self._bar, finished=True)
         if self.redraws:
-            self._draw(text)
+            # Closing draws once more.
+            self._draw(text, refresh=False)
             self.close()
         elif self._file is not None:
             print(text, file=self._file, flush=True)
@@ -115,10 +116,10 @@ class ProgressLine:
             self._line.close()
             self._line = None
 
-    def _draw(self, text: str) -> None:
+    def _draw(self, text: str, refresh: bool = True) -> None:
         if self._line is None:
             self._line = _Line(total=0, bar_format="{desc}", file=self._file, dynamic_ncols=True, leave=True)
-        self._line.set_description_str(text)
+        self._line.set_description_str(text, refresh=refresh)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start

@@ -6,6 +6,7 @@ repeated here. tabulate draws the boxes.
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -50,10 +51,10 @@ def column_widths(line_length: int, ends: Sequence[float]) -> list[int]:
     """
     absolute = any(end > 1 for end in ends)
     places = [0, *(int(end if absolute else end * line_length) for end in ends)]
-    asked = [end - start for start, end in zip(places, places[1:], strict=False)]
-    total = line_length - len(asked) - 1
-    padded = _share([width + _PADDING for width in asked], total)
-    if min(asked) < 4 or min(padded) <= _PADDING:
+    asked = [end - start for start, end in itertools.pairwise(places)]
+    room = line_length - len(asked) - 1
+    padded = _share([width + _PADDING for width in asked], room) if min(asked) >= 4 else [0]
+    if min(padded) <= _PADDING:
         raise ValueError(
             f"A table {line_length} characters wide is too narrow for {len(asked)} columns that end at {list(ends)}. "
             "Give a larger `line_length`, or `positions` that leave each column at least 4 characters."
@@ -99,8 +100,7 @@ def draw_table(
         preserve_whitespace=True,
     )
     if not lines:
-        below = _BODY.linebelow
-        return f"{top}\n{below.begin}{below.sep.join(below.hline * (w + _PADDING) for w in widths)}{below.end}"
+        return f"{top}\n└{'┴'.join('─' * (width + _PADDING) for width in widths)}┘"
     body = tabulate(lines, tablefmt=_BODY, disable_numparse=True, preserve_whitespace=True)
     return f"{top}\n{body}"
 

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Install the project into .venv, if it is not there yet, and run the first example.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+environment examples
+exec .venv/bin/python examples/quickstart.py "$@"

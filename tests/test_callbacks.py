@@ -1,0 +1,283 @@
+"""Callbacks: which hooks are called when, with which logs, against Keras'; history, early stopping."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from torchfunc import callbacks, optimizers
+from torchfunc.callbacks.callback_list import plain_logs
+from torchfunc.layers import Dense, Input
+from torchfunc.models import Model
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
+
+X = np.random.default_rng(0).standard_normal((20, 3)).astype("float32")
+Y = X.sum(1, keepdims=True)
+
+
+def make():
+    inputs = Input((3,))
+    model = Model(inputs, Dense(1)(inputs))
+    model.compile(optimizers.SGD(0.01), "mse", metrics=["mae"])
+    return model
+
+
+def make_keras():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile(keras.optimizers.SGD(0.01), "mse", metrics=["mae"])
+    return model
+
+
+HOOKS = [name for name in dir(callbacks.Callback) if name.startswith("on_")]
+
+
+def recorder(base):
+    """A callback that notes each call: the hook, its first argument, and the names in its logs."""
+    calls = []
+
+    def note(hook):
+        def method(self, *args, logs=None):
+            *first, logs = (*args, logs) if not args or isinstance(args[-1], int) else args
+            names = sorted(logs) if logs else []
+            if "outputs" not in names:
+                assert all(isinstance(value, float) for value in (logs or {}).values())
+            calls.append((hook, *first, names))
+
+        return method
+
+    return type("Recorder", (base,), {hook: note(hook) for hook in HOOKS if "on_batch" not in hook})(), calls
+
+
+class TestHooks:
+    def test_keras_has_no_more_hooks(self):
+        assert [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")] == HOOKS
+
+    @pytest.mark.parametrize(
+        "run",
+        [
+            lambda model, watch: model.fit(
+                X, Y, batch_size=8, epochs=2, validation_split=0.2, verbose=0, callbacks=[watch]
+            ),
+            lambda model, watch: model.evaluate(X, Y, batch_size=8, verbose=0, callbacks=[watch]),
+            lambda model, watch: model.predict(X, batch_size=8, verbose=0, callbacks=[watch]),
+        ],
+        ids=["fit", "evaluate", "predict"],
+    )
+    def test_same_calls_as_keras(self, run):
+        mine, calls = recorder(callbacks.Callback)
+        theirs, expected = recorder(keras.callbacks.Callback)
+        run(make(), mine)
+        run(make_keras(), theirs)
+        assert calls == expected
+        assert len(calls) > 5
+
+    def test_old_batch_hooks(self):
+        class Old(callbacks.Callback):
+            seen = 0
+
+            def on_batch_end(self, batch, logs=None):
+                self.seen += "loss" in logs
+
+        watch = Old()
+        make().fit(X, Y, batch_size=5, verbose=0, callbacks=watch)
+        assert watch.seen == 4
+
+    def test_nobody_asks_for_logs_nobody_reads_them(self, monkeypatch):
+        model = make()
+        model.fit(X, Y, verbose=0)
+        reads = []
+        read = type(model).get_metrics_result
+        monkeypatch.setattr(Model, "get_metrics_result", lambda self: reads.append(1) or read(self))
+        model.fit(X, Y, batch_size=2, verbose=0, epochs=3, callbacks=callbacks.Callback())
+        assert len(reads) == 3
+
+    def test_an_interval_thins_out_the_calls(self):
+        class Slow(callbacks.Callback):
+            batch_interval = 1000.0
+            seen = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.seen += 1
+
+        watch = Slow()
+        make().fit(X, Y, batch_size=2, verbose=0, callbacks=watch)
+        assert watch.seen == 1
+
+    def test_model_and_params(self):
+        seen = callbacks.Callback()
+        model = make()
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=seen)
+        assert seen.model is model
+        assert seen.params == {"verbose": 0, "epochs": 2, "steps": 3}
+        model.fit(((X, Y) for _ in range(4)), verbose=0, callbacks=seen)
+        assert seen.params["steps"] == 4
+
+    def test_stop_training_within_an_epoch(self):
+        def stop(batch, logs):
+            model.stop_training = batch == 1
+
+        model = make()
+        watch = callbacks.LambdaCallback(on_train_batch_end=stop)
+        history = model.fit(X, Y, batch_size=2, epochs=5, verbose=0, callbacks=watch)
+        assert history.epoch == [0]
+        assert int(model.optimizer.iterations) == 2
+
+    @pytest.mark.parametrize("what", ["evaluating", "predicting"])
+    def test_stop_evaluating_and_predicting(self, what):
+        model = make()
+        watch = callbacks.LambdaCallback(
+            on_test_batch_end=lambda batch, logs: setattr(model, "stop_evaluating", True),
+            on_predict_batch_end=lambda batch, logs: setattr(model, "stop_predicting", True),
+        )
+        if what == "predicting":
+            assert model.predict(X, batch_size=2, verbose=0, callbacks=watch).shape == (2, 1)
+        else:
+            found = model.evaluate(X, Y, batch_size=2, verbose=0, callbacks=watch)
+            assert found == pytest.approx(model.test_on_batch(X[:2], Y[:2]))
+
+    def test_a_run_within_a_run(self):
+        model = make()
+        watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.evaluate(X, Y, verbose=0))
+        plain = make()
+        plain.set_weights(model.get_weights())
+        run = {"epochs": 3, "shuffle": False, "verbose": 0}
+        assert model.fit(X, Y, callbacks=watch, **run).history == plain.fit(X, Y, **run).history
+
+
+class TestCallbackList:
+    def test_given_as_a_list_of_its_own(self):
+        model = make()
+        told = callbacks.CallbackList([], add_history=True, model=model, verbose=0, epochs=1, steps=1)
+        assert model.fit(X, Y, verbose=0, callbacks=told) is told.history
+
+    def test_by_hand(self):
+        watch, calls = recorder(callbacks.Callback)
+        told = callbacks.CallbackList([[watch]], model=make())
+        told.append(callbacks.Callback())
+        for hook in HOOKS:
+            if "on_batch" in hook:
+                continue
+            first = (0,) if "batch" in hook or "epoch" in hook else ()
+            getattr(told, hook)(*first, {"b": torch.tensor(1.0), "a": 2} if "predict" not in hook else None)
+        assert len(calls) == 14
+        assert ("on_epoch_end", 0, ["a", "b"]) in calls
+
+    @pytest.mark.parametrize(("wrong", "part"), [(callbacks.Callback, "instance"), (3, "3"), ("log", "'log'")])
+    def test_what_is_no_callback(self, wrong, part):
+        with pytest.raises(TypeError, match=part):
+            make().fit(X, Y, callbacks=[wrong], verbose=0)
+
+    def test_plain_logs(self):
+        logs = {"b": torch.tensor(2.0), "a": np.float32(1), "c": {"d": 3}, "e": torch.ones(2), "f": "text"}
+        found = plain_logs(logs)
+        assert list(found) == ["a", "b", "d", "e", "f"]
+        assert found["a"] == 1.0
+        assert found["b"] == 2.0
+        assert type(found["d"]) is float
+        assert isinstance(found["e"], np.ndarray)
+        assert plain_logs(None) == {}
+
+
+class TestLambdaCallback:
+    def test_any_hook(self):
+        seen = []
+        watch = callbacks.LambdaCallback(on_test_end=lambda logs: seen.append(logs["loss"]))
+        model = make()
+        assert [model.evaluate(X, Y, verbose=0, callbacks=watch)[0]] == seen
+
+    def test_a_hook_that_does_not_exist(self):
+        with pytest.raises(ValueError, match="'on_epoch_ends'"):
+            callbacks.LambdaCallback(on_epoch_ends=print)
+
+
+class Feed:
+    """Feeds a sequence of values to EarlyStopping of either library and says when it stops."""
+
+    metrics = ()
+
+    def __init__(self):
+        self.stop_training = False
+        self.weights = 0
+
+    def get_weights(self):
+        return self.weights
+
+    def set_weights(self, weights):
+        self.weights = weights
+
+    def state_dict(self):
+        return {"w": self.weights}
+
+    def load_state_dict(self, state):
+        self.weights = state["w"]
+
+
+def epochs_run(early_stopping, values, name="val_loss"):
+    model = Feed()
+    early_stopping.set_model(model)
+    early_stopping.on_train_begin()
+    for epoch, value in enumerate(values):
+        model.weights = epoch
+        early_stopping.on_epoch_end(epoch, {name: value})
+        if model.stop_training:
+            break
+    early_stopping.on_train_end()
+    return epoch, model.weights, early_stopping.best_epoch
+
+
+class TestEarlyStopping:
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {},
+            {"patience": 2},
+            {"patience": 2, "min_delta": 0.15},
+            {"mode": "max", "patience": 1},
+            {"baseline": 0.55, "patience": 2},
+            {"start_from_epoch": 3, "patience": 1},
+            {"restore_best_weights": True, "patience": 2},
+            {"restore_best_weights": True, "baseline": 0.1, "patience": 2},
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(
+        "values", [[1.0, 0.9, 0.95, 0.6, 0.7, 0.58, 0.8, 0.9, 0.5], [0.5, 0.6, 0.7, 0.4, 0.3], [0.1, 0.2, 0.3]]
+    )
+    def test_stops_where_keras_stops(self, options, values):
+        mine = epochs_run(callbacks.EarlyStopping(**options), values)
+        assert mine == epochs_run(keras.callbacks.EarlyStopping(**options), values)
+
+    def test_in_fit(self, capsys):
+        model = make()
+        model.optimizer.learning_rate = 10.0
+        stop = callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True, verbose=1)
+        start = model.evaluate(X, Y, verbose=0)[0]
+        history = model.fit(X, Y, batch_size=20, epochs=9, verbose=0, callbacks=stop)
+        assert history.epoch == [0, 1]
+        assert model.history.history["loss"][0] == pytest.approx(start)
+        assert np.isfinite(model.evaluate(X, Y, verbose=0)[0])
+        out = capsys.readouterr().out
+        assert "Epoch 2: early stopping" in out
+        assert "best epoch: 1" in out
+
+    @pytest.mark.parametrize(("name", "less"), [("val_mae", True), ("loss", True), ("val_head_loss", True)])
+    def test_direction_is_found(self, name, less):
+        stop = callbacks.EarlyStopping(name)
+        model = make()
+        model.evaluate(X, Y, verbose=0)
+        stop.set_model(model)
+        assert stop.is_improvement(0.5, 1.0) == less
+
+    def test_direction_that_cannot_be_told(self):
+        with pytest.raises(ValueError, match=r"'val_thing'.*mode='min'"):
+            epochs_run(callbacks.EarlyStopping("val_thing"), [1.0, 2.0], "val_thing")
+
+    def test_a_name_that_is_not_logged(self):
+        with pytest.warns(UserWarning, match="'val_loss', which is not in the logs; there are 'loss', 'mae'"):
+            make().fit(X, Y, verbose=0, callbacks=callbacks.EarlyStopping())
+
+    def test_unknown_mode(self):
+        with pytest.raises(ValueError, match="'best'"):
+            callbacks.EarlyStopping(mode="best")

@@ -1,0 +1,186 @@
+"""What users do wrong in training: the type of the error, the names in its message, and a model that still works."""
+
+import functools
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from torchfunc import metrics, optimizers
+from torchfunc.layers import Dense, Input
+from torchfunc.models import Model
+
+X = np.zeros((12, 4), "float32")
+Y = np.zeros((12, 1), "float32")
+KIND = np.zeros(12, "int64")
+LOADER = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=4)
+
+
+def words(*parts):
+    return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
+
+
+def one(**settings):
+    inputs = Input((4,), name="x_in")
+    model = Model(inputs, Dense(1, name="value")(inputs))
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **settings})
+    return model
+
+
+def two(kind=list, **settings):
+    inputs = Input((4,))
+    value, label = Dense(1, name="value")(inputs), Dense(3, activation="softmax", name="label")(inputs)
+    model = Model(inputs, [value, label] if kind is list else {"value": value, "label": label})
+    model.compile(**{"optimizer": "sgd", "loss": ["mse", "sparse_categorical_crossentropy"], **settings})
+    return model
+
+
+def uncompiled():
+    inputs = Input((4,))
+    return Model(inputs, Dense(1)(inputs))
+
+
+def frozen():
+    model = one()
+    model.trainable = False
+    return model
+
+
+def unfrozen():
+    inputs = Input((4,))
+    hidden = Dense(2)
+    model = Model(inputs, Dense(1)(hidden(inputs)))
+    hidden.trainable = False
+    model.compile("adam", "mse")
+    model.fit(X, Y, verbose=0)
+    hidden.trainable = True
+    model.fit(X, Y, verbose=0)
+
+
+COMPILE = {
+    "loss name": (lambda: one(loss="mean_square_error"), ["loss", "'mean_square_error'", "mean_squared_error"]),
+    "metric name": (lambda: one(metrics=["acuracy"]), ["metric", "'acuracy'", "accuracy"]),
+    "weighted metric name": (lambda: one(weighted_metrics=["nope"]), ["metric", "'nope'"]),
+    "optimizer name": (lambda: one(optimizer="adamm"), ["optimizer", "'adamm'", "adam"]),
+    "optimizer object": (lambda: one(optimizer=3.0), ["optimizer", "3.0"]),
+    "loss for no output": (lambda: two(loss={"value": "mse", "lable": "mse"}), ["loss", "'lable'", "'value', 'label'"]),
+    "metrics for no output": (lambda: two(metrics={"valeu": "mae"}), ["metrics", "'valeu'", "'value', 'label'"]),
+    "weights for no output": (lambda: two(loss_weights={"val": 1.0}), ["loss_weights", "'val'", "'value', 'label'"]),
+    "too few losses": (lambda: two(loss=["mse"]), ["loss", "list of 1", "'value', 'label'"]),
+    "too many losses": (lambda: one(loss=["mse", "mae"]), ["loss", "list of 2", "'value'"]),
+    "too few metrics": (lambda: two(metrics=["mae"]), ["metrics", "list of 1", "'value', 'label'"]),
+    "too many weights": (lambda: two(loss_weights=[1, 2, 3]), ["loss_weights", "list of 3"]),
+    "weights no numbers": (lambda: two(loss_weights=["a", "b"]), ["loss_weights", "'a'"]),
+    "one metric object for two": (
+        lambda: two(metrics=metrics.MeanAbsoluteError()),
+        ["metrics", "mean_absolute_error", "'value', 'label'"],
+    ),
+    "steps_per_execution": (lambda: one(steps_per_execution=4), ["steps_per_execution", "4"]),
+    "jit_compile": (lambda: one(jit_compile=True), ["jit_compile", "True"]),
+    "precision": (lambda: one(precision="16-mixed"), ["precision", "'16-mixed'"]),
+    "foreign torch optimizer": (
+        lambda: one(optimizer=torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=1.0)),
+        ["SGD", "none of the model's 2 trainable weights"],
+    ),
+    "optimizer with a closure": (
+        lambda: one(optimizer=functools.partial(torch.optim.LBFGS, lr=1.0)),
+        ["LBFGS", "closure"],
+    ),
+}
+
+DATA = {
+    "fit before compile": (uncompiled, lambda m: m.fit(X, Y), ["compile()", "fit"]),
+    "evaluate before compile": (uncompiled, lambda m: m.evaluate(X, Y), ["compile()", "evaluate"]),
+    "train_on_batch before compile": (uncompiled, lambda m: m.train_on_batch(X, Y), ["compile()", "train_on_batch"]),
+    "rows": (one, lambda m: m.fit(X, Y[:5]), ["x has 12", "y has 5"]),
+    "rows of weights": (one, lambda m: m.fit(X, Y, sample_weight=np.ones(3)), ["sample_weight has 3"]),
+    "rows of one target": (two, lambda m: m.fit(X, [Y, KIND[:5]]), ["y[1] has 5", "x has 12"]),
+    "rows of a batch": (one, lambda m: m.train_on_batch(X, Y[:5]), ["y has 5"]),
+    "target would broadcast": (one, lambda m: m.fit(X, np.zeros((12, 3))), ["(12, 3)", "(12, 1)"]),
+    "one-hot for sparse": (two, lambda m: m.fit(X, [Y, np.zeros((12, 3))]), ["(12, 3)", "categorical_crossentropy"]),
+    "weights of a wrong shape": (one, lambda m: m.fit(X, Y, sample_weight=np.ones((12, 7))), ["(12, 7)"]),
+    "no target": (one, lambda m: m.fit(X), ["y is missing"]),
+    "no target for one": (
+        lambda: two(dict),
+        lambda m: m.fit(X, {"value": Y}),
+        ["'label'", "y is missing"],
+    ),
+    "target of no output": (two, lambda m: m.fit(X, {"value": Y, "kind": KIND}), ["y", "'kind'", "'value', 'label'"]),
+    "weights of no output": (
+        two,
+        lambda m: m.fit(X, [Y, KIND], sample_weight={"kind": np.ones(12)}),
+        ["sample_weight", "'kind'", "'value', 'label'"],
+    ),
+    "one target for two": (two, lambda m: m.fit(X, Y), ["`y` is one array", "'value', 'label'"]),
+    "three targets for two": (two, lambda m: m.fit(X, [Y, KIND, Y]), ["y", "list of 3", "'value', 'label'"]),
+    "input key": (one, lambda m: m.fit({"x_inn": X}, Y), ["'x_inn'", "'x_in'"]),
+    "input of a wrong shape": (one, lambda m: m.fit(X[:, :3], Y), ["(None, 4)"]),
+    "text": (one, lambda m: m.fit(np.full((12, 4), "a"), Y), ["x", "<U1"]),
+    "no data": (one, lambda m: m.fit(None, Y), ["x is None"]),
+    "no rows": (one, lambda m: m.fit(X[:0], Y[:0]), ["no rows"]),
+    "batch size": (one, lambda m: m.fit(X, Y, batch_size=0), ["batch_size", "0"]),
+    "validation_split": (one, lambda m: m.fit(X, Y, validation_split=1.2), ["validation_split", "1.2"]),
+    "split of a loader": (one, lambda m: m.fit(LOADER, validation_split=0.5), ["validation_split", "DataLoader"]),
+    "target beside a loader": (one, lambda m: m.fit(LOADER, Y), ["DataLoader", "y"]),
+    "class and sample weights": (
+        one,
+        lambda m: m.fit(X, Y, class_weight={0: 1.0}, sample_weight=np.ones(12)),
+        ["class_weight", "sample_weight"],
+    ),
+    "class weights for two": (two, lambda m: m.fit(X, [Y, KIND], class_weight={0: 1.0}), ["class_weight", "several"]),
+    "verbose": (one, lambda m: m.fit(X, Y, verbose=3), ["verbose", "3"]),
+    "no loss": (lambda: one(loss=None), lambda m: m.fit(X, Y), ["no loss", "compile"]),
+    "no optimizer": (lambda: one(optimizer=None), lambda m: m.fit(X, Y), ["optimizer=None"]),
+    "all frozen": (frozen, lambda m: m.fit(X, Y), ["no weights to train", "frozen"]),
+    "loss apart from the weights": (
+        lambda: one(loss=lambda y_true, y_pred: (y_true - y_pred.detach()) ** 2),
+        lambda m: m.fit(X, Y),
+        ["does not depend on any weight"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COMPILE)
+def test_compile(case):
+    make, parts = COMPILE[case]
+    with pytest.raises(ValueError, match=words(*parts)):
+        make()
+
+
+@pytest.mark.parametrize("case", DATA)
+def test_data(case):
+    make, use, parts = DATA[case]
+    model = make()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(ValueError, match=words(*parts)):
+        use(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    # The model is none the worse for it.
+    model.trainable = True
+    model.compile("sgd", "mse")
+    y = Y if model.output_names is None or len(model.output_names) == 1 else {"value": Y, "label": np.zeros((12, 3))}
+    assert np.isfinite(model.fit(X, y, verbose=0).history["loss"][0])
+
+
+def test_a_refused_compile_leaves_the_old_settings():
+    model = one(metrics=["mae"])
+    with pytest.raises(ValueError, match="nope"):
+        model.compile("adam", "nope")
+    assert isinstance(model.optimizer, optimizers.SGD)
+    assert list(model.evaluate(X, Y, verbose=0, return_dict=True)) == ["loss", "mae"]
+
+
+def test_weights_unfrozen_after_compile():
+    with pytest.raises(ValueError, match=words("Adam", "call `compile` again")):
+        unfrozen()
+
+
+def test_an_optimizer_for_two_models():
+    shared = optimizers.Adam()
+    one(optimizer=shared).fit(X, Y, verbose=0)
+    with pytest.raises(ValueError, match=words("built for 2 other weights", "compile")):
+        one(optimizer=shared).fit(X, Y, verbose=0)

@@ -1,0 +1,180 @@
+"""What a model is made of, in the order in which Keras lists it, and what is connected to what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from torchfunc.graph import Node, SymbolicValue
+from torchfunc.layers import Layer
+from torchfunc.modules import GraphNetwork, Network, SequentialNetwork
+
+__all__ = ["Entry", "connections", "entries_of"]
+
+# A call; or an input of the model that some call outside of it makes.
+Vertex: TypeAlias = "Node | SymbolicValue"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part of a model.
+
+    Attributes:
+        name: its name in the model.
+        kind: the name of its class, or of the function that is called.
+        target: the layer or module; the `Node` of a function's call; the input tensor, if it is made outside the
+            model; the parameter or constant that belongs to the model itself.
+        calls: the calls of it in the model, in the order they were made.
+    """
+
+    name: str
+    kind: str
+    target: Any
+    calls: Sequence[Node] = ()
+
+
+def entries_of(model: Network) -> tuple[list[Entry], bool]:
+    """The parts of a model, the own parameters and constants of the model last; and whether it is a plain chain.
+
+    A drawn model's are in Keras' order: the farther from the outputs the earlier, then in the order in which a walk
+    from the outputs backwards meets them.
+    """
+    if isinstance(model, GraphNetwork) and not isinstance(model, SequentialNetwork):
+        found, is_chain = _drawn(model)
+    else:
+        found, is_chain = _listed(model), True
+    return [*found, *_own_tensors(model)], is_chain
+
+
+def _listed(model: Network) -> list[Entry]:
+    calls = _calls(model.nodes) if isinstance(model, GraphNetwork) else {}
+    names = dict(zip(model.layers, model.layer_names(), strict=True))
+    return [Entry(name, type(layer).__name__, layer, calls.get(layer, ())) for layer, name in names.items()]
+
+
+def _own_tensors(model: Network) -> list[Entry]:
+    kept = {name: each for name, each in model._buffers.items() if name not in model._non_persistent_buffers_set}
+    tensors = {**model._parameters, **kept}
+    return [Entry(name, type(each).__name__, each) for name, each in tensors.items() if each is not None]
+
+
+def _drawn(model: GraphNetwork) -> tuple[list[Entry], bool]:
+    calls = _calls(model.nodes)
+    outside = _outside_inputs(model)
+    depths, order = _depths_and_order(model, outside)
+    entries = []
+    for target in sorted(order, key=lambda target: (-depths[target], order[target])):
+        if isinstance(target, SymbolicValue):
+            entries.append(Entry(outside[target], "InputLayer", target))
+        elif isinstance(target, Node):
+            entries.append(Entry(model.node_name(target), _called(target), target, (target,)))
+        else:
+            entries.append(Entry(model.node_name(calls[target][0]), type(target).__name__, target, calls[target]))
+    branches = len(set(depths.values())) < len(depths)
+    joins = any(len(entry.calls) > 1 or any(len(node.inputs) > 1 for node in entry.calls) for entry in entries)
+    return entries, not branches and not joins
+
+
+def _calls(nodes: Iterable[Node]) -> dict[nn.Module, list[Node]]:
+    """The calls of each layer and module."""
+    calls: dict[nn.Module, list[Node]] = {}
+    for node in nodes:
+        if isinstance(node.target, nn.Module):
+            calls.setdefault(node.target, []).append(node)
+    return calls
+
+
+def _outside_inputs(model: GraphNetwork) -> dict[SymbolicValue, str]:
+    """The inputs that are not made by an `Input`, but by calls that are not part of the model, with their names."""
+    named = zip(model.inputs, model.input_names, strict=True)
+    return {value: name for value, name in named if value.node.op != "input"}
+
+
+def _called(node: Node) -> str:
+    """The name of what a function or method call calls."""
+    if node.target is getattr:
+        return str(node.args[1])
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def _depths_and_order(
+    model: GraphNetwork, outside: Mapping[SymbolicValue, str]
+) -> tuple[dict[Any, int], dict[Any, int]]:
+    """How far each target is from the outputs, and its place in a walk from the outputs backwards.
+
+    Source: `map_graph` in keras/src/ops/function.py, without its recursion.
+    """
+    finished, order = _walk_back(model.outputs, outside)
+    vertex_depths: dict[Vertex, int] = {}
+    depths: dict[Any, int] = {}
+    for vertex in reversed(finished):
+        target = _target(vertex)
+        # A shared layer stands where its earliest call does.
+        depth = max(vertex_depths.get(vertex, 0), depths.get(target, 0))
+        vertex_depths[vertex] = depths[target] = depth
+        for before in _before(vertex, outside):
+            vertex_depths[before] = max(depth + 1, vertex_depths.get(before, 0))
+    for value in model.inputs:
+        target = _target(_vertex(value, outside))
+        if target not in depths:
+            depths[target], order[target] = 0, -1
+    return depths, order
+
+
+def _walk_back(
+    outputs: Iterable[SymbolicValue], outside: Mapping[SymbolicValue, str]
+) -> tuple[list[Vertex], dict[Any, int]]:
+    """Depth first from the outputs: the vertices, each behind what it depends on, and when each target was met."""
+    finished: list[Vertex] = []
+    order: dict[Any, int] = {}
+    seen: set[Vertex] = set()
+    path: list[tuple[Vertex, Iterator[Vertex]]] = []
+    for output in outputs:
+        ahead: Iterator[Vertex] = iter([_vertex(output, outside)])
+        while True:
+            vertex = next(ahead, None)
+            if vertex is not None and vertex not in seen:
+                seen.add(vertex)
+                order.setdefault(_target(vertex), len(order))
+                path.append((vertex, ahead))
+                ahead = iter(_before(vertex, outside))
+            elif vertex is None and path:
+                vertex, ahead = path.pop()
+                finished.append(vertex)
+            elif vertex is None:
+                break
+    return finished, order
+
+
+def _vertex(value: SymbolicValue, outside: Mapping[SymbolicValue, str]) -> Vertex:
+    return value if value in outside else value.node
+
+
+def _before(vertex: Vertex, outside: Mapping[SymbolicValue, str]) -> list[Vertex]:
+    return [_vertex(value, outside) for value in vertex.inputs] if isinstance(vertex, Node) else []
+
+
+def _target(vertex: Vertex) -> Any:
+    return vertex.target if isinstance(vertex, Node) and isinstance(vertex.target, nn.Module) else vertex
+
+
+def connections(model: Network, entries: Iterable[Entry]) -> dict[int, str]:
+    """What goes into each entry's calls: `dense[1][0], add[0][0]`, by the `id` of its target.
+
+    The numbers are the call of that layer (`get_output_at`) and the place among that call's outputs.
+    """
+    assert isinstance(model, GraphNetwork)
+    outside = _outside_inputs(model)
+    labels = {value: f"{name}[0][0]" for value, name in outside.items()}
+    for entry in entries:
+        known = entry.target._inbound_nodes if isinstance(entry.target, Layer) else entry.calls
+        places = {node: index for index, node in enumerate(known)}
+        for call in entry.calls:
+            for index, value in enumerate(call.output_values):
+                labels.setdefault(value, f"{entry.name}[{places[call]}][{index}]")
+    return {
+        id(entry.target): ", ".join(labels[value] for call in entry.calls for value in call.inputs) for entry in entries
+    }

@@ -1,0 +1,212 @@
+"""The summary of a model: a table of its layers, and how much they hold."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from torchfunc.layers import Layer
+from torchfunc.layers.shapes import Shape, call_with_shapes, map_shapes
+from torchfunc.modules import GraphNetwork, Network
+from torchfunc.viewing.entries import Entry, connections, entries_of
+from torchfunc.viewing.table import column_widths, draw_table
+
+__all__ = ["summarize"]
+
+_CHAIN_COLUMNS = (("Layer (type)", "left"), ("Output Shape", "left"), ("Param #", "right"))
+_GRAPH_COLUMNS = (*_CHAIN_COLUMNS, ("Connected to", "left"))
+_CHAIN_LENGTH, _CHAIN_POSITIONS = 88, (0.45, 0.8, 1.0)
+_GRAPH_LENGTH, _GRAPH_POSITIONS = 108, (0.3, 0.56, 0.74, 1.0)
+_TRAINABLE_LENGTH = 12
+
+
+def summarize(
+    model: Network,
+    line_length: int | None = None,
+    positions: Sequence[float] | None = None,
+    expand_nested: bool = False,
+    show_trainable: bool = False,
+    layer_range: Sequence[str] | None = None,
+) -> str:
+    """The text of `model.summary()`: Keras 3's table of layers, output shapes and parameter counts, and the totals.
+
+    A layer is one row, however often it is called. Torch functions and modules have rows like layers; so have
+    parameters and constants that belong to the model itself, behind its layers. The column "Connected to" is there if
+    the graph is not a plain chain: `dense[1][0]` is output 0 of call 1 of `dense`.
+
+    Args:
+        model: a drawn model, a `Sequential` or a subclassed model, built or not.
+        line_length: the width of the table in characters; by default 88 (108 with "Connected to"), or what fits in
+            the terminal.
+        positions: where the columns end, as fractions of the width, or in characters if any is greater than 1.
+        expand_nested: whether to show the layers of models within this one.
+        show_trainable: whether to add a column that says which layers train.
+        layer_range: the names, or regular expressions that match the beginning of the names, of the first and the
+            last layer to show.
+
+    Raises:
+        ValueError: the table would be too narrow, there are not as many positions as columns, or no layer matches
+            `layer_range`.
+    """
+    entries, is_chain = entries_of(model)
+    columns = _CHAIN_COLUMNS if is_chain else _GRAPH_COLUMNS
+    widths = _widths(columns, line_length, positions, show_trainable)
+    if show_trainable:
+        columns = (*columns, ("Trainable", "center"))
+    connected = {} if is_chain else connections(model, entries)
+    rows = []
+    for level, entry in _expand(_in_range(entries, layer_range), expand_nested):
+        prefix = "   " * level + "└ " if level else ""
+        row = [f"{prefix}{entry.name} ({entry.kind})", _shape_text(entry), _count_text(entry)]
+        if not is_chain:
+            row.append(connected.get(id(entry.target)) or "-")
+        if show_trainable:
+            row.append(_trainable_text(entry))
+        rows.append(row)
+    table = draw_table([title for title, _ in columns], rows, widths, [side for _, side in columns])
+    return "\n".join([f'Model: "{model.name}"', table, *_totals(model)])
+
+
+def _widths(
+    columns: Sequence[Any], line_length: int | None, positions: Sequence[float] | None, show_trainable: bool
+) -> list[int]:
+    is_chain = columns is _CHAIN_COLUMNS
+    default = (_CHAIN_LENGTH if is_chain else _GRAPH_LENGTH) + (_TRAINABLE_LENGTH if show_trainable else 0)
+    ends: list[float] = list(positions or (_CHAIN_POSITIONS if is_chain else _GRAPH_POSITIONS))
+    if len(ends) != len(columns):
+        titles = ", ".join(repr(title) for title, _ in columns)
+        raise ValueError(f"`positions` says where each of the columns {titles} ends, but {ends} has {len(ends)} items.")
+    if any(end > 1 for end in ends):
+        default = int(ends[-1]) + (_TRAINABLE_LENGTH if show_trainable else 0)
+        line_length = line_length or default
+        ends += [line_length] if show_trainable else []
+    elif show_trainable:
+        ends = [end * 0.9 for end in ends] + [1.0]
+    return column_widths(line_length or min(default, shutil.get_terminal_size().columns - 4), ends)
+
+
+def _in_range(entries: list[Entry], layer_range: Sequence[str] | None) -> list[Entry]:
+    if layer_range is None:
+        return entries
+    if len(layer_range) != 2 or not all(isinstance(each, str) for each in layer_range):
+        raise ValueError(f"`layer_range` is two strings, the first and the last layer's name, got {layer_range!r}.")
+    first, last = ([i for i, entry in enumerate(entries) if re.match(each, entry.name)] for each in layer_range)
+    if not first or not last:
+        names = ", ".join(entry.name for entry in entries)
+        raise ValueError(
+            f"No layer matches {layer_range[0 if not first else 1]!r} of `layer_range`. The layers are: {names}."
+        )
+    start, stop = (first[0], last[-1]) if first[0] <= last[-1] else (last[0], first[-1])
+    return entries[start : stop + 1]
+
+
+def _expand(entries: Iterable[Entry], expand_nested: bool) -> Iterable[tuple[int, Entry]]:
+    """The entries with how deep they are nested, each model's own entries behind it."""
+    pending = [(0, entry) for entry in entries][::-1]
+    while pending:
+        level, entry = pending.pop()
+        yield level, entry
+        if expand_nested and isinstance(entry.target, Network):
+            inner, _ = entries_of(entry.target)
+            pending.extend((level + 1, each) for each in inner[::-1])
+
+
+# Cells
+
+
+def _shape_text(entry: Entry) -> str:
+    """The shape, the list of shapes if there are several, or "?"."""
+    shapes = _output_shapes(entry)
+    leaves: list[str] = []
+    map_shapes(lambda shape: leaves.append(_one_shape(shape)), shapes)
+    if not leaves:
+        return "?"
+    return leaves[0] if len(leaves) == 1 else str(map_shapes(_one_shape, shapes)).replace("'", "")
+
+
+def _one_shape(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _output_shapes(entry: Entry) -> Any:
+    target = entry.target
+    if isinstance(target, Tensor):
+        return None if is_lazy(target) else tuple(target.shape)
+    if entry.calls:
+        # As Keras does, the last call stands for all.
+        return [value.spec.shape or () for value in entry.calls[-1].output_values]
+    if isinstance(target, GraphNetwork) and target.built:
+        return [value.shape for value in target.outputs]
+    if isinstance(target, Layer) and target._build_shapes:
+        try:
+            return call_with_shapes(target.compute_output_shape, target._build_shapes)
+        except (NotImplementedError, ValueError):
+            return None
+    return None
+
+
+def _count_text(entry: Entry) -> str:
+    weights = _weights(entry.target)
+    count = f"{_count(weights):,}"
+    unbuilt = isinstance(entry.target, Layer) and not entry.target.built
+    return f"{count} (unbuilt)" if unbuilt or any(map(is_lazy, weights)) else count
+
+
+def _trainable_text(entry: Entry) -> str:
+    weights = _weights(entry.target)
+    if not weights:
+        return "-"
+    parameters = [weight for weight in weights if isinstance(weight, nn.Parameter)]
+    frozen = not any(parameter.requires_grad for parameter in parameters)
+    if isinstance(entry.target, Layer):
+        # Frozen Keras' way, or torch's. A layer of buffers alone is what it says it is.
+        frozen = not entry.target.trainable or (bool(parameters) and frozen)
+    return "N" if frozen else "Y"
+
+
+# Totals
+
+
+def _totals(model: Network) -> list[str]:
+    groups = {"Trainable": model.trainable_weights, "Non-trainable": model.non_trainable_weights}
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None and optimizer.built:
+        groups["Optimizer"] = optimizer.variables
+    everything = [tensor for group in groups.values() for tensor in group]
+    return [f" {title} params: {_sizes(tensors)}" for title, tensors in {"Total": everything, **groups}.items()]
+
+
+def _sizes(tensors: Sequence[Tensor]) -> str:
+    return (
+        f"{_count(tensors):,} ({_readable_size(sum(t.numel() * t.element_size() for t in tensors if not is_lazy(t)))})"
+    )
+
+
+def _count(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors if not is_lazy(tensor))
+
+
+def _readable_size(size: float) -> str:
+    """Bytes as Keras writes them: 1024 to a KB, two decimals."""
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if size < 1024:
+            return f"{size:.2f} {unit}"
+        size /= 1024
+    return f"{size:.2f} PB"
+
+
+def _weights(target: Any) -> list[Tensor]:
+    """What a row's target holds: parameters and persistent buffers, each once."""
+    if isinstance(target, Tensor):
+        return [target]
+    if isinstance(target, Layer):
+        return target.weights
+    if not isinstance(target, nn.Module):
+        return []
+    held = target.state_dict(keep_vars=True).values()
+    return list({id(tensor): tensor for tensor in held if isinstance(tensor, Tensor)}.values())
