@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from torchfunc import Input, Model, layers, utils
+from torchfunc import Input, Model, layers, optimizers, utils
 
 
 def make_pairs(images: np.ndarray, digits: np.ndarray, count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -23,13 +23,15 @@ def make_pairs(images: np.ndarray, digits: np.ndarray, count: int, seed: int) ->
     return [images[first], images[second]], same.astype("float32")
 
 
-def main(count: int = 6000, epochs: int = 8) -> float:
+def main(count: int = 12000, epochs: int = 5) -> float:
     """Return the share of pairs of unseen images that are told right."""
     utils.set_random_seed(0)
     data = load_digits()
     images = (data.images / 16).astype("float32")  # (1797, 8, 8): eight rows of eight pixels
-    train_pairs, train_same = make_pairs(images[:1400], data.target[:1400], count, seed=1)
-    test_pairs, test_same = make_pairs(images[1400:], data.target[1400:], 1000, seed=2)
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:1400], order[1400:]
+    train_pairs, train_same = make_pairs(images[train], data.target[train], count, seed=1)
+    test_pairs, test_same = make_pairs(images[test], data.target[test], 1000, seed=2)
 
     shared_lstm = layers.LSTM(64)
     image_a = Input(shape=(8, 8), name="image_a")
@@ -43,8 +45,8 @@ def main(count: int = 6000, epochs: int = 8) -> float:
     print("Weights:", *model.state_dict())
     print("The LSTM was called on both:", shared_lstm.get_input_at(0).name, "and", shared_lstm.get_input_at(1).name)
 
-    model.compile("adam", loss="binary_crossentropy", metrics=["accuracy"])
-    model.fit(train_pairs, train_same, batch_size=32, epochs=epochs, verbose=2)
+    model.compile(optimizers.Adam(3e-3), loss="binary_crossentropy", metrics=["accuracy"])
+    model.fit(train_pairs, train_same, batch_size=64, epochs=epochs, verbose=2)
     _, accuracy = model.evaluate(test_pairs, test_same, verbose=0)
     print(f"\nPairs of unseen images told right: {accuracy:.1%}")
     return accuracy

@@ -34,7 +34,7 @@ def build_model() -> Model:
     return Model(inputs, outputs, name="toy_resnet")
 
 
-def main(count: int = 1000, epochs: int = 3) -> dict[str, list[float]]:
+def main(count: int = 1000, epochs: int = 4) -> dict[str, list[float]]:
     """Return the logs of the training, epoch by epoch."""
     utils.set_random_seed(0)
     data = load_digits()
@@ -50,7 +50,7 @@ def main(count: int = 1000, epochs: int = 3) -> dict[str, list[float]]:
         loss=losses.CategoricalCrossentropy(from_logits=True),
         metrics=["acc"],
     )
-    history = model.fit(images, targets, batch_size=64, epochs=epochs, validation_split=0.2)
+    history = model.fit(images, targets, batch_size=16, epochs=epochs, validation_split=0.2)
     return history.history
 
 

@@ -108,7 +108,7 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "take flat": lambda o, x: o.take(x, [[2, 0, 5]]),
     "take_along_axis": lambda o, x: o.take_along_axis(x, o.argsort(x, axis=1), axis=1),
     "tanh": lambda o, x: o.tanh(x),
-    "tensordot": lambda o, x: o.tensordot(x, x, axes=[[1, 2], [1, 2]]),
+    "tensordot": lambda o, x: o.tensordot(x, o.transpose(x, (2, 1, 0)), axes=1),
     "tile": lambda o, x: o.tile(x, (1, 2, 1)),
     "top_k": lambda o, x: o.top_k(x, 2),
     "transpose": lambda o, x: o.transpose(x, (2, 0, 1)),
@@ -132,6 +132,7 @@ NEW: dict[str, Callable[[Any], Any]] = {
     "softmax of an array": lambda o: o.softmax(np.array([[1.0, 2.0]], "float32")),
     "squeeze all": lambda o: o.squeeze(np.ones((1, 2, 1), "float32")),
     "flip all": lambda o: o.flip(np.arange(6.0, dtype="float32").reshape(2, 3)),
+    "tensordot axes": lambda o: o.tensordot(np.arange(6.0).reshape(2, 3), np.ones((3, 2, 4)), axes=[[1, 0], [0, 1]]),
     "zeros": lambda o: o.zeros((2, 3), dtype="int32"),
 }
 

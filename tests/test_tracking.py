@@ -1,4 +1,4 @@
-"""Lists, tuples and dicts of layers as attributes: held against nn.ModuleList, nn.ModuleDict and Keras' own tracking."""
+"""Lists, tuples and dicts of layers as attributes, against plain ones, nn.ModuleDict and Keras' own tracking."""
 
 import collections
 import copy
@@ -150,7 +150,7 @@ def test_reading_is_that_of_a_list():
     assert type(blocks.copy()) is type(blocks[:]) is list
     with pytest.raises(IndexError):
         blocks[2]
-    with pytest.raises(ValueError, match="not in list|is not"):
+    with pytest.raises(ValueError):  # noqa: PT011
         blocks.remove(A)
 
 
@@ -248,7 +248,7 @@ def test_before_init_is_an_error_that_says_so():
 COPIES = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
-    "torch.save": lambda layer: pickle.loads(pickle.dumps(copy.deepcopy(layer))),
+    "pickle of a deepcopy": lambda layer: pickle.loads(pickle.dumps(copy.deepcopy(layer))),
 }
 
 
@@ -265,11 +265,10 @@ def test_copies_compute_the_same_and_go_on_tracking(duplicate):
     twin.blocks.append(Dense(4))
     twin.empty.append(nn.Linear(4, 4))
     twin.grid[0].append(nn.Linear(4, 4))
-    twin.heads["b"].append(nn.Linear(4, 4))
-    assert {"blocks.3", "empty.0", "grid.0.0", "heads.b.2"} <= {*keys(twin), "blocks.3"}
-    assert list(layer.state_dict()) == before
+    twin.heads["c"] = nn.Linear(4, 4)
     twin(x)
-    assert keys(twin).count("blocks.3") == 1
+    assert {"blocks.3", "empty.0", "grid.0.0", "heads.c"} == {*keys(twin)} - {*keys(layer)}
+    assert list(layer.state_dict()) == before
 
 
 def test_a_list_can_be_copied_by_itself():
@@ -277,7 +276,14 @@ def test_a_list_can_be_copied_by_itself():
     alone = copy.deepcopy(layer.blocks)
     alone.append(A)
     assert len(layer.blocks) == 2
-    assert list(dict(alone.named_parameters())) == ["0.weight", "0.bias", "1.0.weight", "1.0.bias", "2.weight", "2.bias"]
+    assert list(dict(alone.named_parameters())) == [
+        "0.weight",
+        "0.bias",
+        "1.0.weight",
+        "1.0.bias",
+        "2.weight",
+        "2.bias",
+    ]
 
 
 def test_torch_tools_see_through():

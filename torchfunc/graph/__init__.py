@@ -2,7 +2,15 @@
 
 from torchfunc.graph.hook import install_hook
 from torchfunc.graph.inference import example_shapes, fake_copy, infer, infer_call, infer_module
-from torchfunc.graph.node import Node, Spec, SymbolicValue, replay, symbolic_leaves, topological_order
+from torchfunc.graph.node import (
+    Node,
+    Spec,
+    SymbolicValue,
+    map_structure,
+    replay,
+    symbolic_leaves,
+    topological_order,
+)
 from torchfunc.graph.source import format_source, located
 from torchfunc.graph.symbolic import (
     SymbolicInt,
@@ -30,6 +38,7 @@ __all__ = [
     "infer_module",
     "install_hook",
     "located",
+    "map_structure",
     "only_real",
     "record",
     "record_function",

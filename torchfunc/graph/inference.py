@@ -16,11 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.fx.node import map_aggregate
 from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import Spec, SymbolicValue, map_structure, symbolic_leaves
 from torchfunc.graph.source import located
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
@@ -85,7 +84,7 @@ def infer(
         try:
             # A mode of its own for each run: a shared one remembers the dtype a parameter used to have.
             with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
-                fake_args, fake_kwargs = map_aggregate((tuple(args), dict(kwargs)), _faker(trial, mode))
+                fake_args, fake_kwargs = map_structure((tuple(args), dict(kwargs)), _faker(trial, mode))
                 runs.append(prepare(mode)(*fake_args, **fake_kwargs))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise ValueError(
@@ -167,8 +166,8 @@ def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:
         return Spec(None, None, (first, second))
     if not isinstance(first, _CONSTANTS):
         raise ValueError(
-            f"{label} returns a {type(first).__name__}, in which no tensors can be found. Return tensors in lists, tuples, "
-            "dicts or named tuples, or register the class with torch.utils._pytree.register_dataclass."
+            f"{label} returns a {type(first).__name__}, in which no tensors can be found. Return tensors in lists, "
+            "tuples, dicts or named tuples, or register the class with torch.utils._pytree.register_dataclass."
         )
     return first
 

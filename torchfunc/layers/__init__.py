@@ -82,6 +82,7 @@ from torchfunc.layers.resizing import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
 __all__ = [
@@ -157,10 +158,12 @@ __all__ = [
     "SpatialDropout2D",
     "SpatialDropout3D",
     "Subtract",
+    "TimeDistributed",
     "TorchModule",
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",
+    "Wrapper",
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",

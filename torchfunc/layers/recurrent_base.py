@@ -15,6 +15,7 @@ from torchfunc.layers.input_spec import InputSpec
 from torchfunc.layers.kernel import known_size, positive
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.recurrent_kernels import run_kernel
+from torchfunc.layers.regularization import Dropout
 from torchfunc.layers.shapes import Shape, is_shape
 from torchfunc.layers.weights import Layout
 
@@ -45,7 +46,7 @@ class Recurrent(Layer):
         dropout: the share of input features that training drops; the same ones at every step.
         recurrent_dropout: the share of the state that training drops on its way into each gate, likewise. Such a
             layer trains step by step in Python, which is much slower.
-        seed: kept in the config; torch's generator (`torch.manual_seed`) draws what is dropped.
+        seed: an integer, for random numbers of the layer's own (see `Dropout`).
         return_sequences: whether to return the output of every step, not only of the last.
         return_state: whether to return the final states, too.
         go_backwards: whether to start at the last step; the sequence comes out in that order.
@@ -109,6 +110,9 @@ class Recurrent(Layer):
         self.dropout = min(1.0, max(0.0, dropout))
         self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))
         self.seed = seed
+        self._input_dropout = Dropout(self.dropout, seed=seed) if self.dropout else None
+        state_seed = None if seed is None else seed + 1
+        self._state_dropout = Dropout(self.recurrent_dropout, seed=state_seed) if self.recurrent_dropout else None
         self.return_sequences = bool(return_sequences)
         self.return_state = bool(return_state)
         self.go_backwards = bool(go_backwards)
@@ -167,13 +171,15 @@ class Recurrent(Layer):
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
+            if mask.ndim != 2:
+                raise ValueError(f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)}.")
             mask = mask.to(torch.bool)
         if self.go_backwards:
             sequences = sequences.flip(1)
             mask = None if mask is None else mask.flip(1)
         if self._kernel_fits(mask, training):
-            if training and self.dropout:
-                sequences = sequences * _dropout_masks(sequences[:, :1], self.dropout, 1)[0]
+            if training and self._input_dropout is not None:
+                sequences = sequences * _dropout_masks(self._input_dropout, sequences[:, :1], 1)[0]
             if mask is None:
                 output, states = self._run_kernel(sequences, states)
             else:
@@ -190,7 +196,7 @@ class Recurrent(Layer):
         return (
             self.activation in _TANH
             and self.recurrent_activation in _SIGMOID
-            and not (training and self.recurrent_dropout)
+            and not (training and self._state_dropout is not None)
             # The kernel gives an LSTM's c after the last step only, not after the last one that counts.
             and (mask is None or self.state_count == 1 or not (self.return_state or self.stateful))
         )
@@ -223,11 +229,11 @@ class Recurrent(Layer):
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool
     ) -> tuple[Tensor, list[Tensor]]:
         input_masks = state_masks = None
-        if training and self.recurrent_dropout:
-            state_masks = _dropout_masks(states[0], self.recurrent_dropout, self.gates)
-        if training and self.dropout:
+        if training and self._state_dropout is not None:
+            state_masks = _dropout_masks(self._state_dropout, states[0], self.gates)
+        if training and self._input_dropout is not None:
             # As in Keras: a mask for each gate only together with recurrent dropout.
-            input_masks = _dropout_masks(sequences[:, :1], self.dropout, self.gates if state_masks else 1)
+            input_masks = _dropout_masks(self._input_dropout, sequences[:, :1], self.gates if state_masks else 1)
         projected = project(sequences, self.weight_ih_l0, self.bias_ih_l0, input_masks)
         counts: Iterable[Tensor | None] = itertools.repeat(None) if mask is None else mask.unsqueeze(-1).unbind(1)
         zeros = output = torch.zeros_like(states[0])
@@ -344,8 +350,8 @@ def _take_steps(sequences: Tensor, steps: Tensor) -> Tensor:
     return sequences.gather(1, steps.unsqueeze(-1).expand(-1, -1, sequences.shape[-1]))
 
 
-def _dropout_masks(like: Tensor, rate: float, count: int) -> list[Tensor]:
-    return [F.dropout(torch.ones_like(like), rate) for _ in range(count)]
+def _dropout_masks(dropout: Dropout, like: Tensor, count: int) -> list[Tensor]:
+    return [dropout.call(torch.ones_like(like), training=True) for _ in range(count)]
 
 
 def project(inputs: Tensor, weight: Tensor, bias: Tensor | None, masks: Sequence[Tensor] | None) -> Tensor:

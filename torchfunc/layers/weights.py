@@ -259,11 +259,11 @@ class WeightHolder(nn.Module):
                     parameter.requires_grad_(bool(value))
 
     def weight_penalties(self) -> list[Callable[[], Tensor]]:
-        """One function for each regularized weight, giving its penalty as it stands when called."""
+        """One function for each regularized weight that trains, giving its penalty as it stands when called."""
         return [
             lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
             for owner, weight in self._entries()
-            if weight.regularizer is not None
+            if weight.regularizer is not None and weight.tensors(owner)[0].requires_grad
         ]
 
     def weight_constraints(self) -> list[Callable[[], None]]:

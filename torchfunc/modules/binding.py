@@ -45,8 +45,8 @@ class InputBinding:
             ValueError: there are too many or too few, or a key is missing or unknown.
         """
         if kwargs:
-            names = self.keys[len(args) :]
-            return [*args, *self._by_key(kwargs, names, "keyword arguments")]
+            keys = self._keys_for(kwargs)[len(args) :]
+            return [*args, *self._by_key(kwargs, keys, "keyword arguments")]
         if len(args) == 1 and (len(self.names) != 1 or isinstance(args[0], (list, tuple, Mapping))):
             return self._from_one(args[0])
         if len(args) != len(self.names):
@@ -55,16 +55,24 @@ class InputBinding:
 
     def _from_one(self, value: Any) -> list[Any]:
         if isinstance(value, Mapping):
-            keys = self.keys if not set(self.keys) - set(value) else self.names
-            return self._by_key(value, keys, "keys")
+            return self._by_key(value, self._keys_for(value), "keys")
         if not isinstance(value, (list, tuple)):
             self._wrong_number(1)
         if len(value) != len(self.names):
             self._wrong_number(len(value))
         return list(value)
 
+    def _keys_for(self, values: Mapping[str, Any]) -> list[str]:
+        """The keys of the dict the model was made with, unless the inputs' names fit better."""
+        return self.names if _count(self.names, values) > _count(self.keys, values) else self.keys
+
     def _by_key(self, values: Mapping[str, Any], keys: Sequence[str], what: str) -> list[Any]:
-        optional = {key for key, tensor in zip(self.keys, self.tensors, strict=True) if _is_optional(tensor)}
+        optional = {
+            key
+            for names in (self.keys, self.names)
+            for key, tensor in zip(names, self.tensors, strict=True)
+            if _is_optional(tensor)
+        }
         missing = [key for key in keys if key not in values and key not in optional]
         unknown = [key for key in values if key not in keys]
         if missing or unknown:
@@ -128,6 +136,10 @@ class InputBinding:
                 f"Input {name!r} of {self.owner} expects shape {shape}, but was given {tuple(value.shape)}."
             )
         return value
+
+
+def _count(keys: Sequence[str], values: Mapping[str, Any]) -> int:
+    return sum(key in values for key in keys)
 
 
 def _is_optional(tensor: SymbolicTensor) -> bool:

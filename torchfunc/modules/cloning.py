@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+import operator
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-from torch.fx.node import map_aggregate
+from torch import Tensor, nn
 
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, replay
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, map_structure, replay
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again
@@ -89,16 +90,15 @@ class _Cloner:
         else:
             new_inputs = model._binding.arrange((inputs,), {})
         values: dict[SymbolicValue, Any] = dict(zip(old_inputs, new_inputs, strict=True))
-        made: dict[Any, Any] = {}
+        parts = _Parts(model, self.layer)
 
         def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            args, kwargs = map_structure((args, kwargs), parts.tensor)
             if node.op != "module":
                 return call_again(node.op, node.target, args, kwargs)
-            if node.target not in made:
-                made[node.target] = self.layer(node.target)
             if self.call_function is not None:
-                return self.call_function(made[node.target], *args, **kwargs)
-            return made[node.target](*args, **kwargs)
+                return self.call_function(parts.layer(node.target), *args, **kwargs)
+            return parts.layer(node.target)(*args, **kwargs)
 
         replay([node for node in model.nodes if node.op != "input"], values, call)
 
@@ -107,22 +107,50 @@ class _Cloner:
 
         cls = type(model).__mro__[1]
         return cls(
-            _plain(map_aggregate(model.input, substitute)),
-            _plain(map_aggregate(model.output, substitute)),
+            map_structure(model.input, substitute),
+            map_structure(model.output, substitute),
             name=model.name,
         )
+
+
+class _Parts:
+    """The layers and tensors of a copy, each made when it is first needed.
+
+    Args:
+        model: the model that is cloned.
+        make: makes the new layer from the old one.
+    """
+
+    def __init__(self, model: GraphNetwork, make: Callable[[Any], Any]) -> None:
+        self.model = model
+        self.make = make
+        self.layers: dict[Any, Any] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.paths = {id(tensor): path for tensor, path in model._recorded}
+        self.owners = {key: layer for layer, key in model._keys.items()}
+
+    def layer(self, old: Any) -> Any:
+        if old not in self.layers:
+            self.layers[old] = self.make(old)
+        return self.layers[old]
+
+    def tensor(self, leaf: Any) -> Any:
+        """For a parameter or constant of the old graph: the same place of the new layer it belongs to, or a copy."""
+        if not isinstance(leaf, Tensor):
+            return leaf
+        key, _, path = self.paths[id(leaf)].partition(".")
+        if path:
+            old = self.owners[key]
+            new = self.layer(old)
+            if isinstance(new, Layer) and not new.built and old._build_shapes:
+                new._build(old._build_shapes)
+            return operator.attrgetter(path)(new)
+        if key not in self.tensors:
+            self.tensors[key] = copy.deepcopy(getattr(self.model, key))
+        return self.tensors[key]
 
 
 def _like(value: SymbolicTensor, name: str) -> SymbolicTensor:
     layer = InputLayer(batch_shape=value.shape, dtype=value.dtype, name=name)
     output: SymbolicTensor = layer.output
     return output
-
-
-def _plain(structure: Any) -> Any:
-    """Ordinary lists and dicts for torch.fx's immutable ones."""
-    if isinstance(structure, Mapping):
-        return {key: _plain(value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        return type(structure)(map(_plain, structure)) if type(structure) is tuple else list(map(_plain, structure))
-    return structure

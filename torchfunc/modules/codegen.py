@@ -11,6 +11,8 @@ from typing import Any
 
 from torch.fx.graph import CodeGen, PythonCode
 
+from torchfunc.modules.naming import unique_name
+
 __all__ = ["ModuleTableCodeGen"]
 
 _MODULE_CALL = re.compile(r'^(    \w+(?: : [^=]+?)? = )(?:self\.(\w+)|getattr\(self, "([^"]+)"\))\(', re.MULTILINE)
@@ -20,12 +22,14 @@ class ModuleTableCodeGen(CodeGen):
     """Generates `dense = modules["dense"](x)` for a call of a submodule."""
 
     def _gen_python_code(self, nodes: Any, root_module: str, namespace: Any, **options: Any) -> PythonCode:
+        nodes = list(nodes)
+        table = unique_name("modules", {node.name for node in nodes})
         code: PythonCode = super()._gen_python_code(nodes, root_module, namespace, **options)
-        source, count = _MODULE_CALL.subn(lambda found: f'{found[1]}modules["{found[2] or found[3]}"](', code.src)
+        source, count = _MODULE_CALL.subn(lambda found: f'{found[1]}{table}["{found[2] or found[3]}"](', code.src)
         if not count:
             return code
         head, body = re.split(r"(?<=:)\n(?=    )", source, maxsplit=1)
-        code.src = f"{head}\n    modules = self._modules\n{body}"
+        code.src = f"{head}\n    {table} = self._modules\n{body}"
         if code._lineno_map is not None:
             code._lineno_map = {line + 1: index for line, index in code._lineno_map.items()}
         return code

@@ -5,15 +5,15 @@ Calls of torch functions, which Keras has no word for, are written beside the la
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 
 from torchfunc.dtypes import as_dtype, dtype_name
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, map_structure, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.function_names import check_method, find_function, function_name
 from torchfunc.modules.replaying import call_again
@@ -23,6 +23,10 @@ __all__ = ["graph_config", "graph_from_config"]
 
 
 class _Drawn(Protocol):
+    _recorded: list[tuple[Tensor, str]]
+    _keys: dict[Any, str]
+    _names: dict[Any, str]
+
     @property
     def nodes(self) -> list[Node]: ...
     @property
@@ -30,8 +34,7 @@ class _Drawn(Protocol):
     @property
     def output(self) -> Any: ...
     def node_name(self, node: Node) -> str: ...
-    def named_parameters(self) -> Any: ...
-    def named_buffers(self) -> Any: ...
+    def intermediate_inputs(self) -> dict[str, SymbolicTensor]: ...
 
 
 def graph_config(model: _Drawn) -> dict[str, Any]:
@@ -47,10 +50,15 @@ class _Writer:
     def __init__(self, model: _Drawn) -> None:
         self.model = model
         self.places: dict[SymbolicValue, list[Any]] = {}
-        self.tensors = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        self.tensors = {id(tensor): path for tensor, path in model._recorded}
+        self.owners = {key: model._names[layer] for layer, key in model._keys.items()}
 
     def write(self) -> dict[str, Any]:
         layers: dict[str, dict[str, Any]] = {}
+        for name, given in self.model.intermediate_inputs().items():
+            stand_in = InputLayer(batch_shape=given.shape, dtype=given.dtype, name=name)
+            layers[name] = {**serialize_keras_object(stand_in), "name": name, "inbound_nodes": []}
+            self.places[given] = [name, 0, 0]
         for node in self.model.nodes:
             name = self.model.node_name(node)
             if name not in layers:
@@ -58,13 +66,13 @@ class _Writer:
             calls = layers[name]["inbound_nodes"]
             index = len(calls) if node.op != "input" else 0
             for position, value in enumerate(node.output_values):
-                self.places[value] = [name, index, position]
+                self.places.setdefault(value, [name, index, position])
             if node.op != "input":
                 calls.append({"args": self._write(list(node.args)), "kwargs": self._write(dict(node.kwargs))})
         return {
             "layers": list(layers.values()),
-            "input_layers": map_aggregate(self.model.input, self._place),
-            "output_layers": map_aggregate(self.model.output, self._place),
+            "input_layers": map_structure(self.model.input, self._place),
+            "output_layers": map_structure(self.model.output, self._place),
         }
 
     def _place(self, value: Any) -> Any:
@@ -87,8 +95,10 @@ class _Writer:
             config = {"shape": shape, "dtype": dtype, "keras_history": self._place(value)}
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
+            key, _, path = self.tensors[id(value)].partition(".")
             weight: dict[str, Any] = {
-                "name": self.tensors[id(value)],
+                "layer": self.owners[key] if path else None,
+                "name": path or key,
                 "shape": list(value.shape),
                 "dtype": dtype_name(value.dtype),
                 "trainable": isinstance(value, nn.Parameter),
@@ -192,12 +202,15 @@ class _Reader:
 
     def _weight(self, config: Mapping[str, Any]) -> Tensor:
         """The parameter or constant of that name: a layer's own, or a new one whose value comes with the weights."""
-        name = config["name"]
+        owner, name = config["layer"], config["name"]
+        if owner is not None:
+            try:
+                found: Tensor = operator.attrgetter(name)(self.targets[owner])
+            except AttributeError:
+                # The layer has no weights before its first call, which is still to come.
+                raise KeyError(owner) from None
+            return found
         if name not in self.weights:
-            owner, _, attribute = name.rpartition(".")
-            layer = self.targets.get(owner)
-            if isinstance(layer, nn.Module):
-                return layer.get_parameter(attribute)
             tensor = torch.zeros(config["shape"], dtype=as_dtype(config["dtype"]))
             self.weights[name] = nn.Parameter(tensor) if config["trainable"] else tensor
         return self.weights[name]

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torchfunc.graph import (
     Node,
     SymbolicTensor,
-    SymbolicValue,
     format_source,
+    map_structure,
     symbolic_leaves,
     topological_order,
 )
@@ -54,6 +54,9 @@ class GraphNetwork(Network, fx.GraphModule):
     """
 
     _nodes: list[Node]
+    # The tensors among the arguments of the calls, and what they are called in this model. Moving the model to another
+    # dtype or device replaces its buffers, but not these.
+    _recorded: list[tuple[Tensor, str]]
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True, **kwargs: Any
@@ -71,10 +74,11 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def _draw(self, inputs: Any, outputs: Any) -> None:
         values = _check_symbolic(inputs, "inputs")
-        self._inputs, self._outputs = inputs, outputs
+        # Copies of the structure: whose list it is may go on filling it.
+        self._inputs, self._outputs = map_structure(inputs, _same), map_structure(outputs, _same)
         nodes = topological_order(_check_symbolic(outputs, "outputs"), values)
         _check_connected(nodes, values)
-        nodes = sorted({*nodes, *(value.node for value in values if value.node.op == "input")}, key=lambda n: n.order)
+        nodes = sorted({*nodes, *(value.node for value in values if _is_declared(value))}, key=lambda n: n.order)
         self._adopt_nodes(nodes)
         self.graph = self._lower()
         self.built = True
@@ -93,7 +97,12 @@ class GraphNetwork(Network, fx.GraphModule):
         self._bind_names()
 
     def _bind_names(self) -> None:
-        names = [self._names.get(value.node.target, value.name) for value in _leaves(self._inputs)]
+        taken, names = set(self._names.values()), []
+        for value in _leaves(self._inputs):
+            # An input may be a tensor that a layer made, and that layer may be part of this model as well.
+            name = self._names[value.node.target] if _is_declared(value) else unique_name(value.name, taken)
+            taken.add(name)
+            names.append(name)
         self._binding = InputBinding(self._inputs, names, f"Model {self.name!r}")
 
     def _lower(self) -> fx.Graph:
@@ -104,8 +113,12 @@ class GraphNetwork(Network, fx.GraphModule):
     def _register_tensors(self) -> dict[int, str]:
         """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
         found = {id(tensor): path for path, tensor in (*self.named_parameters(), *self.named_buffers())}
+        self._recorded = []
         for tensor in (leaf for node in self._nodes for leaf in tree_flatten((node.args, dict(node.kwargs)))[0]):
-            if not isinstance(tensor, Tensor) or id(tensor) in found:
+            if not isinstance(tensor, Tensor):
+                continue
+            if id(tensor) in found:
+                self._recorded.append((tensor, found[id(tensor)]))
                 continue
             taken = {*self._modules, *self._parameters, *self._buffers}
             if isinstance(tensor, nn.Parameter):
@@ -115,6 +128,7 @@ class GraphNetwork(Network, fx.GraphModule):
                 name = unique_name("constant", taken)
                 self._buffers[name] = tensor
             found[id(tensor)] = name
+            self._recorded.append((tensor, name))
         return found
 
     def recompile(self) -> PythonCode:
@@ -247,9 +261,14 @@ class GraphNetwork(Network, fx.GraphModule):
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return duplicate
 
+    def intermediate_inputs(self) -> dict[str, SymbolicTensor]:
+        """The inputs, by name, that are tensors which a layer made, and not declared by `Input(...)`."""
+        named = zip(self._binding.names, self.inputs, strict=True)
+        return {name: value for name, value in named if not _is_declared(value)}
+
     def __getstate__(self) -> dict[str, Any]:
         state = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
-        flat = FlatGraph(self._nodes, {"inputs": self._inputs, "outputs": self._outputs})
+        flat = FlatGraph(self._nodes, self.intermediate_inputs(), {"inputs": self._inputs, "outputs": self._outputs})
         targets = [node.target if isinstance(node.target, nn.Module) else None for node in self._nodes]
         names = [self._names[target or node] for target, node in zip(targets, self._nodes, strict=True)]
         keys = [None if target is None else self._keys.get(target) for target in targets]
@@ -298,6 +317,15 @@ def _empty(written: Any) -> GraphNetwork:
     return model
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
+def _is_declared(value: SymbolicTensor) -> bool:
+    """Whether `Input(...)` made a tensor; another model input is one that a layer made."""
+    return value.node.op == "input" and isinstance(value.node.target, InputLayer)
+
+
 def _leaves(structure: Any) -> list[Any]:
     return symbolic_leaves(structure)
 
@@ -305,7 +333,7 @@ def _leaves(structure: Any) -> list[Any]:
 def _shapes(structure: Any) -> Any:
     if isinstance(structure, SymbolicTensor):
         return structure.shape
-    return map_aggregate(structure, lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf)
+    return map_structure(structure, lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf)
 
 
 def _check_symbolic(structure: Any, what: str) -> list[SymbolicTensor]:
@@ -324,12 +352,12 @@ def _check_symbolic(structure: Any, what: str) -> list[SymbolicTensor]:
     return leaves
 
 
-def _check_connected(nodes: Sequence[Node], inputs: Sequence[SymbolicValue]) -> None:
-    given = ", ".join(repr(value.node.target.name) for value in inputs if isinstance(value.node.target, Layer))
+def _check_connected(nodes: Sequence[Node], inputs: Sequence[SymbolicTensor]) -> None:
+    given = ", ".join(repr(value.name) for value in inputs)
     for node in nodes:
         if node.op == "input":
             raise ValueError(
-                f"Graph disconnected: the outputs depend on input {node.target.name!r} "
+                f"Graph disconnected: the outputs depend on input {getattr(node.target, 'name', node.target)!r} "
                 f"(made at {format_source(node.source)}), which is not among the model's inputs ({given}). "
                 "Add it to `inputs`, or take the outputs from tensors that depend on the given inputs only."
             )

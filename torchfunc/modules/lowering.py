@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.fx.node import base_types, map_aggregate
 from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 
@@ -54,10 +53,10 @@ class _Lowering:
 
     def run(self, nodes: Sequence[Node], inputs: Mapping[str, SymbolicValue], outputs: Any) -> fx.Graph:
         for name, value in inputs.items():
-            identifier = re.sub(r"\W", "_", name)
-            self.values[value] = self.graph.placeholder(
-                identifier if not identifier[:1].isdigit() else f"_{identifier}"
-            )
+            placeholder = self.graph.placeholder(name if name != "self" else "self_")
+            # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
+            placeholder.target = placeholder.name
+            self.values[value] = placeholder
         for node in nodes:
             if node.op != "input":
                 self.values[node] = self._call(node)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 
-from torchfunc.graph import Spec, example_shapes, record
+from torchfunc.graph import Spec, example_shapes, map_structure, record
 from torchfunc.layers import Layer
 
 __all__ = ["Network"]
@@ -62,7 +61,7 @@ class Network(Layer):
         Raises:
             ValueError: inputs are missing, unknown, or of the wrong shape.
         """
-        converted: tuple[Any, ...] = map_aggregate(args, self._to_tensor)
+        converted: tuple[Any, ...] = map_structure(args, self._to_tensor)
         return converted
 
     def build_from_inputs(self, *inputs: Any) -> None:
@@ -76,7 +75,7 @@ class Network(Layer):
             shape = (None, *leaf.shape[1:])
             return record("input", "data", (), {}, Spec(shape, leaf.dtype, example_shapes(shape))).outputs
 
-        self._infer_first_call(map_aggregate(inputs, stand_in))
+        self._infer_first_call(map_structure(inputs, stand_in))
 
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""

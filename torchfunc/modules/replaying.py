@@ -15,6 +15,7 @@ from torchfunc.graph import (
     SymbolicValue,
     infer_call,
     infer_module,
+    map_structure,
     record,
     record_function,
     record_method,
@@ -31,7 +32,7 @@ def reinfer(
     """What the graph from `inputs` to `outputs` returns for other inputs, as a structure of specs."""
     values: dict[SymbolicValue, Any] = dict(zip(inputs, new_inputs, strict=True))
     replay([node for node in nodes if node.op != "input"], values, _infer_again)
-    return map_aggregate(outputs, lambda leaf: values[leaf].spec if isinstance(leaf, SymbolicValue) else leaf)
+    return map_structure(outputs, lambda leaf: values[leaf].spec if isinstance(leaf, SymbolicValue) else leaf)
 
 
 def _infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -72,15 +73,18 @@ class FlatGraph:
 
     Args:
         nodes: the calls, in topological order, those of the inputs included.
+        given: values that the calls use but none of them makes, by the name to give them.
         roots: structures of symbolic values to keep, by name.
     """
 
-    def __init__(self, nodes: Sequence[Node], roots: Mapping[str, Any]) -> None:
+    def __init__(self, nodes: Sequence[Node], given: Mapping[str, SymbolicValue], roots: Mapping[str, Any]) -> None:
+        self.given = [(name, value.spec) for name, value in given.items()]
         place = {
             value: _Reference(index, output)
-            for index, node in enumerate(nodes)
+            for index, node in enumerate(nodes, start=len(given))
             for output, value in enumerate(node.output_values)
         }
+        place.update((value, _Reference(index)) for index, value in enumerate(given.values()))
 
         def refer(leaf: Any) -> Any:
             return place[leaf] if isinstance(leaf, SymbolicValue) else leaf
@@ -99,7 +103,7 @@ class FlatGraph:
     def restore(self) -> tuple[list[Node], dict[str, Any]]:
         """The nodes and roots again, as new objects; layers among the targets learn of their calls."""
         nodes: list[Node] = []
-        values: list[list[SymbolicValue]] = []
+        values = [[record("input", name, (), {}, spec).outputs] for name, spec in self.given]
 
         def look_up(leaf: Any) -> Any:
             return values[leaf.node][leaf.output] if isinstance(leaf, _Reference) else leaf
@@ -112,7 +116,7 @@ class FlatGraph:
             values.append(node.output_values)
         for reference, mask in self.masks.items():
             look_up(reference).mask = look_up(mask)
-        return nodes, {name: map_aggregate(structure, look_up) for name, structure in self.roots.items()}
+        return nodes, {name: map_structure(structure, look_up) for name, structure in self.roots.items()}
 
 
 def flatten_fx(graph: fx.Graph) -> list[tuple[Any, ...]]:

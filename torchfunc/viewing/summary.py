@@ -82,8 +82,7 @@ def _widths(
         titles = ", ".join(repr(title) for title, _ in columns)
         raise ValueError(f"`positions` says where each of the columns {titles} ends, but {ends} has {len(ends)} items.")
     if any(end > 1 for end in ends):
-        default = int(ends[-1]) + (_TRAINABLE_LENGTH if show_trainable else 0)
-        line_length = line_length or default
+        line_length = line_length or int(ends[-1]) + (_TRAINABLE_LENGTH if show_trainable else 0)
         ends += [line_length] if show_trainable else []
     elif show_trainable:
         ends = [end * 0.9 for end in ends] + [1.0]

@@ -44,19 +44,22 @@ def column_widths(line_length: int, ends: Sequence[float]) -> list[int]:
 
     Args:
         line_length: the width of the whole table, lines and padding included.
-        ends: where the columns end: fractions of `line_length`, or characters if any is greater than 1.
+        ends: where the columns end: fractions of `line_length`, or, if any is greater than 1, characters: then the
+            table is as wide as the last says.
 
     Raises:
         ValueError: a column would be too narrow, or `ends` do not grow.
     """
-    absolute = any(end > 1 for end in ends)
-    places = [0, *(int(end if absolute else end * line_length) for end in ends)]
-    asked = [end - start for start, end in itertools.pairwise(places)]
-    room = line_length - len(asked) - 1
-    padded = _share([width + _PADDING for width in asked], room) if min(asked) >= 4 else [0]
+    if any(end > 1 for end in ends):
+        # The first column has the table's left line besides.
+        padded = [int(end) - int(start) - 1 for start, end in itertools.pairwise([1, *ends])]
+    else:
+        asked = [end - start for start, end in itertools.pairwise([0, *(int(end * line_length) for end in ends)])]
+        room = line_length - len(asked) - 1
+        padded = _share([width + _PADDING for width in asked], room) if min(asked) >= 4 else [0]
     if min(padded) <= _PADDING:
         raise ValueError(
-            f"A table {line_length} characters wide is too narrow for {len(asked)} columns that end at {list(ends)}. "
+            f"A table {line_length} characters wide is too narrow for {len(ends)} columns that end at {list(ends)}. "
             "Give a larger `line_length`, or `positions` that leave each column at least 4 characters."
         )
     return [width - _PADDING for width in padded]

@@ -1,0 +1,55 @@
+"""Every example runs, at a small size; the first one as large as it is, for what it promises."""
+
+from __future__ import annotations
+
+import importlib.util
+import pathlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+def load(name: str) -> ModuleType:
+    """The example as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def falls(values: list[float]) -> bool:
+    return values[-1] < values[0]
+
+
+# The arguments of each main(), what must be true of its result, and words it prints.
+RUNS: dict[str, tuple[dict[str, int], Callable[[Any], bool], str]] = {
+    "quickstart": ({}, lambda accuracy: accuracy > 0.95, "Accuracy on 397 unseen digits: 9"),
+    "multi_input_output": (
+        {"count": 320, "epochs": 2},
+        lambda logs: logs["val_department_accuracy"] > 0.9 and logs["val_loss"] < 1,
+        "Unseen tickets sent to the right department",
+    ),
+    "shared_layers": ({"count": 2000, "epochs": 3}, lambda accuracy: accuracy > 0.65, "image_a and image_b"),
+    "toy_resnet": ({"count": 64, "epochs": 2}, lambda history: falls(history["loss"]), "223,242"),
+    "autoencoder": ({"count": 96, "epochs": 2}, falls, "28,241"),
+    "torch_modules": ({"epochs": 3}, lambda accuracy: accuracy > 0.8, 'modules["multihead_attention"]'),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_example_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, as_promised, words = RUNS[name]
+    assert as_promised(load(name).main(**arguments))
+    assert words in capsys.readouterr().out
+
+
+def test_counts_the_guides_print() -> None:
+    encoder, decoder, autoencoder = load("autoencoder").build_models()
+    assert [model.count_params() for model in (encoder, decoder, autoencoder)] == [18_672, 9_569, 28_241]
+    assert load("toy_resnet").build_model().count_params() == 223_242

@@ -1,0 +1,127 @@
+"""Layers around another layer: Wrapper, TimeDistributed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx.node import map_aggregate
+from torch.utils._pytree import tree_map
+
+from torchfunc.graph import Spec, SymbolicTensor, record
+from torchfunc.layers.input_spec import InputSpec
+from torchfunc.layers.layer import Layer
+from torchfunc.layers.shapes import Shape, map_shapes
+from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+
+__all__ = ["TimeDistributed", "Wrapper"]
+
+
+class Wrapper(Layer):
+    """The base of layers around another one, which is kept under `.layer`.
+
+    Args:
+        layer: a layer, a model, or any `torch.nn.Module`.
+        **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
+
+    Raises:
+        ValueError: `layer` is none of these.
+    """
+
+    def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(layer, nn.Module):
+            raise ValueError(f"{type(self).__name__} goes around a layer or a torch.nn.Module, got {layer!r}.")
+        self.layer = layer
+        if not self.trainable:
+            self.trainable = False
+
+    def build(self, input_shape: Any = None) -> None:
+        self._build_layer(input_shape)
+
+    def _build_layer(self, input_shape: Any) -> None:
+        if isinstance(self.layer, Layer) and not self.layer.built:
+            self.layer._build({"input_shape": input_shape})
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "layer": serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Wrapper:
+        layer = deserialize_keras_object(config["layer"], custom_objects)
+        return cls(layer, **{key: value for key, value in config.items() if key != "layer"})
+
+
+class TimeDistributed(Wrapper):
+    """Applies one layer to every step of a sequence.
+
+    Shape: `(batch, time, ...)` -> `(batch, time, ...)`, where the layer makes `(batch, ...)` of `(batch, ...)`.
+
+    The layer runs once, on all steps of all samples as one large batch; what depends on the batch, such as the
+    statistics of batch normalization, is taken over all steps together.
+
+    Args:
+        layer: a layer, a model with one input, or any `torch.nn.Module`, that keeps the batch axis first.
+        **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
+
+    A mask `(batch, time, ...)` is passed on, and given to the layer as `(batch * time, ...)` if it takes one.
+    """
+
+    supports_masking = True
+
+    def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.input_spec = InputSpec(min_ndim=3)
+
+    def build(self, input_shape: Any = None) -> None:
+        self._build_layer(self._step_shape(input_shape))
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
+        sizes = inputs.shape[:2]
+        given = {}
+        if mask is not None and isinstance(self.layer, Layer) and self.layer._takes_mask():
+            if mask.shape[:2] != sizes:
+                raise ValueError(
+                    f"{self.describe()} takes a mask (batch, time, ...) that begins with {tuple(sizes)}, as its input "
+                    f"does, got one of shape {tuple(mask.shape)}."
+                )
+            given["mask"] = mask.flatten(0, 1)
+        outputs = self.layer(inputs.flatten(0, 1), **given)
+        return tree_map(lambda leaf: leaf.unflatten(0, sizes) if isinstance(leaf, Tensor) else leaf, outputs)
+
+    def _step_shape(self, input_shape: Shape) -> Shape:
+        """What the layer sees: the first two axes as one."""
+        if len(input_shape) < 3:
+            raise ValueError(
+                f"{self.describe()} takes inputs (batch, time, ...) of at least 3 axes, got {tuple(input_shape)}."
+            )
+        batch, steps, *rest = input_shape
+        return (None if batch is None or steps is None else batch * steps, *rest)
+
+    def compute_output_shape(self, input_shape: Shape) -> Any:
+        step_shape = self._step_shape(input_shape)
+        if not isinstance(self.layer, Layer):
+            return super().compute_output_shape(input_shape)
+        batch, steps = input_shape[:2]
+        return map_shapes(lambda shape: (batch, steps, *shape[1:]), self.layer.compute_output_shape(step_shape))
+
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        if not isinstance(self.layer, Layer):
+            return self._infer_by_running(args, kwargs)
+        inputs: SymbolicTensor = arguments["inputs"]
+        first, second = (self._step_shape(example) for example in inputs.spec.examples)
+        step = Spec(self._step_shape(inputs.shape), inputs.dtype, (first, second))
+        stand_in = record("input", "step", (), {}, step).outputs
+        specs = self.layer._output_specs((stand_in,), {}, self.layer._bind((stand_in,), {}))
+
+        def unfold(leaf: Any) -> Any:
+            if not isinstance(leaf, Spec) or leaf.shape is None:
+                return leaf
+            sizes = (inputs.shape[:2], *(example[:2] for example in inputs.spec.examples))
+            shape, *examples = (
+                (*two, *rest[1:]) for two, rest in zip(sizes, (leaf.shape, *leaf.examples), strict=True)
+            )
+            return Spec(shape, leaf.dtype, (examples[0], examples[1]))
+
+        return map_aggregate(specs, unfold)
