@@ -137,6 +137,12 @@ class TestHooks:
             found = model.evaluate(X, Y, batch_size=2, verbose=0, callbacks=watch)
             assert found == pytest.approx(model.test_on_batch(X[:2], Y[:2]))
 
+    def test_a_callback_written_for_keras(self):
+        theirs = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+        seen = []
+        make().fit(X, Y, batch_size=10, verbose=0, callbacks=theirs)
+        assert seen == [0, 1]
+
     def test_a_run_within_a_run(self):
         model = make()
         watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: model.evaluate(X, Y, verbose=0))

@@ -1,24 +1,28 @@
-"""Every example runs, at a small size; the first one as large as it is, for what it promises."""
+"""Every example runs, at a small size; the first one as large as it is, for what it promises. So does the benchmark."""
 
 from __future__ import annotations
 
 import importlib.util
 import pathlib
+import re
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 
 
-def load(name: str) -> ModuleType:
-    """The example as a module, without running it."""
-    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+def load(name: str, folder: pathlib.Path = EXAMPLES) -> ModuleType:
+    """The script as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"script_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
@@ -29,7 +33,7 @@ def falls(values: list[float]) -> bool:
 
 # The arguments of each main(), what must be true of its result, and words it prints.
 RUNS: dict[str, tuple[dict[str, int], Callable[[Any], bool], str]] = {
-    "quickstart": ({}, lambda accuracy: accuracy > 0.95, "Accuracy on 397 unseen digits: 9"),
+    "quickstart": ({}, lambda accuracy: accuracy > 0.95, "Accuracy on 360 unseen digits: 9"),
     "multi_input_output": (
         {"count": 320, "epochs": 2},
         lambda logs: logs["val_department_accuracy"] > 0.9 and logs["val_loss"] < 1,
@@ -53,3 +57,17 @@ def test_counts_the_guides_print() -> None:
     encoder, decoder, autoencoder = load("autoencoder").build_models()
     assert [model.count_params() for model in (encoder, decoder, autoencoder)] == [18_672, 9_569, 28_241]
     assert load("toy_resnet").build_model().count_params() == 223_242
+
+
+def test_benchmark_prints_a_row_for_each_contestant(capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark = load("benchmark", ROOT / "scripts")
+    works = [benchmark.fit_mlp(steps=2), benchmark.forward_chain(repeats=1), benchmark.build_chain(depth=3)]
+    header, rule, *lines = benchmark.report(works, rounds=1)
+    assert header.count("|") == rule.count("|") == 6
+    assert [line.split("|")[3].strip() for line in lines] == [
+        "DataLoader loop by hand",
+        "module by hand",
+        "Keras on torch",
+    ]
+    assert all(re.search(r"\| \d+\.\d\d \|$", line) for line in lines)
+    assert "medians of 1 rounds" in benchmark.machine(1)

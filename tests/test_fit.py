@@ -147,6 +147,14 @@ class TestLossCurves:
             assert_close(a, b)
         assert mine.evaluate(X, Y, verbose=0) == pytest.approx(theirs.evaluate(X, Y, verbose=0), rel=1e-4)
 
+    def test_nothing_is_kept_of_a_run(self):
+        inputs = Input((5,))
+        model = Model(inputs, Dense(1, activity_regularizer="l2", kernel_regularizer="l2")(inputs))
+        model.compile("sgd", "mse")
+        for run in (model.fit, model.evaluate):
+            run(X, Y, verbose=0)
+            assert len(model.losses) == 1
+
     def test_constraints_hold_after_each_step(self):
         inputs = Input((5,))
         model = Model(inputs, Dense(1, kernel_constraint="non_neg")(inputs))
@@ -625,3 +633,17 @@ class TestWithTorch:
         run = {"shuffle": False, "verbose": 0, "epochs": 2}
         assert model.fit(X, Y, **run).history == twin.fit(X, Y, **run).history
         assert all(a is not b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+
+    @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+    def test_copies_made_while_training(self, copier):
+        inputs = Input((5,))
+        model = Model(inputs, Dense(1, kernel_constraint="non_neg", kernel_regularizer="l2")(inputs))
+        model.compile("sgd", "mse")
+        copies = []
+        watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: copies.append(copier(model)))
+        model.fit(X, Y, verbose=0, callbacks=watch)
+        assert copies[0].evaluate(X, Y, verbose=0) == model.evaluate(X, Y, verbose=0)
+        # A copy's penalties are those of its own weights.
+        copies[0].layers[-1].weight.data.fill_(100.0)
+        data = torch.from_numpy(X), torch.from_numpy(Y)
+        assert copies[0].compute_loss(*data, copies[0](data[0])) > 5 * 0.01 * 100.0**2

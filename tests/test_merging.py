@@ -125,14 +125,16 @@ def masked_models(name, masked, kwargs=None):
         layer.set_weights([table])
         embedded.append(layer(keras.Input((6,), dtype="int64")))
     merge = getattr(keras.layers, name)(**(kwargs or {}))
-    model = keras.Model([x._keras_history.operation.input for x in embedded], KerasRemember()(merge(embedded)))
+    merged = merge(embedded)
+    model = keras.Model([x._keras_history.operation.input for x in embedded], [merged, KerasRemember()(merged)])
     expected = model([torch.from_numpy(each) for each in ids])
     inputs = [Input((6,), dtype="int64") for _ in masked]
     ours = [
         Embedding(5, 3, mask_zero=mask, weights=table)(x) for mask, table, x in zip(masked, tables, inputs, strict=True)
     ]
-    output = Remember()(getattr(merging, name)(**(kwargs or {}))(ours))
-    return run(output, dict(zip(inputs, map(torch.from_numpy, ids), strict=True))), expected
+    merged = getattr(merging, name)(**(kwargs or {}))(ours)
+    values = dict(zip(inputs, map(torch.from_numpy, ids), strict=True))
+    return [run(output, values) for output in (merged, Remember()(merged))], expected
 
 
 def run(output, values):
@@ -157,7 +159,22 @@ def test_masks(name, kwargs, masked):
     if name == "Subtract" and len(masked) > 2:
         masked = masked[:2]
     ours, theirs = masked_models(name, masked, kwargs)
-    assert_close(ours, theirs, 1e-6, name)
+    for what, mine, reference in zip(("values", "what the mask keeps"), ours, theirs, strict=True):
+        assert_close(mine, reference, 1e-6, f"{name}: {what}")
+
+
+@pytest.mark.parametrize("name", ["Multiply", "Maximum", "Add"])
+def test_masks_of_inputs_with_different_ranks(name):
+    table = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    words, vectors = torch.tensor([[1, 0, 2], [0, 0, 3]]), torch.randn(2, 3)
+    embed = keras.layers.Embedding(5, 3, mask_zero=True)
+    embed.build((None, 3))
+    embed.set_weights([table])
+    inputs = [keras.Input((3,), dtype="int64"), keras.Input((3,))]
+    model = keras.Model(inputs, getattr(keras.layers, name)()([embed(inputs[0]), inputs[1]]))
+    ids, other = Input((3,), dtype="int64"), Input((3,))
+    merged = getattr(merging, name)()([Embedding(5, 3, mask_zero=True, weights=table)(ids), other])
+    assert_close(run(merged, {ids: words, other: vectors}), model([words, vectors]), 1e-6, name)
 
 
 def test_dot_ends_a_mask():

@@ -97,7 +97,8 @@ class TestInTerminal:
         last = text.split("\r")[-1]
         assert re.match(rf"20/20 ━{{20}} {TIME} - loss: ", last)
 
-    def test_an_error_ends_the_line(self, model, monkeypatch):
+    @pytest.mark.parametrize("run", [Model.fit, Model.evaluate, Model.predict])
+    def test_an_error_ends_the_line(self, model, monkeypatch, run):
         terminal = Terminal()
         monkeypatch.setattr("sys.stdout", terminal)
 
@@ -105,9 +106,11 @@ class TestInTerminal:
             yield X, Y
             raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(batches(), steps_per_epoch=5)
+        # The error keeps the frames alive, so that only closing ends the line, and not the garbage collector.
+        with pytest.raises(KeyboardInterrupt) as error:
+            run(model, batches())
         assert terminal.getvalue().endswith("\n")
+        assert error.tb is not None
 
     def test_redraws_and_finish(self):
         terminal = Terminal()

@@ -55,6 +55,8 @@ class BatchHooks:
         self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
         self._end = [callback for callback in callbacks if self._wanted(callback, end)]
         self._names = begin, end
+        # Callbacks written for Keras have no interval.
+        self._intervals = [getattr(callback, "batch_interval", 0.0) for callback in self._end]
         self._last_call = [0.0] * len(self._end)
 
     @staticmethod
@@ -73,7 +75,7 @@ class BatchHooks:
         logs: Logs | None = None
         now = time.perf_counter()
         for index, callback in enumerate(self._end):
-            if callback.batch_interval and now - self._last_call[index] < callback.batch_interval:
+            if now - self._last_call[index] < self._intervals[index]:
                 continue
             self._last_call[index] = now
             logs = read_logs() if logs is None else logs

@@ -22,6 +22,7 @@ from torchfunc.graph.symbolic import (
     record_method,
     record_module,
 )
+from torchfunc.graph.tracing import pass_over, with_own_code
 
 __all__ = [
     "Node",
@@ -40,6 +41,7 @@ __all__ = [
     "located",
     "map_structure",
     "only_real",
+    "pass_over",
     "record",
     "record_function",
     "record_method",
@@ -47,4 +49,5 @@ __all__ = [
     "replay",
     "symbolic_leaves",
     "topological_order",
+    "with_own_code",
 ]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from torchfunc.graph.symbolic import contains_symbolic, record_module
+from torchfunc.graph.tracing import pass_over
 
 __all__ = ["install_hook"]
 
@@ -36,5 +37,7 @@ def install_hook() -> None:
                 return record_module(self, args, kwargs)
             return original(self, *args, **kwargs)
 
+        # Torch's own __call__ is passed over likewise.
+        pass_over(call)
         nn.Module.__call__ = call  # type: ignore[method-assign]
         _installed = True

@@ -90,8 +90,8 @@ def infer(
             raise ValueError(
                 located(
                     f"{label} depends on the values of its input, not only on their shape, so it cannot be drawn as a "
-                    f"graph node ({error}). Wrap it as layers.TorchModule(module, output_shape=...), giving the shape "
-                    "with None for the batch axis."
+                    f"graph node ({error}). Wrap a module as layers.TorchModule(module, output_shape=...), with "
+                    "None for the batch axis, or a function as layers.Lambda(function, output_shape=...), without it."
                 )
             ) from error
         except _CALL_ERRORS as error:
@@ -188,8 +188,13 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
                         "or use the torchfunc layer of that kind, which is built when it is called."
                     )
                 if isinstance(tensor, torch.Tensor):
-                    memo[id(tensor)] = mode.from_tensor(tensor)
+                    memo[id(tensor)] = mode.from_tensor(tensor) if tensor.is_leaf else _blank(tensor)
     duplicate = copy.deepcopy(module, memo)
     for submodule in duplicate.modules():
         submodule._forward_hooks.clear()
     return duplicate
+
+
+def _blank(tensor: torch.Tensor) -> torch.Tensor:
+    """A fake tensor for one that weight norm or pruning computed: torch warns when the grad of such a one is read."""
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)

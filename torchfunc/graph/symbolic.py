@@ -16,6 +16,7 @@ from torch.utils._pytree import KeyPath
 from torchfunc.graph.inference import infer_call, infer_module
 from torchfunc.graph.node import Node, Spec, SymbolicValue
 from torchfunc.graph.source import Source
+from torchfunc.graph.tracing import pass_over
 
 __all__ = [
     "SymbolicInt",
@@ -320,11 +321,13 @@ def _label(target: Any) -> str:
     return getattr(target, "__name__", None) or type(target).__name__
 
 
+@pass_over
 def contains_symbolic(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether any argument is or holds a symbolic value; quick to say no for plain tensors."""
     return _any_symbolic(args) or (bool(kwargs) and _any_symbolic(kwargs.values()))
 
 
+@pass_over
 def _any_symbolic(values: Iterable[Any]) -> bool:
     for value in values:
         if isinstance(value, SymbolicValue):
@@ -336,6 +339,7 @@ def _any_symbolic(values: Iterable[Any]) -> bool:
     return False
 
 
+@pass_over
 def only_real(values: Iterable[Any]) -> bool:
     """Whether all these are real tensors or plain Python values, or lists, tuples and dicts of them."""
     for value in values:

@@ -86,6 +86,8 @@ from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "Activation",
     "ActivityRegularization",
     "Add",
@@ -119,7 +121,6 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
-    "GRU",
     "GaussianDropout",
     "GaussianNoise",
     "GlobalAveragePooling1D",
@@ -138,7 +139,6 @@ __all__ = [
     "Input",
     "InputLayer",
     "InputSpec",
-    "LSTM",
     "Lambda",
     "Layer",
     "MaxPool1D",

@@ -276,7 +276,10 @@ class Lambda(Layer):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Lambda:
-        return cls(**{key: deserialize_keras_object(value) for key, value in config.items()})
+        written = ("function", "output_shape", "mask")
+        return cls(
+            **{key: deserialize_keras_object(value) if key in written else value for key, value in config.items()}
+        )
 
 
 class TorchModule(Layer):

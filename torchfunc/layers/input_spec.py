@@ -99,6 +99,7 @@ def check_input(spec: Any, inputs: Any, describe: Callable[[], str]) -> None:
         if problem:
             raise ValueError(
                 located(
-                    f"Input {index} of {describe()} is incompatible with the layer: {problem}. Full shape received: {shape}"
+                    f"Input {index} of {describe()} is incompatible with the layer: {problem}. "
+                    f"Full shape received: {shape}"
                 )
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from torchfunc.graph import Node, SymbolicTensor, symbolic_leaves
 from torchfunc.layers.shapes import Shape
 
@@ -15,6 +17,15 @@ class NodeIntrospection:
 
     _inbound_nodes: list[Node]
     name: str
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return nn.Module.__getattr__(self, name)  # type: ignore[arg-type]
+        except AttributeError:
+            if not isinstance(getattr(type(self), name, None), property):
+                raise
+        # A property raised AttributeError, and Python came here to ask again: let the property's own words stand.
+        return getattr(type(self), name).__get__(self)
 
     @property
     def input(self) -> Any:

@@ -125,7 +125,7 @@ class Multiply(_Operator):
         masks = _step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
-        masked = [x if m is None else torch.where(m, x, 1) for x, m in zip(inputs, masks, strict=True)]
+        masked = [x if m is None else torch.where(m, x, 1) for x, m in zip(_align(inputs), masks, strict=True)]
         output = super().call(masked)
         if any(m is None for m in masks):
             return output
@@ -139,8 +139,8 @@ class _Extremum(_Operator):
         masks = _step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
-        output, known = inputs[0], masks[0]
-        for x, own in zip(inputs[1:], masks[1:], strict=True):
+        (output, *others), (known, *masks) = _align(inputs), masks
+        for x, own in zip(others, masks, strict=True):
             x = x if own is None else torch.where(own, x, output)
             output = self.operator(output if known is None else torch.where(known, output, x), x)
             known = None if own is None or known is None else torch.logical_or(known, own)
@@ -287,10 +287,12 @@ def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _step_masks(inputs: Sequence[Tensor], mask: Any) -> list[Any] | None:
-    """The masks with an axis for the features; None if there are none (or, as in Keras, if the ranks differ)."""
-    if mask is None or all(each is None for each in mask) or len({x.ndim for x in inputs}) > 1:
+    """The masks with an axis for the features, None if there are none. As in Keras, those of aligned inputs are lost."""
+    if mask is None:
         return None
-    return [None if each is None else each.unsqueeze(-1) for each in mask]
+    rank = max(x.ndim for x in inputs)
+    masks = [None if m is None or x.ndim < rank else m.unsqueeze(-1) for x, m in zip(inputs, mask, strict=True)]
+    return None if all(m is None for m in masks) else masks
 
 
 def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:

@@ -46,9 +46,11 @@ class Rescaling(Elementwise):
 
     def _keep(self, name: str, value: Any) -> None:
         try:
-            array = np.asarray(value, dtype="float64")
-        except (TypeError, ValueError):
-            raise ValueError(f"Rescaling takes a number or a list of numbers for {name[1:]}, got {value!r}.") from None
+            array = np.asarray(value)
+        except ValueError:
+            array = np.asarray("ragged")
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"Rescaling takes a number or a list of numbers for {name[1:]}, got {value!r}.")
         if array.ndim == 0:
             setattr(self, name, float(array))
             return

@@ -52,9 +52,9 @@ class Recurrent(Layer):
         go_backwards: whether to start at the last step; the sequence comes out in that order.
         stateful: whether each batch starts from the states the last one ended with. The input's batch size must be
             known; `reset_state()` starts anew. No gradient flows from batch to batch.
-        unroll, use_cudnn, implementation: taken for Keras' sake, without effect: torch chooses the kernel.
+        unroll, use_cudnn: taken for Keras' sake, without effect: torch chooses the kernel.
         zero_output_for_mask: whether masked steps give zeros instead of repeating the output.
-        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, likewise without effect.
     """
 
     supports_masking = True
@@ -93,6 +93,7 @@ class Recurrent(Layer):
         zero_output_for_mask: bool,
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("implementation", None)
         super().__init__(**kwargs)
         self.units = positive(units, "units", type(self).__name__)
         self.activation = activations.get(activation)

@@ -30,8 +30,11 @@ def _signature(method: Callable[..., Any]) -> inspect.Signature:
 
 
 def accepts(function: Callable[..., Any], parameter: str) -> bool:
-    """Whether a method names `parameter` in its signature."""
-    return parameter in _signature(function).parameters
+    """Whether a function names `parameter` in its signature; what is written in C may have none to look at."""
+    try:
+        return parameter in _signature(function).parameters
+    except ValueError:
+        return False
 
 
 def bind_call(

@@ -75,7 +75,8 @@ class TimeDistributed(Wrapper):
         self.input_spec = InputSpec(min_ndim=3)
 
     def build(self, input_shape: Any = None) -> None:
-        self._build_layer(self._step_shape(input_shape))
+        # A model remembers the batch size it is built with, and this one's changes with the number of steps.
+        self._build_layer((None, *self._step_shape(input_shape)[1:]))
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         sizes = inputs.shape[:2]

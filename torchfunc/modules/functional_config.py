@@ -64,19 +64,21 @@ class _Writer:
             if name not in layers:
                 layers[name] = {**self._target(node), "name": name, "inbound_nodes": []}
             calls = layers[name]["inbound_nodes"]
-            index = len(calls) if node.op != "input" else 0
+            index = len(calls)
             for position, value in enumerate(node.output_values):
                 self.places.setdefault(value, [name, index, position])
             if node.op != "input":
                 calls.append({"args": self._write(list(node.args)), "kwargs": self._write(dict(node.kwargs))})
+
+        def place(value: SymbolicValue) -> list[Any]:
+            name, index, position = self.places[value]
+            return [name, index + _calls_before(layers[name]), position]
+
         return {
             "layers": list(layers.values()),
-            "input_layers": map_structure(self.model.input, self._place),
-            "output_layers": map_structure(self.model.output, self._place),
+            "input_layers": map_structure(self.model.input, place),
+            "output_layers": map_structure(self.model.output, place),
         }
-
-    def _place(self, value: Any) -> Any:
-        return list(self.places[value])
 
     def _target(self, node: Node) -> dict[str, Any]:
         if node.op in ("input", "module"):
@@ -92,7 +94,7 @@ class _Writer:
                 list(value.spec.shape) if isinstance(value, SymbolicTensor) and value.spec.shape is not None else None
             )
             dtype = dtype_name(value.dtype) if isinstance(value, SymbolicTensor) else None
-            config = {"shape": shape, "dtype": dtype, "keras_history": self._place(value)}
+            config = {"shape": shape, "dtype": dtype, "keras_history": list(self.places[value])}
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
             key, _, path = self.tensors[id(value)].partition(".")
@@ -120,6 +122,11 @@ class _Writer:
         return serialize_keras_object(value)
 
 
+def _calls_before(entry: Mapping[str, Any]) -> int:
+    """How many calls of a layer Keras counts before those of the graph, in `output_layers` (but not in the calls)."""
+    return int(entry["class_name"] == "Functional")
+
+
 def graph_from_config(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     """Draw again what `graph_config` (or Keras) wrote; return the new inputs and outputs.
 
@@ -136,6 +143,7 @@ class _Reader:
         self.values: dict[tuple[str, int, int], SymbolicValue] = {}
         self.weights: dict[str, Tensor] = {}
         self.targets: dict[str, Any] = {}
+        self.calls_before: dict[str, int] = {}
 
     def read(self) -> tuple[Any, Any]:
         install_hook()
@@ -143,6 +151,7 @@ class _Reader:
         for entry in self.config["layers"]:
             name = entry["name"]
             self.targets[name] = self._make(entry)
+            self.calls_before[name] = _calls_before(entry)
             if isinstance(self.targets[name], InputLayer):
                 self.values[name, 0, 0] = self.targets[name].output
             pending += [(name, index, call) for index, call in enumerate(entry["inbound_nodes"])]
@@ -168,6 +177,9 @@ class _Reader:
             args, kwargs = self._read(call["args"]), self._read(call["kwargs"])
         except KeyError:
             return False
+        if kwargs.get("mask", False) is None:
+            # Keras writes this for a model within a model.
+            del kwargs["mask"]
         target = self.targets[name]
         op, target = target if isinstance(target, tuple) else ("module", target)
         for position, value in enumerate(symbolic_leaves(call_again(op, target, args, kwargs))):
@@ -219,5 +231,6 @@ class _Reader:
         if isinstance(places, Mapping):
             return {key: self._look_up(place) for key, place in places.items()}
         if len(places) == 3 and isinstance(places[0], str) and isinstance(places[1], int):
-            return self.values[places[0], places[1], places[2]]
+            name, index, position = places
+            return self.values[name, index - self.calls_before[name], position]
         return [self._look_up(place) for place in places]

@@ -19,6 +19,7 @@ from torchfunc.graph import (
     map_structure,
     symbolic_leaves,
     topological_order,
+    with_own_code,
 )
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.shapes import map_shapes
@@ -88,10 +89,9 @@ class GraphNetwork(Network, fx.GraphModule):
         self._nodes = list(nodes)
         self._names = name_nodes(nodes)
         self._keys: dict[Any, str] = {}
-        reserved = type(self).__mro__[1]
         for target, name in self._names.items():
             if isinstance(target, nn.Module) and not isinstance(target, InputLayer):
-                key = unique_name(submodule_key(name, reserved), self._modules.keys())
+                key = submodule_key(name, self)
                 self._keys[target] = key
                 self._modules[key] = target
         self._bind_names()
@@ -134,9 +134,8 @@ class GraphNetwork(Network, fx.GraphModule):
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
         code: PythonCode = super().recompile()
-        # torch.fx wraps __call__ to print generated code on errors; ours has to come first.
-        if "__call__" in vars(type(self)):
-            del type(self).__call__
+        # In place of torch.fx's, which prints generated code on errors: ours has to come first.
+        type(self).__call__ = with_own_code(type(self).__mro__[1].__call__)  # type: ignore[method-assign]
         return code
 
     # Calling
@@ -155,6 +154,9 @@ class GraphNetwork(Network, fx.GraphModule):
         return False
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+        pairs = zip(args, self.inputs, strict=True)
+        if all(isinstance(given, SymbolicTensor) and given.spec == own.spec for given, own in pairs):
+            return map_structure(self._outputs, lambda leaf: leaf.spec)
         return reinfer(self._nodes, self.inputs, self._outputs, args)
 
     def _has_shape_formula(self) -> bool:
@@ -214,7 +216,7 @@ class GraphNetwork(Network, fx.GraphModule):
         return list(self._binding.names)
 
     @property
-    def output_names(self) -> list[str]:
+    def output_names(self) -> list[str] | None:
         """The names of the outputs, in order: the keys of a dict, else the layers that make them."""
         if isinstance(self._outputs, Mapping):
             return list(self._outputs)

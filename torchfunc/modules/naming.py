@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Set
 from typing import Any
 
+from torch import nn
+
 from torchfunc.graph import Node
 from torchfunc.layers import Layer
 from torchfunc.registry import to_snake_case
@@ -26,13 +28,14 @@ def unique_name(base: str, taken: Set[str]) -> str:
     return name
 
 
-def submodule_key(name: str, reserved: type) -> str:
-    """The key a layer is registered under: its name, with `_` for dots, and behind a name that the class uses itself.
+def submodule_key(name: str, model: nn.Module) -> str:
+    """The key a layer is registered under: its name, with `_` for dots, and behind a name that the model uses itself.
 
     A layer called "output" is registered as `output_`, since `model.output` is the model's output.
     """
     key = name.replace(".", "_")
-    return f"{key}_" if hasattr(reserved, key) else key
+    used = key in vars(model) or hasattr(type(model), key)
+    return unique_name(f"{key}_" if used else key, model._modules.keys())
 
 
 class Namer:

@@ -9,8 +9,13 @@ from torch import Tensor, nn
 
 from torchfunc.graph import Spec, example_shapes, map_structure, record
 from torchfunc.layers import Layer
+from torchfunc.layers.tracking import TrackedDict, TrackedList, TrackedTuple
+from torchfunc.modules.naming import Namer
+from torchfunc.registry import to_snake_case
 
 __all__ = ["Network"]
+
+_COLLECTIONS = (nn.ModuleList, nn.ModuleDict, TrackedList, TrackedTuple, TrackedDict)
 
 
 class Network(Layer):
@@ -23,15 +28,19 @@ class Network(Layer):
         pending = list(self.children())[::-1]
         while pending:
             module = pending.pop()
-            if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+            if isinstance(module, _COLLECTIONS):
                 pending.extend(list(module.children())[::-1])
             else:
                 found.append(module)
-        return found
+        return list(dict.fromkeys(found))
 
     def layer_names(self) -> list[str]:
-        """The names of `layers`, in their order."""
-        return [getattr(layer, "name", type(layer).__name__) for layer in self.layers]
+        """The names of `layers`, in their order; those that nobody gave are numbered, by type."""
+        namer, names = Namer(), dict.fromkeys(self.layers, "")
+        # Given names first, so that no number takes one of them.
+        for layer in sorted(names, key=lambda layer: not (isinstance(layer, Layer) and layer._has_own_name)):
+            names[layer] = namer.next(layer.name if isinstance(layer, Layer) else to_snake_case(type(layer).__name__))
+        return list(names.values())
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> nn.Module:
         """A layer by its name or its place in `layers`.

@@ -89,7 +89,7 @@ class SequentialNetwork(GraphNetwork):
             return
         own = isinstance(layer, Layer) and layer._has_own_name
         self._names[layer] = self._namer.explicit(layer) if own else self._namer.automatic(layer)  # type: ignore[arg-type]
-        self._keys[layer] = submodule_key(self._names[layer], type(self).__mro__[1])
+        self._keys[layer] = submodule_key(self._names[layer], self)
         self._modules[self._keys[layer]] = layer
 
     def _begin_as_declared(self, layer: nn.Module) -> None:
@@ -185,7 +185,7 @@ class SequentialNetwork(GraphNetwork):
         return list(self._stack)
 
     @property
-    def output_names(self) -> list[str] | None:  # type: ignore[override]
+    def output_names(self) -> list[str] | None:
         return None if self._inputs is None else [self._names[self._stack[-1]]] if self._stack else ["output"]
 
     def get_config(self) -> dict[str, Any]:

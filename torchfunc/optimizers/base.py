@@ -107,6 +107,7 @@ class Optimizer:
         self._decayed: list[Tensor] = []
         self._no_decay: list[Tensor] = []
         self._no_decay_names: list[str] = []
+        self._constraints: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         self._averages: list[Tensor] = []
         self._accumulated: list[Tensor] = []
         self._iterations = torch.zeros((), dtype=torch.int64)
@@ -193,6 +194,8 @@ class Optimizer:
     def build(self, variables: Iterable[Tensor]) -> None:
         """Make the state for these weights. Called again with the same weights it only follows them to their device.
 
+        A weight with an attribute `constraint`, a function, is projected by it after each update.
+
         Raises:
             ValueError: there are no weights, or the optimizer already serves others.
         """
@@ -203,7 +206,9 @@ class Optimizer:
         if not params:
             raise ValueError(f"{type(self).__name__} has no weights to train: all are frozen, or there are none.")
         self._params = params
-        self._decayed = [p for p in params if not any(p is excluded for excluded in self._no_decay)]
+        self._decayed = [param for param in params if not _contains(self._no_decay, param)]
+        constraints = [(param, getattr(param, "constraint", None)) for param in params]
+        self._constraints = [(param, constraint) for param, constraint in constraints if constraint is not None]
         # State outlives the call that makes it, so it must not be made of inference tensors.
         with torch.inference_mode(False):
             if self.use_ema:
@@ -342,10 +347,8 @@ class Optimizer:
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
         self.update(grads, params, rate)
-        for param in params:
-            constraint = getattr(param, "constraint", None)
-            if constraint is not None:
-                param.copy_(constraint(param))
+        for param, constraint in self._constraints:
+            param.copy_(constraint(param))
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """Change all weights by their gradients. Override this or `update_step`.

@@ -52,8 +52,10 @@ def session(model: Trainer) -> Iterator[Session]:
     """Look up what every step needs, and forget it afterwards. A run within a run (a callback's) has its own."""
     compiled = model.compiled_state("run")
     outer, opened = compiled.session, Session.of(model)
-    for metric in model.metrics:
-        metric.to(device_of(model))
+    device = device_of(model)
+    compiled.to(device)
+    for metric in opened.metrics:
+        metric.to(device)
     compiled.session = opened
     try:
         yield opened

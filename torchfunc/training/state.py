@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfunc import metrics
+from torchfunc.metrics import Metric
 from torchfunc.optimizers import Optimizer
 from torchfunc.training.interface import Trainable
 from torchfunc.training.matching import flatten_outputs
 from torchfunc.training.plan import LossMean, Plan, check_identifiers
 
-__all__ = ["Compiled", "Session", "device_of", "trainable_weights"]
+__all__ = ["Compiled", "Session", "device_of", "held_metrics", "trainable_weights"]
 
 _MATCHED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
@@ -30,18 +30,22 @@ class Session:
         constraints: functions that project weights after an update.
         penalties: functions that give the regularization of weights.
         added: the lists that `add_loss` and activity regularizers fill in a call.
+        metrics: the metrics that the model and its parts hold as attributes.
     """
 
     weights: list[nn.Parameter]
     constraints: list[Callable[[], None]]
     penalties: list[Callable[[], Tensor]]
     added: list[list[Tensor]]
+    metrics: list[Metric]
 
     @classmethod
     def of(cls, model: Trainable) -> Session:
         """Look these up in a built model."""
         added: list[Any] = [module._call_losses for module in model.modules() if hasattr(module, "_call_losses")]
-        return cls(trainable_weights(model), model.weight_constraints(), model.weight_penalties(), added)
+        return cls(
+            trainable_weights(model), model.weight_constraints(), model.weight_penalties(), added, held_metrics(model)
+        )
 
     def clear_added(self) -> None:
         """Forget what calls have added to the loss."""
@@ -98,11 +102,20 @@ class Compiled:
         return self.plan
 
     @property
-    def metrics(self) -> list[metrics.Metric]:
+    def metrics(self) -> list[Metric]:
         """All metrics: the total loss, each output's loss, then those given. Some are known from the first batch on."""
         if self.plan is None or not self.plan.resolved:
             return [self.loss_tracker]
         return [self.loss_tracker, *self.plan.trackers, *(metric for _, metric in self.plan.log_names)]
+
+    def to(self, device: torch.device) -> None:
+        """Let metrics and losses follow the model to its device."""
+        for metric in self.metrics:
+            metric.to(device)
+        if self.plan is not None and self.plan.resolved:
+            for output in self.plan.outputs:
+                if output.loss is not None:
+                    output.loss.to(device)
 
     def results(self) -> dict[str, Any]:
         """The current values under their log names, still on the device."""
@@ -123,6 +136,19 @@ class Compiled:
             first += [tracker.name for tracker in self.plan.trackers]
         first = [name for name in dict.fromkeys(first) if name in logs]
         return first + sorted(name for name in logs if name not in first)
+
+
+def held_metrics(model: nn.Module) -> list[Metric]:
+    """The metrics that a model and the modules in it hold as attributes, alone or in a list, tuple or dict."""
+    found: list[Metric] = []
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Metric):
+                found.append(value)
+            elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
+                items = value.values() if isinstance(value, dict) else value
+                found += [item for item in items if isinstance(item, Metric)]
+    return list(dict.fromkeys(found))
 
 
 def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:

@@ -28,7 +28,7 @@ from torchfunc.training.preparing import (
     returned,
     validation_batches,
 )
-from torchfunc.training.state import Compiled, device_of, trainable_weights
+from torchfunc.training.state import Compiled, device_of, held_metrics, trainable_weights
 from torchfunc.training.step import evaluate_batch, make_step, predict_batch, train_batch
 
 __all__ = ["Trainer"]
@@ -141,16 +141,17 @@ class Trainer(Trainable):
         Which metrics "accuracy" stands for, and the outputs of a subclassed model, are known after the first batch.
         """
         found = [] if self._compiled is None else self._compiled.metrics
-        return found + [metric for metric in self._own_metrics() if metric not in found]
+        return found + [metric for metric in self._held_metrics() if metric not in found]
 
-    def _own_metrics(self) -> list[Metric]:
-        return [value for module in self.modules() for value in vars(module).values() if isinstance(value, Metric)]
+    def _held_metrics(self) -> list[Metric]:
+        session = None if self._compiled is None else self._compiled.session
+        return held_metrics(self) if session is None else session.metrics
 
     @property
     def metrics_names(self) -> list[str]:
         """The names of the numbers that `evaluate` returns as a list."""
         compiled = self.compiled_state("metrics_names")
-        return compiled.in_order({**compiled.results(), **{metric.name: metric for metric in self._own_metrics()}})
+        return compiled.in_order({**compiled.results(), **{metric.name: metric for metric in self._held_metrics()}})
 
     def reset_metrics(self) -> None:
         """Let all metrics start anew."""
@@ -160,7 +161,7 @@ class Trainer(Trainable):
     def get_metrics_result(self) -> dict[str, Any]:
         """The current results by log name, as tensors on the model's device."""
         found = {} if self._compiled is None else self._compiled.results()
-        return {**found, **{metric.name: metric.result() for metric in self._own_metrics()}}
+        return {**found, **{metric.name: metric.result() for metric in self._held_metrics()}}
 
     # One batch: the methods to override ----------------------------------------------------------------------------
 

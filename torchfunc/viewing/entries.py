@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from torchfunc.graph import Node, SymbolicValue
+from torchfunc.graph import Node, SymbolicValue, map_structure
 from torchfunc.layers import Layer
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork
 
@@ -37,16 +37,24 @@ class Entry:
 
 
 def entries_of(model: Network) -> tuple[list[Entry], bool]:
-    """The parts of a model, the own parameters and constants of the model last; and whether it is a plain chain.
+    """The parts of a model, and whether it is a plain chain.
 
     A drawn model's are in Keras' order: the farther from the outputs the earlier, then in the order in which a walk
-    from the outputs backwards meets them.
+    from the outputs backwards meets them. A parameter or constant of the model itself comes before the first call
+    that takes it, and last where that is not known.
     """
-    if isinstance(model, GraphNetwork) and not isinstance(model, SequentialNetwork):
-        found, is_chain = _drawn(model)
-    else:
-        found, is_chain = _listed(model), True
-    return [*found, *_own_tensors(model)], is_chain
+    own = _own_tensors(model)
+    if not isinstance(model, GraphNetwork) or isinstance(model, SequentialNetwork):
+        return [*_listed(model), *own.values()], True
+    found, is_chain = _drawn(model)
+    recorded = _recorded_names(model, own)
+    entries: list[Entry] = []
+    for entry in found:
+        if recorded:
+            taken = [recorded.get(id(leaf)) for call in entry.calls for leaf in _arguments(call, recorded)]
+            entries.extend(own.pop(name) for name in taken if name in own)
+        entries.append(entry)
+    return [*entries, *own.values()], is_chain
 
 
 def _listed(model: Network) -> list[Entry]:
@@ -55,10 +63,29 @@ def _listed(model: Network) -> list[Entry]:
     return [Entry(name, type(layer).__name__, layer, calls.get(layer, ())) for layer, name in names.items()]
 
 
-def _own_tensors(model: Network) -> list[Entry]:
+def _own_tensors(model: Network) -> dict[str, Entry]:
+    """The parameters and persistent buffers of the model itself, by name."""
     kept = {name: each for name, each in model._buffers.items() if name not in model._non_persistent_buffers_set}
     tensors = {**model._parameters, **kept}
-    return [Entry(name, type(each).__name__, each) for name, each in tensors.items() if each is not None]
+    return {name: Entry(name, type(each).__name__, each) for name, each in tensors.items() if each is not None}
+
+
+def _recorded_names(model: GraphNetwork, own: Mapping[str, Entry]) -> dict[int, str]:
+    """The names of the model's own tensors, by the `id` of what stands for them among the arguments of calls."""
+    return {id(tensor): name for tensor, name in model._recorded if name in own}
+
+
+def _arguments(call: Node, recorded: Mapping[int, str]) -> list[Any]:
+    """The symbolic values and recorded tensors among a call's arguments, in order of appearance."""
+    found: list[Any] = []
+
+    def collect(leaf: Any) -> Any:
+        if isinstance(leaf, SymbolicValue) or id(leaf) in recorded:
+            found.append(leaf)
+        return leaf
+
+    map_structure((call.args, dict(call.kwargs)), collect)
+    return found
 
 
 def _drawn(model: GraphNetwork) -> tuple[list[Entry], bool]:
@@ -88,9 +115,8 @@ def _calls(nodes: Iterable[Node]) -> dict[nn.Module, list[Node]]:
 
 
 def _outside_inputs(model: GraphNetwork) -> dict[SymbolicValue, str]:
-    """The inputs that are not made by an `Input`, but by calls that are not part of the model, with their names."""
-    named = zip(model.inputs, model.input_names, strict=True)
-    return {value: name for value, name in named if value.node.op != "input"}
+    """The inputs that are not made by an `Input`, but by calls outside of the model, with their names."""
+    return {value: name for name, value in model.intermediate_inputs().items()}
 
 
 def _called(node: Node) -> str:
@@ -164,17 +190,23 @@ def _target(vertex: Vertex) -> Any:
 def connections(model: Network, entries: Iterable[Entry]) -> dict[int, str]:
     """What goes into each entry's calls: `dense[1][0], add[0][0]`, by the `id` of its target.
 
-    The numbers are the call of that layer (`get_output_at`) and the place among that call's outputs.
+    The numbers are the call of that layer (`get_output_at`) and the place among that call's outputs. A parameter or
+    constant of the model itself is there with its bare name.
     """
     assert isinstance(model, GraphNetwork)
-    outside = _outside_inputs(model)
-    labels = {value: f"{name}[0][0]" for value, name in outside.items()}
+    recorded = _recorded_names(model, _own_tensors(model))
+    labels = {value: f"{name}[0][0]" for value, name in _outside_inputs(model).items()}
     for entry in entries:
         known = entry.target._inbound_nodes if isinstance(entry.target, Layer) else entry.calls
         places = {node: index for index, node in enumerate(known)}
         for call in entry.calls:
             for index, value in enumerate(call.output_values):
                 labels.setdefault(value, f"{entry.name}[{places[call]}][{index}]")
+
+    def label(leaf: Any) -> str:
+        return labels[leaf] if isinstance(leaf, SymbolicValue) else recorded[id(leaf)]
+
     return {
-        id(entry.target): ", ".join(labels[value] for call in entry.calls for value in call.inputs) for entry in entries
+        id(entry.target): ", ".join(label(leaf) for call in entry.calls for leaf in _arguments(call, recorded))
+        for entry in entries
     }

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchfunc.graph import SymbolicValue
 from torchfunc.layers import Layer
 from torchfunc.layers.shapes import Shape, call_with_shapes, map_shapes
 from torchfunc.modules import GraphNetwork, Network
@@ -36,7 +37,7 @@ def summarize(
     """The text of `model.summary()`: Keras 3's table of layers, output shapes and parameter counts, and the totals.
 
     A layer is one row, however often it is called. Torch functions and modules have rows like layers; so have
-    parameters and constants that belong to the model itself, behind its layers. The column "Connected to" is there if
+    parameters and constants that belong to the model itself. The column "Connected to" is there if
     the graph is not a plain chain: `dense[1][0]` is output 0 of call 1 of `dense`.
 
     Args:
@@ -137,8 +138,10 @@ def _output_shapes(entry: Entry) -> Any:
     if isinstance(target, Tensor):
         return None if is_lazy(target) else tuple(target.shape)
     if entry.calls:
-        # As Keras does, the last call stands for all.
+        # As Keras does, the last call stands for all. An unknown size, as `x.size(0)` gives it, is a scalar.
         return [value.spec.shape or () for value in entry.calls[-1].output_values]
+    if isinstance(target, SymbolicValue):
+        return target.spec.shape
     if isinstance(target, GraphNetwork) and target.built:
         return [value.shape for value in target.outputs]
     if isinstance(target, Layer) and target._build_shapes:
