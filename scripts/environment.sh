@@ -18,4 +18,7 @@ environment() {
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
         --constraint "$constraints" --editable ".[$extra]"
     touch "$stamp"
+    if [[ $extra == test ]]; then
+        touch .venv/installed-examples # which it includes
+    fi
 }

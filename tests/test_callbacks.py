@@ -157,6 +157,8 @@ class TestCallbackList:
         model = make()
         told = callbacks.CallbackList([], add_history=True, model=model, verbose=0, epochs=1, steps=1)
         assert model.fit(X, Y, verbose=0, callbacks=told) is told.history
+        bare = callbacks.CallbackList([], verbose=0, epochs=1, steps=1)
+        assert list(model.fit(X, Y, verbose=0, callbacks=bare).history) == ["loss", "mae"]
 
     def test_by_hand(self):
         watch, calls = recorder(callbacks.Callback)

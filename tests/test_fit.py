@@ -1,81 +1,20 @@
-"""fit, evaluate, predict and single steps: numbers, names and return values against Keras'; settings put back."""
+"""fit, evaluate, predict and single batches: numbers, names and return values against Keras'."""
 
 import copy
-import os
-import pickle
-import signal
-import threading
 
 import keras
 import numpy as np
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounter
 from torch.utils.data import DataLoader, TensorDataset
+from training_parity import LABELS, WEIGHTS, X, Y, assert_close, copy_weights, ours, steps, twins
 
-from torchfunc import callbacks, layers, losses, metrics, optimizers
+import torchfunc
+from torchfunc import callbacks, metrics, optimizers
 from torchfunc.layers import Dense, Input
-from torchfunc.models import Model, Sequential
-from torchfunc.training import runs
-from torchfunc.training.step import train_batch
+from torchfunc.models import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-
-RNG = np.random.default_rng(0)
-ROWS = 50
-X = RNG.standard_normal((ROWS, 5)).astype("float32")
-Y = RNG.standard_normal((ROWS, 1)).astype("float32")
-LABELS = RNG.integers(0, 3, ROWS)
-WEIGHTS = RNG.random(ROWS).astype("float32")
-
-
-def network(library, outputs="one", softmax=True):
-    """The same model from either library; both are given the same weights by `twins`."""
-    dense = library.layers.Dense
-    inputs = library.Input((5,)) if library is keras else Input((5,))
-    hidden = dense(8, activation="tanh", name="hidden")(inputs)
-    value = dense(1, name="value")(hidden)
-    kind = dense(3, activation="softmax" if softmax else None, name="kind")(hidden)
-    model = keras.Model if library is keras else Model
-    return model(
-        inputs, {"one": value, "label": kind, "list": [value, kind], "dict": {"value": value, "kind": kind}}[outputs]
-    )
-
-
-class ours:
-    layers = layers
-
-
-def twins(outputs="one", **kwargs):
-    theirs, mine = network(keras, outputs, **kwargs), network(ours, outputs, **kwargs)
-    for layer in theirs.layers[1:]:
-        mine.get_layer(layer.name).set_weights([w.value.detach().numpy() for w in layer.weights])
-    return mine, theirs
-
-
-def steps(model, *data, count=20, size=10, **kwargs):
-    """Losses of single training steps over the data's batches in order."""
-    found = []
-    for step in range(count):
-        start = step * size % ROWS
-        batch = [part if part is None else _rows(part, start, start + size) for part in data]
-        found.append(model.train_on_batch(*batch, return_dict=True, **kwargs))
-    return found
-
-
-def _rows(part, start, stop):
-    if isinstance(part, dict):
-        return {key: value[start:stop] for key, value in part.items()}
-    if isinstance(part, list):
-        return [value[start:stop] for value in part]
-    return part[start:stop]
-
-
-def assert_close(mine, theirs, rel=1e-4):
-    assert list(mine) == list(theirs)
-    for key, value in mine.items():
-        assert value == pytest.approx(theirs[key], rel=rel, abs=1e-6), key
-
 
 OPTIMIZERS = [
     ("SGD", {"learning_rate": 0.05}),
@@ -342,308 +281,64 @@ def model_input(model):
     return model.input.name
 
 
-class TestSettingsAreRestored:
-    @pytest.fixture
-    def model(self):
-        model, _ = twins()
-        model.compile("sgd", "mse")
-        return model
+class TestModelsOfTheGuides:
+    """From the same weights, on the same batches: Keras' loss curve for 20 steps."""
 
-    @pytest.mark.parametrize("mode", [True, False])
-    def test_modes(self, model, mode):
-        model.train(mode)
-        model.layers[1].train(not mode)
-        before = [module.training for module in model.modules()]
-        seen = []
-        watch = callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: seen.append(("train", model.training)),
-            on_test_batch_end=lambda batch, logs: seen.append(("test", model.training)),
-        )
-        model.fit(X, Y, verbose=0, validation_data=(X, Y), callbacks=watch)
-        model.evaluate(X, Y, verbose=0)
-        model.predict(X, verbose=0)
-        model.train_on_batch(X, Y)
-        assert [module.training for module in model.modules()] == before
-        assert set(seen) == {("train", True), ("test", False)}
+    @pytest.mark.parametrize("optimizer", ["RMSprop", "Adam"])
+    def test_mlp(self, optimizer):
+        models = []
+        for library, make in ((ours, Model), (keras, keras.Model)):
+            inputs = keras.Input((784,)) if library is keras else Input((784,))
+            x = library.layers.Dense(64, activation="relu")(inputs)
+            x = library.layers.Dense(64, activation="relu")(x)
+            models.append(make(inputs, library.layers.Dense(10)(x)))
+        x = np.random.default_rng(1).random((640, 784)).astype("float32")
+        y = (x[:, :10] * x[:, 10:20]).argmax(1)
+        models[0].set_weights([w.value.detach().numpy() for w in models[1].weights])
+        for model, library in zip(models, (torchfunc, keras), strict=True):
+            loss = library.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(getattr(library.optimizers, optimizer)(), loss, metrics=["accuracy"])
+        for start in range(0, 640, 32):
+            batch = x[start : start + 32], y[start : start + 32]
+            assert_close(*(model.train_on_batch(*batch, return_dict=True) for model in models))
 
-    @pytest.mark.parametrize("flush", [True, False])
-    def test_denormals(self, model, flush):
-        seen = []
-        watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(runs._flushes_denormals()))
-        try:
-            torch.set_flush_denormal(flush)
-            model.fit(X, Y, verbose=0, callbacks=watch)
-            assert seen == [True]
-            assert runs._flushes_denormals() == flush
-        finally:
-            torch.set_flush_denormal(False)
-
-    def test_gradients_and_random_numbers(self, model):
-        state = torch.get_rng_state()
-        model.evaluate(X, Y, verbose=0)
-        model.predict(X, verbose=0)
-        assert torch.equal(state, torch.get_rng_state())
-        model.fit(X, Y, verbose=0)
-        assert all(p.grad is None for p in model.parameters())
-        with torch.no_grad(), torch.inference_mode():
-            model.fit(X, Y, verbose=0)
-
-    def test_evaluating_first_leaves_the_model_trainable(self):
-        model = Sequential([Dense(4, activation="relu"), Dense(1)])
-        model.compile("adam", "mse", metrics=["mae", metrics.RootMeanSquaredError()])
-        model.evaluate(X, Y, verbose=0)
-        first = model.fit(X, Y, epochs=3, verbose=0).history["loss"]
-        assert first[-1] < first[0]
-
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-    def test_an_error_midway(self, model, error):
-        def stop(batch, logs):
-            if batch == 1:
-                raise error("stop")
-
-        model.eval()
-        with pytest.raises(error):
-            model.fit(X, Y, batch_size=10, callbacks=callbacks.LambdaCallback(on_train_batch_end=stop), verbose=1)
-        assert not model.training
-        assert not runs._flushes_denormals()
-        assert torch.is_grad_enabled()
-        assert all(p.grad is None for p in model.parameters())
-        assert len(model.fit(X, Y, verbose=0).history["loss"]) == 1
-
-    def test_ctrl_c(self, model):
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(X, Y, epochs=100_000, verbose=0)
-        assert len(model.history.history["loss"]) > 0
-        assert np.isfinite(model.evaluate(X, Y, verbose=0))
-        model.fit(X, Y, verbose=0)
-
-
-class TestOwnSteps:
-    def test_train_step_with_backward(self):
-        class Own(Model):
-            def train_step(self, data):
-                x, y = data
-                self.zero_grad()
-                loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
-                loss.backward()
-                weights = self.trainable_weights
-                with torch.no_grad():
-                    self.optimizer.apply([w.grad for w in weights], weights)
-                for metric in self.metrics:
-                    if metric.name == "loss":
-                        metric.update_state(loss, len(x))
-                    else:
-                        metric.update_state(y, self(x))
-                return {metric.name: metric.result() for metric in self.metrics}
-
-        plain, _ = twins()
-        own = Own(*_redrawn())
-        own.set_weights(plain.get_weights())
-        for model in (plain, own):
-            model.compile("sgd", "mse", metrics=["mae"])
-        run = {"batch_size": 10, "shuffle": False, "verbose": 0, "epochs": 2}
-        expected = plain.fit(X, Y, **run).history
-        found = own.fit(X, Y, **run).history
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-        assert list(found) == list(expected)
-        assert all(p.grad is None for p in own.parameters())
-
-    def test_own_optimizer_and_metric_as_in_the_guides(self):
-        class Own(Model):
-            def __init__(self):
-                super().__init__()
-                self.dense = Dense(1)
-                self.loss_tracker = metrics.Mean(name="my_loss")
-
-            def call(self, x):
-                return self.dense(x)
-
-            def compile(self, my_optimizer, my_loss):
-                super().compile()
-                self.my_optimizer, self.my_loss = my_optimizer, my_loss
-
-            def train_step(self, data):
-                x, y = data
-                loss = self.my_loss(y, self(x))
-                grads = torch.autograd.grad(loss, self.trainable_weights)
-                self.my_optimizer.apply(grads, self.trainable_weights)
-                self.loss_tracker.update_state(loss)
-                return {"my_loss": self.loss_tracker.result()}
-
-            @property
-            def metrics(self):
-                return [self.loss_tracker]
-
-        model = Own()
-        model.compile(optimizers.SGD(0.1), losses.MeanSquaredError())
-        history = model.fit(X, Y, epochs=3, verbose=0).history
-        assert list(history) == ["my_loss"]
-        assert history["my_loss"][-1] < history["my_loss"][0]
-
-    def test_compute_loss_without_training_argument(self):
-        class Own(Model):
-            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
-                return super().compute_loss(x, y, y_pred, sample_weight) * 2
-
-        plain, _ = twins()
-        own = Own(*_redrawn())
-        own.set_weights(plain.get_weights())
-        for model in (plain, own):
-            model.compile("sgd", "mse")
-        assert own.evaluate(X, Y, verbose=0) == pytest.approx(2 * plain.evaluate(X, Y, verbose=0), rel=1e-6)
-
-    def test_compute_metrics(self):
-        class Own(Model):
-            def __init__(self, *args, **kwargs):
-                super().__init__(*args, **kwargs)
-                self.largest = metrics.Mean(name="largest")
-
-            def compute_metrics(self, x, y, y_pred, sample_weight=None):
-                results = super().compute_metrics(x, y, y_pred, sample_weight)
-                self.largest.update_state(y_pred.max())
-                results["largest"] = self.largest.result()
-                return results
-
-        model = Own(*_redrawn())
-        model.compile("sgd", "mse", metrics=["mae"])
-        history = model.fit(X, Y, batch_size=ROWS, verbose=0, validation_data=(X, Y)).history
-        assert list(history) == ["largest", "loss", "mae", "val_largest", "val_loss", "val_mae"]
-        assert history["val_largest"] == pytest.approx([model.predict(X, verbose=0).max()])
-
-    def test_predict_and_test_step(self):
-        class Own(Model):
-            def predict_step(self, data):
-                return super().predict_step(data) * 2
-
-            def test_step(self, data):
-                return {**super().test_step(data), "answer": 42}
-
-        plain, _ = twins()
-        own = Own(*_redrawn())
-        own.set_weights(plain.get_weights())
-        own.compile("sgd", "mse")
-        np.testing.assert_allclose(own.predict(X, verbose=0), 2 * plain.predict(X, verbose=0), rtol=1e-6)
-        assert own.evaluate(X, Y, verbose=0, return_dict=True)["answer"] == 42
-
-    def test_train_step_by_hand(self):
-        model, _ = twins()
-        model.compile("sgd", "mse")
-        logs = model.train_step((torch.from_numpy(X), torch.from_numpy(Y)))
-        assert set(logs) == {"loss"}
-
-
-def _redrawn():
-    inputs = Input((5,))
-    return inputs, Dense(1, name="value")(Dense(8, activation="tanh")(inputs))
-
-
-class TestSubclassed:
-    @pytest.mark.parametrize("kind", ["list", "tuple", "dict", "one"])
-    def test_outputs_known_only_from_a_call(self, kind):
-        class Own(Model):
-            def __init__(self):
-                super().__init__()
-                self.a, self.b = Dense(1), Dense(3)
-
-            def call(self, x):
-                a, b = self.a(x), self.b(x)
-                return {"list": [a, b], "tuple": (a, b), "dict": {"zz": a, "bb": b}, "one": a}[kind]
-
-        one_hot = np.eye(3)[LABELS]
-        y = {"list": [Y, one_hot], "tuple": (Y, one_hot), "dict": {"zz": Y, "bb": one_hot}, "one": Y}[kind]
-        names = {
-            "list": ["loss", "mae", "mae_1", "mse_loss", "mse_loss_1"],
-            "tuple": ["loss", "mae", "mae_1", "mse_loss", "mse_loss_1"],
-            "dict": ["bb_loss", "bb_mae", "loss", "zz_loss", "zz_mae"],
-            "one": ["loss", "mae"],
-        }[kind]
-        model = Own()
-        model.compile("sgd", "mse", metrics=["mae"] if kind == "one" else "mae")
-        if kind == "one":
-            with pytest.warns(UserWarning, match="b.weight"):
-                history = model.fit(X, y, verbose=0)
-        else:
-            history = model.fit(X, y, verbose=0)
-        assert list(history.history) == names
-        assert type(model.predict(X, verbose=0)) is {"list": list, "tuple": tuple, "dict": dict}.get(kind, np.ndarray)
-
-
-class TestWithTorch:
-    @pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, lr=0.01), lambda p: torch.optim.Adam])
-    def test_torch_optimizers_and_losses(self, make):
-        model, _ = twins("label", softmax=False)
-        model.compile(make(model.parameters()), torch.nn.CrossEntropyLoss(), metrics=["accuracy"])
-        history = model.fit(X, LABELS, epochs=5, verbose=0).history["loss"]
-        assert history[-1] < history[0]
-        assert not any(isinstance(module, torch.nn.CrossEntropyLoss) for module in model.modules())
-        assert "optimizer" not in "".join(model.state_dict())
-
-    def test_equals_a_torch_loop(self):
-        model, _ = twins("label", softmax=False)
-        reference = copy.deepcopy(model)
-        model.compile(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), torch.nn.CrossEntropyLoss())
-        model.fit(X, LABELS, batch_size=10, shuffle=False, verbose=0)
-        optimizer = torch.optim.SGD(reference.parameters(), lr=0.1, momentum=0.9)
-        for x, y in DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(LABELS)), batch_size=10):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(reference(x), y).backward()
-            optimizer.step()
-        for a, b in zip(model.parameters(), reference.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
-
-    def test_frozen_after_compile(self):
-        model, _ = twins()
-        model.compile("sgd", "mse")
-        model.fit(X, Y, verbose=0)
-        frozen = model.layers[1]
-        frozen.trainable = False
-        before = frozen.weight.detach().clone()
-        model.fit(X, Y, verbose=0)
-        assert torch.equal(before, frozen.weight)
-
-    def test_one_step_is_one_graph(self):
-        model, _ = twins("list")
-        model.compile(
-            optimizers.Adam(0.01, global_clipnorm=1.0, weight_decay=0.1),
-            ["mse", "sparse_categorical_crossentropy"],
-            metrics=[["mae"], ["accuracy"]],
-        )
-        eager = copy.deepcopy(model)
-        data = torch.from_numpy(X), [torch.from_numpy(Y), torch.from_numpy(LABELS)], torch.from_numpy(WEIGHTS)
-        for each in (model, eager):
-            each.train_on_batch(*data)
-        count = CompileCounter()
-        with runs.training(model, torch.device("cpu")), torch._dynamo.config.patch(trace_autograd_ops=True):
-            step = torch.compile(lambda *batch: train_batch(model, batch), fullgraph=True, dynamic=False, backend=count)
-            for index in range(3):
-                model.optimizer.learning_rate = eager.optimizer.learning_rate = 0.01 / (index + 1)
-                step(*data)
-                eager.train_on_batch(*data)
-        assert count.frame_count == 1
-        for a, b in zip(model.parameters(), eager.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
-
-    @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-    def test_copies_of_a_compiled_model_train_on(self, copier):
-        model, _ = twins()
-        model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
-        model.fit(X, Y, verbose=0)
-        twin = copier(model)
-        run = {"shuffle": False, "verbose": 0, "epochs": 2}
-        assert model.fit(X, Y, **run).history == twin.fit(X, Y, **run).history
-        assert all(a is not b for a, b in zip(model.parameters(), twin.parameters(), strict=True))
-
-    @pytest.mark.parametrize("copier", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-    def test_copies_made_while_training(self, copier):
-        inputs = Input((5,))
-        model = Model(inputs, Dense(1, kernel_constraint="non_neg", kernel_regularizer="l2")(inputs))
-        model.compile("sgd", "mse")
-        copies = []
-        watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: copies.append(copier(model)))
-        model.fit(X, Y, verbose=0, callbacks=watch)
-        assert copies[0].evaluate(X, Y, verbose=0) == model.evaluate(X, Y, verbose=0)
-        # A copy's penalties are those of its own weights.
-        copies[0].layers[-1].weight.data.fill_(100.0)
-        data = torch.from_numpy(X), torch.from_numpy(Y)
-        assert copies[0].compute_loss(*data, copies[0](data[0])) > 5 * 0.01 * 100.0**2
+    @pytest.mark.parametrize("optimizer", ["RMSprop", "Adam"])
+    def test_tickets(self, optimizer):
+        models = []
+        for library, make in ((ours, Model), (keras, keras.Model)):
+            layer, entry = library.layers, keras.Input if library is keras else Input
+            title, body = entry((None,), name="title", dtype="int64"), entry((None,), name="body", dtype="int64")
+            tags = entry((6,), name="tags")
+            words = [
+                layer.LSTM(8, name=f"{name}_lstm")(layer.Embedding(50, 8, name=f"{name}_words")(text))
+                for name, text in (("title", title), ("body", body))
+            ]
+            x = layer.Concatenate()([*words, tags])
+            outputs = {"priority": layer.Dense(1, name="priority")(x), "team": layer.Dense(4, name="team")(x)}
+            # Keras sorts the keys of a dict; these are sorted already.
+            models.append(make([title, body, tags], outputs))
+        mine, theirs = models
+        rng = np.random.default_rng(2)
+        x = {
+            "title": rng.integers(0, 50, (640, 5)),
+            "body": rng.integers(0, 50, (640, 12)),
+            "tags": rng.integers(0, 2, (640, 6)).astype("float32"),
+        }
+        y = {
+            "priority": rng.random((640, 1)).astype("float32"),
+            "team": np.eye(4)[rng.integers(0, 4, 640)].astype("float32"),
+        }
+        copy_weights(mine, theirs)
+        for model, library in ((mine, torchfunc), (theirs, keras)):
+            model.compile(
+                getattr(library.optimizers, optimizer)(),
+                loss={
+                    "priority": library.losses.BinaryCrossentropy(from_logits=True),
+                    "team": library.losses.CategoricalCrossentropy(from_logits=True),
+                },
+                loss_weights={"priority": 1.0, "team": 0.2},
+                metrics={"team": ["accuracy"]},
+            )
+        for start in range(0, 640, 32):
+            batch = [{key: value[start : start + 32] for key, value in data.items()} for data in (x, y)]
+            assert_close(*(model.train_on_batch(*batch, return_dict=True) for model in models))

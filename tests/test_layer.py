@@ -374,6 +374,7 @@ def test_numpy_inputs():
 
 
 def test_custom_layers_compile_whole():
+    torch._dynamo.reset()
     layer, x = Lazy(), torch.randn(6, 3)
     layer(x)
     for mode in (False, True):

@@ -164,15 +164,16 @@ def test_masks(name, kwargs, masked):
 
 
 @pytest.mark.parametrize("name", ["Multiply", "Maximum", "Add"])
-def test_masks_of_inputs_with_different_ranks(name):
+@pytest.mark.parametrize("shape", [(3,), (4, 3, 3)])
+def test_masks_of_inputs_with_different_ranks(name, shape):
     table = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
-    words, vectors = torch.tensor([[1, 0, 2], [0, 0, 3]]), torch.randn(2, 3)
+    words, vectors = torch.tensor([[1, 0, 2], [0, 0, 3]]), torch.randn(2, *shape)
     embed = keras.layers.Embedding(5, 3, mask_zero=True)
     embed.build((None, 3))
     embed.set_weights([table])
-    inputs = [keras.Input((3,), dtype="int64"), keras.Input((3,))]
+    inputs = [keras.Input((3,), dtype="int64"), keras.Input(shape)]
     model = keras.Model(inputs, getattr(keras.layers, name)()([embed(inputs[0]), inputs[1]]))
-    ids, other = Input((3,), dtype="int64"), Input((3,))
+    ids, other = Input((3,), dtype="int64"), Input(shape)
     merged = getattr(merging, name)()([Embedding(5, 3, mask_zero=True, weights=table)(ids), other])
     assert_close(run(merged, {ids: words, other: vectors}), model([words, vectors]), 1e-6, name)
 
@@ -263,6 +264,7 @@ def test_integers_and_mixed_dtypes():
 
 @pytest.mark.parametrize("name", ["Add", "Maximum", "Concatenate", "Dot"])
 def test_compiled_and_exported(name):
+    torch._dynamo.reset()
     layer = getattr(merging, name)(**({"axes": 1} if name == "Dot" else {}))
     x = [torch.randn(2, 3), torch.randn(2, 3)]
     expected = layer(x)

@@ -273,6 +273,7 @@ def test_integer_inputs():
 
 @pytest.mark.parametrize("mask", [False, True])
 def test_compiled_whole(mask):
+    torch._dynamo.reset()
     shape = (4, 5, 3)
     extra = {"mask": torch.rand(shape[:2]) < 0.7} if mask else {}
     layer = BatchNormalization()

@@ -287,6 +287,7 @@ def test_a_list_can_be_copied_by_itself():
 
 
 def test_torch_tools_see_through():
+    torch._dynamo.reset()
     layer, x = Chain(), torch.randn(5, 4)
     drawn = layer(Input((4,)))
     assert drawn.shape == (None, 10)
@@ -310,13 +311,15 @@ def test_a_module_swapped_in_the_tree_is_the_one_called():
     layer.eval()
     setattr(layer.get_submodule("blocks"), "1", nn.Identity())
     assert torch.equal(layer(x), layer.blocks[0](x))
-    layer.blocks.append(nn.Tanh())
-    assert isinstance(layer.blocks[1], nn.Identity)
+    layer.blocks.insert(0, nn.Tanh())
+    assert isinstance(layer.blocks[2], nn.Identity)
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(holder(nn.BatchNorm1d(2)))
     assert isinstance(converted.blocks[0], nn.SyncBatchNorm)
 
 
 def test_lists_in_compiled_calls():
+    torch._dynamo.reset()
+
     class Logs(Layer):
         def __init__(self):
             super().__init__()

@@ -125,6 +125,13 @@ class CallbackList(Callback):
             self.callbacks.append(found)
         return found
 
+    def ensure_history(self, model: Any) -> None:
+        """Add a `History` if there is none."""
+        if self.history is None:
+            self.history = self._find_or_add(History, True)
+            self.history.set_params(self.params)
+            self.set_model(model)
+
     def append(self, callback: Callback) -> None:
         """Add a callback."""
         self.callbacks.append(callback)

@@ -19,6 +19,10 @@ class NodeIntrospection:
     name: str
 
     def __getattr__(self, name: str) -> Any:
+        # Weights first: layers read them at every call.
+        parameters = self.__dict__.get("_parameters")
+        if parameters is not None and name in parameters:
+            return parameters[name]
         try:
             return nn.Module.__getattr__(self, name)  # type: ignore[arg-type]
         except AttributeError:

@@ -116,14 +116,6 @@ class Layer(NodeIntrospection, WeightHolder):
         elif not track(self, name, value):
             super().__setattr__(name, value)
 
-    def __delattr__(self, name: str) -> None:
-        if name in self.__dict__:
-            # Also what is registered for a tracked list of layers.
-            self._modules.pop(name, None)
-            object.__delattr__(self, name)
-        else:
-            super().__delattr__(name)
-
     @property
     def name(self) -> str:
         """The name given, or the one the first model gave, or the class' name in snake case."""

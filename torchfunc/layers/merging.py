@@ -287,7 +287,10 @@ def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _step_masks(inputs: Sequence[Tensor], mask: Any) -> list[Any] | None:
-    """The masks with an axis for the features, None if there are none. As in Keras, those of aligned inputs are lost."""
+    """The masks with an axis for the features, None if there are none.
+
+    As in Keras, an input that gets axes put in loses its own.
+    """
     if mask is None:
         return None
     rank = max(x.ndim for x in inputs)

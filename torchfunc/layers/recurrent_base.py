@@ -34,6 +34,9 @@ class Recurrent(Layer):
 
     A masked step leaves the states as they are and repeats the output of the step before (zeros before the first).
 
+    Python runs the steps one by one, many times slower than torch's kernel, with other activations than tanh and
+    sigmoid, in training with `recurrent_dropout`, and in an LSTM with a mask that returns or keeps its states.
+
     Args:
         units: the length of the output and of each state.
         activation: of the candidate (and of an LSTM's output): name, callable or module.
@@ -44,8 +47,7 @@ class Recurrent(Layer):
         activity_regularizer: a penalty on the output.
         kernel_constraint, recurrent_constraint, bias_constraint: projections applied after every update.
         dropout: the share of input features that training drops; the same ones at every step.
-        recurrent_dropout: the share of the state that training drops on its way into each gate, likewise. Such a
-            layer trains step by step in Python, which is much slower.
+        recurrent_dropout: the share of the state that training drops on its way into each gate, likewise.
         seed: an integer, for random numbers of the layer's own (see `Dropout`).
         return_sequences: whether to return the output of every step, not only of the last.
         return_state: whether to return the final states, too.

@@ -1,7 +1,7 @@
 """Torch's fused LSTM and GRU kernels, callable wherever a layer runs.
 
 Run as they are, they are `torch.lstm` and `torch.gru`. torch.compile either refuses those or unrolls them over time
-(torch 2.13: a TypeError for an LSTM that is trained, minutes of compiling for a GRU over 100 steps), so compiled
+(torch 2.13: a TypeError for an LSTM that is trained, a minute of compiling for a GRU over 50 steps), so compiled
 code and fake runs see one operator instead. torch.export keeps torch's own operators, so that an exported program
 needs nothing of this package; only for an unknown number of steps, which they do not take, it holds ours.
 """

@@ -1,6 +1,7 @@
 """A drawn model as a config and back, in Keras' form: the layers, and for each the calls made of it.
 
-Calls of torch functions, which Keras has no word for, are written beside the layers as `TorchFunction`.
+Operators are written as Keras' operations. Calls of other torch functions, which Keras has no word for, are written
+beside the layers as `TorchFunction`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, map_structure, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.modules.function_names import check_method, find_function, function_name
+from torchfunc.modules.function_names import (
+    check_method,
+    find_function,
+    function_name,
+    keras_operation,
+    torch_operation,
+)
 from torchfunc.modules.replaying import call_again
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
 
@@ -84,6 +91,9 @@ class _Writer:
         if node.op in ("input", "module"):
             config: dict[str, Any] = serialize_keras_object(node.target)
             return config
+        operation = keras_operation(node.target, self.model.node_name(node))
+        if operation is not None:
+            return operation
         name = check_method(node.target) if node.op == "method" else function_name(node.target)
         return {"module": "torchfunc", "class_name": "TorchFunction", "config": {"op": node.op, "target": name}}
 
@@ -109,10 +119,10 @@ class _Writer:
         if isinstance(value, torch.dtype):
             return {"class_name": "__dtype__", "config": dtype_name(value)}
         if isinstance(value, slice):
-            parts = [self._write(part) for part in (value.start, value.stop, value.step)]
+            parts = {key: self._write(getattr(value, key)) for key in ("start", "stop", "step")}
             return {"class_name": "__slice__", "config": parts}
         if value is Ellipsis:
-            return {"class_name": "__ellipsis__", "config": None}
+            return {"class_name": "__ellipsis__", "config": {}}
         if isinstance(value, tuple):
             return {"class_name": "__tuple__", "items": [self._write(item) for item in value]}
         if isinstance(value, list):
@@ -166,6 +176,9 @@ class _Reader:
         if entry["class_name"] == "TorchFunction":
             op, target = entry["config"]["op"], entry["config"]["target"]
             return op, check_method(target) if op == "method" else find_function(target)
+        operation = torch_operation(entry)
+        if operation is not None:
+            return "function", operation
         layer = deserialize_keras_object(entry)
         if isinstance(layer, Layer) and "name" not in entry["config"]:
             layer._name = entry["name"]
@@ -203,7 +216,7 @@ class _Reader:
             return as_dtype(config)
         if kind == "__slice__":
             assert config is not None
-            return slice(*(self._read(part) for part in config))
+            return slice(*(self._read(config[key]) for key in ("start", "stop", "step")))
         if kind == "__ellipsis__":
             return Ellipsis
         if kind == "__tuple__":

@@ -27,7 +27,7 @@ from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.codegen import ModuleTableCodeGen
 from torchfunc.modules.functional_config import graph_config, graph_from_config
 from torchfunc.modules.lowering import lower
-from torchfunc.modules.naming import name_nodes, submodule_key, unique_name
+from torchfunc.modules.naming import Namer, name_nodes, submodule_key, unique_name
 from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import FlatGraph, flatten_fx, reinfer, restore_fx
 
@@ -58,6 +58,11 @@ class GraphNetwork(Network, fx.GraphModule):
     # The tensors among the arguments of the calls, and what they are called in this model. Moving the model to another
     # dtype or device replaces its buffers, but not these.
     _recorded: list[tuple[Tensor, str]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        written = _without_fx(cls)
+        # `type(model)(...)`: torch.fx would return a model of another class, which Python then does not initialize.
+        return super().__new__(cls, *args, **kwargs) if written is cls else written(*args, **kwargs)
 
     def __init__(
         self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True, **kwargs: Any
@@ -113,22 +118,20 @@ class GraphNetwork(Network, fx.GraphModule):
     def _register_tensors(self) -> dict[int, str]:
         """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
         found = {id(tensor): path for path, tensor in (*self.named_parameters(), *self.named_buffers())}
+        namer = Namer({*self._modules, *self._parameters, *self._buffers})
         self._recorded = []
         for tensor in (leaf for node in self._nodes for leaf in tree_flatten((node.args, dict(node.kwargs)))[0]):
             if not isinstance(tensor, Tensor):
                 continue
-            if id(tensor) in found:
-                self._recorded.append((tensor, found[id(tensor)]))
-                continue
-            taken = {*self._modules, *self._parameters, *self._buffers}
-            if isinstance(tensor, nn.Parameter):
-                name = unique_name("parameter", taken)
-                self._parameters[name] = tensor
-            else:
-                name = unique_name("constant", taken)
-                self._buffers[name] = tensor
-            found[id(tensor)] = name
-            self._recorded.append((tensor, name))
+            if id(tensor) not in found:
+                if isinstance(tensor, nn.Parameter):
+                    name = namer.next("parameter")
+                    self._parameters[name] = tensor
+                else:
+                    name = namer.next("constant")
+                    self._buffers[name] = tensor
+                found[id(tensor)] = name
+            self._recorded.append((tensor, found[id(tensor)]))
         return found
 
     def recompile(self) -> PythonCode:
@@ -302,8 +305,12 @@ def graph_class(cls: type, base: type) -> type:
 
 def _written_class(cls: type) -> Any:
     """The class somebody wrote, behind the one torch.fx makes for each model and the one `graph_class` makes."""
-    found = next(each for each in cls.__mro__ if each.__qualname__.rsplit(".", 1)[-1] != "GraphModuleImpl")
+    found = _without_fx(cls)
     return found.__dict__.get("_written_class", found)
+
+
+def _without_fx(cls: type) -> type:
+    return next(each for each in cls.__mro__ if each.__qualname__.rsplit(".", 1)[-1] != "GraphModuleImpl")
 
 
 def _class_name(cls: type) -> str:

@@ -39,10 +39,14 @@ def submodule_key(name: str, model: nn.Module) -> str:
 
 
 class Namer:
-    """Gives the layers and calls of one model their names, each the next one free."""
+    """Gives the layers and calls of one model their names, each the next one free.
 
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
+    Args:
+        taken: names that are not free.
+    """
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.taken: set[str] = set(taken)
         # How many of a kind there are: spares a long chain from trying every number again.
         self._counts: dict[str, int] = {}
 
@@ -82,6 +86,11 @@ class Namer:
         self._counts[base] = count + 1
         self.taken.add(name)
         return name
+
+    def release(self, name: str) -> None:
+        """Let a name be given again."""
+        self.taken.discard(name)
+        self._counts.clear()
 
 
 def name_nodes(nodes: Iterable[Node]) -> dict[Any, str]:

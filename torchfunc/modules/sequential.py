@@ -63,10 +63,12 @@ class SequentialNetwork(GraphNetwork):
             raise TypeError(f"A Sequential model holds layers and modules, got {layer!r} ({type(layer).__name__}).")
         if self._inputs is None and not self._stack:
             self._begin_as_declared(layer)
-        if self._inputs is not None:
-            self._extend(layer)
-        self._stack.append(layer)
+        output = None if self._inputs is None else self._call(layer, self._outputs)
         self._register(layer)
+        self._stack.append(layer)
+        if output is not None:
+            self._outputs = output
+            self._stale = True
 
     def pop(self, rebuild: bool = True) -> nn.Module:
         """Take the last layer off and return it."""
@@ -81,7 +83,7 @@ class SequentialNetwork(GraphNetwork):
             self._stale = True
         if layer not in self._stack:
             del self._modules[self._keys.pop(layer)]
-            self._namer.taken.discard(self._names.pop(layer))
+            self._namer.release(self._names.pop(layer))
         return layer
 
     def _register(self, layer: nn.Module) -> None:
@@ -101,22 +103,22 @@ class SequentialNetwork(GraphNetwork):
             self._begin(InputLayer(batch_shape=layer._declared_shape))
 
     def _begin(self, layer: InputLayer) -> None:
-        self._inputs = self._outputs = layer.output
+        output = layer.output
+        for each in self._stack:
+            output = self._call(each, output)
+        self._inputs, self._outputs = layer.output, output
         self._names[layer] = self._namer.automatic(layer) if layer._name is None else layer.name
         self._binding = InputBinding(self._inputs, [self._names[layer]], f"Model {self.name!r}")
         self.built = self._stale = True
-        for each in self._stack:
-            self._extend(each)
 
-    def _extend(self, layer: nn.Module) -> None:
-        output = layer(self._outputs) if isinstance(layer, Layer) else record_module(layer, (self._outputs,), {})
+    def _call(self, layer: nn.Module, value: SymbolicTensor) -> SymbolicTensor:
+        output = layer(value) if isinstance(layer, Layer) else record_module(layer, (value,), {})
         if not isinstance(output, SymbolicTensor):
             raise ValueError(
                 f"The layers of a Sequential model return one tensor each, but {type(layer).__name__} returns "
                 f"{output!r}. Draw the model with Input(...) and Model(inputs, outputs) instead."
             )
-        self._outputs = output
-        self._stale = True
+        return output
 
     def _settle(self) -> None:
         """Lower what has been added since the graph was last needed."""

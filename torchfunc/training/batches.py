@@ -188,11 +188,11 @@ def make_batches(
     x: Any,
     y: Any = None,
     sample_weight: Any = None,
-    *,
     batch_size: int | None = None,
     steps: int | None = None,
     shuffle: bool | str = False,
     class_weight: Mapping[int, float] | None = None,
+    *,
     goes_on: bool = False,
     device: torch.device,
 ) -> EpochStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,8 @@ def run_epochs(
     data: EpochStream,
     callbacks: CallbackList,
     epochs: range,
-    validate: Callable[[int], dict[str, Any]],
+    validation: EpochStream | None,
+    validation_freq: int | Sequence[int],
 ) -> None:
     """Train for these epochs.
 
@@ -35,7 +36,8 @@ def run_epochs(
         data: the training data.
         callbacks: told of everything.
         epochs: the numbers of the epochs, from 0.
-        validate: gives the logs of the validation after an epoch, with "val_" in front; {} for none.
+        validation: the validation data, if there are any.
+        validation_freq: validate every so many epochs, or after the epochs in this list (counted from 1).
     """
     step = make_step(model, "train_step", train_batch)
     model.stop_training = False
@@ -46,13 +48,18 @@ def run_epochs(
         callbacks.on_epoch_begin(epoch)
         hooks = callbacks.batch_hooks("train")
         logs = _run_batches(model, data, step, hooks, callbacks, lambda: model.stop_training)
-        logs |= validate(epoch)
+        if validation is not None and _is_due(epoch, validation_freq):
+            logs |= {f"val_{name}": value for name, value in run_evaluation(model, validation, callbacks).items()}
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
     if model.optimizer is not None and epochs:
         model.optimizer.finalize_variable_values()
     callbacks.on_train_end(logs)
+
+
+def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
+    return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
 
 
 def run_evaluation(model: Trainer, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:

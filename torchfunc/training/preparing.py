@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +11,10 @@ from torchfunc.callbacks import CallbackList
 from torchfunc.training.arrays import (
     check_rows,
     class_weights_to_sample_weights,
+    is_array_like,
     map_leaves,
     to_tensors,
+    train_validation_split,
     unpack_x_y_sample_weight,
 )
 from torchfunc.training.batches import EpochStream, make_batches
@@ -25,9 +27,9 @@ __all__ = [
     "callback_list",
     "check_supported",
     "checked_verbose",
-    "is_due",
     "one_batch",
     "returned",
+    "split_off",
     "validation_batches",
 ]
 
@@ -53,18 +55,23 @@ def checked_verbose(verbose: Any) -> int:
     raise ValueError(f"`verbose` is 'auto', 0, 1 or 2, got {verbose!r}.")
 
 
-def is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
-    """Whether to validate after this epoch (counted from 0)."""
-    return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
-
-
 def callback_list(
     model: Trainer, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
 ) -> CallbackList:
     """The user's callbacks, with a progress line and a history if asked for; a `CallbackList` is taken as it is."""
     if isinstance(callbacks, CallbackList):
+        if add_history:
+            callbacks.ensure_history(model)
         return callbacks
     return CallbackList(callbacks, add_history, verbose != 0, model, verbose=verbose, epochs=epochs, steps=steps)
+
+
+def split_off(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
+    """Training and validation data, each `(x, y, sample_weight)`. Raises ValueError for anything but arrays."""
+    if not is_array_like(x):
+        raise ValueError(f"`validation_split` needs arrays, got {type(x).__name__}; use `validation_data`.")
+    arrays = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
+    return train_validation_split(*arrays, fraction)
 
 
 def validation_batches(

@@ -14,7 +14,6 @@ from torchfunc.metrics import Metric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import runs
-from torchfunc.training.arrays import is_array_like, to_tensors, train_validation_split
 from torchfunc.training.batches import make_batches
 from torchfunc.training.interface import Trainable
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
@@ -23,9 +22,9 @@ from torchfunc.training.preparing import (
     callback_list,
     check_supported,
     checked_verbose,
-    is_due,
     one_batch,
     returned,
+    split_off,
     validation_batches,
 )
 from torchfunc.training.state import Compiled, device_of, held_metrics, trainable_weights
@@ -270,38 +269,20 @@ class Trainer(Trainable):
         device = device_of(self, compiled.device)
         verbose = checked_verbose(verbose)
         if validation_split and validation_data is None:
-            if not is_array_like(x):
-                raise ValueError(f"`validation_split` needs arrays, got {type(x).__name__}; use `validation_data`.")
-            arrays = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
-            (x, y, sample_weight), validation_data = train_validation_split(*arrays, validation_split)
+            (x, y, sample_weight), validation_data = split_off(x, y, sample_weight, validation_split)
         data = make_batches(
-            x,
-            y,
-            sample_weight,
-            batch_size=batch_size,
-            steps=steps_per_epoch,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            goes_on=True,
-            device=device,
+            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, goes_on=True, device=device
         )
         validation = validation_batches(validation_data, validation_batch_size or batch_size, validation_steps, device)
         told = callback_list(self, callbacks, verbose, epochs, data.num_batches, add_history=True)
         build_for(self, data, device)
-
-        def validate(epoch: int) -> dict[str, Any]:
-            if validation is None or not is_due(epoch, validation_freq):
-                return {}
-            logs = run_evaluation(self, validation, told)
-            return {f"val_{name}": value for name, value in logs.items()}
-
         try:
             with runs.training(self, device):
-                run_epochs(self, data, told, range(initial_epoch, epochs), validate)
+                run_epochs(self, data, told, range(initial_epoch, epochs), validation, validation_freq)
         finally:
             told.close()
-        assert self.history is not None
-        return self.history
+        assert told.history is not None
+        return told.history
 
     def evaluate(
         self,

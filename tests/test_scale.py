@@ -1,0 +1,100 @@
+"""Nothing recurses over the graph: long chains and wide graphs work within Python's own recursion limit."""
+
+import copy
+import pickle
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from torchfunc import Input, Layer
+from torchfunc.layers import Dense
+from torchfunc.models import Model, Sequential, clone_model
+
+LENGTH = 10_000
+
+
+class Increment(Layer):
+    """A layer that costs nothing, so that only the graph's own costs count."""
+
+    def call(self, x):
+        return x + 1
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@pytest.mark.slow
+def test_ten_thousand_layers():
+    """Build, run, copy and pickle in under a minute (Keras 3 stops with a RecursionError at about 3,000)."""
+    limit, start = sys.getrecursionlimit(), time.perf_counter()
+    inputs = x = Input((4,))
+    for _ in range(LENGTH):
+        x = Dense(4, kernel_initializer="identity", bias_initializer="ones")(x)
+    model = Model(inputs, x)
+    assert len(model.layers) == LENGTH + 1
+    assert len(model.state_dict()) == 2 * LENGTH
+    assert model.layers[-1].name == f"dense_{LENGTH - 1}"
+    data = torch.zeros(2, 4)
+    expected = torch.full((2, 4), float(LENGTH))
+    torch.testing.assert_close(model(data), expected)
+    torch.testing.assert_close(copy.deepcopy(model)(data), expected)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(model))(data), expected)
+    assert sys.getrecursionlimit() == limit
+    assert time.perf_counter() - start < 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["layers", "operators", "modules"])
+def test_long_chains_of_every_kind(kind):
+    length = 4 * sys.getrecursionlimit()
+    step = {"layers": lambda x: Increment()(x), "operators": lambda x: x + 1, "modules": _module}[kind]
+    inputs = x = Input((2,))
+    for _ in range(length):
+        x = step(x)
+    model = Model(inputs, [x, x.sum()])
+    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(each(torch.zeros(1, 2))[0], torch.full((1, 2), float(length)))
+    outer = Model(inputs, model(inputs)[0] * 2)
+    torch.testing.assert_close(outer(torch.zeros(1, 2)), torch.full((1, 2), 2.0 * length))
+    assert model.compute_output_shape((7, 2)) == [(7, 2), ()]
+
+
+def _module(x):
+    return nn.ConstantPad1d((1, -1), 1.0)(x) * 0 + (x + 1)
+
+
+@pytest.mark.slow
+def test_long_chains_as_configs_clones_and_stacks():
+    length = 2 * sys.getrecursionlimit()
+    inputs = x = Input((2,))
+    for _ in range(length):
+        x = Dense(2, kernel_initializer="identity", bias_initializer="ones")(x)
+    model = Model(inputs, x)
+    data, expected = torch.zeros(1, 2), torch.full((1, 2), float(length))
+    for each in (Model.from_config(model.get_config()), clone_model(model), Sequential(model.layers)):
+        torch.testing.assert_close(each(data), expected)
+
+
+def test_a_wide_graph():
+    inputs = Input((2,))
+    towers = [Dense(2)(inputs) for _ in range(300)]
+    total = towers[0]
+    for tower in towers[1:]:
+        total = total + tower
+    model = Model(inputs, [total, torch.stack(towers, dim=1)])
+    together, stacked = model(torch.ones(3, 2))
+    torch.testing.assert_close(together, stacked.sum(1))
+    assert len(copy.deepcopy(model).layers) == 301
+
+
+def test_diamonds_are_walked_once():
+    """A graph of 60 diamonds has 2 to the 60 paths through it."""
+    inputs = x = Input((2,))
+    for _ in range(60):
+        x = (x + 1) / 2 + (x - 1) / 2
+    model = Model(inputs, x)
+    assert len(model.nodes) == 301
+    torch.testing.assert_close(copy.deepcopy(model)(torch.ones(1, 2)), torch.ones(1, 2))
