@@ -13,7 +13,7 @@ from torch import fx, nn
 from torchfunc import Input, Layer
 from torchfunc.graph import with_own_code
 from torchfunc.layers import Dense, Embedding
-from torchfunc.models import GraphModule, Model, Sequential
+from torchfunc.models import GraphModule, Model, Sequential, clone_model
 
 A = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
 B = torch.randn(4, 8, generator=torch.Generator().manual_seed(2))
@@ -290,6 +290,17 @@ def test_a_model_is_a_layer_with_nodes():
     assert siamese.layers[-1] is encoder
 
 
+def test_symbolic_calls_convert_and_reshape_as_real_ones_do():
+    inputs = Input((1,))
+    model = Model(inputs, nn.Linear(1, 2)(inputs))
+    numbers = Input((), dtype="int64")
+    assert_same(Model(numbers, model(numbers))(torch.arange(3)), model(torch.arange(3)))
+    open_size = Model(x := Input((None, 3)), x.sum(1))
+    assert open_size(Input((5, 3))).shape == (None, 3)
+    known_size = Model(x := Input((5, 3)), x.sum(1))
+    assert known_size(Input((None, 3))).shape == (None, 3)
+
+
 def test_several_models_over_one_graph():
     inputs = Input((8,))
     encoded = Dense(3, name="encoded")(inputs)
@@ -332,7 +343,9 @@ def test_intermediate_tensors_as_inputs():
         assert list(each.state_dict()) == ["dense.weight", "dense.bias"]
     # One output of a call given, the other computed.
     mixed = Model([inputs, values], values + indices)
-    for each in (mixed, copy.deepcopy(mixed)):
+    twin = copy.deepcopy(mixed)
+    cloned = clone_model(mixed, clone_function=lambda layer: layer)
+    for each in (mixed, twin, Model(twin.inputs, twin.output), cloned):
         assert_same(each(A, torch.zeros(4)), (whole.layers[1](A) + 1).argmax(1).float())
 
 

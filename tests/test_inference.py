@@ -174,6 +174,25 @@ class CountingLayer(Layer):
         return self.inner(inputs) * (2.0 if training else 1.0)
 
 
+class Hoarding(nn.Module):
+    """Keeps tensors where torch does not look for them, and draws from every random generator."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables = [torch.ones(8), {"more": torch.ones(8), "weight": nn.Parameter(torch.ones(8))}]
+        self.generator = torch.Generator()
+
+    @property
+    def calls(self):
+        return float(self.tables[0].sum()), self.generator.initial_seed(), bytes(self.generator.get_state().numpy())
+
+    def forward(self, x):
+        self.tables[0].add_(1)
+        self.tables[1]["more"] = x
+        x = x + torch.rand(8, generator=self.generator) * self.tables[1]["weight"]
+        return x * random.random() + np.random.rand() + torch.rand(8)
+
+
 def _old_weight_norm():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -186,6 +205,7 @@ UNTOUCHED = {
     "lstm": lambda: nn.LSTM(8, 8, 2, dropout=0.5),
     "sequential": lambda: nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout()),
     "counting": Counting,
+    "hoarding": Hoarding,
     "nested": lambda: nn.Sequential(Counting(), nn.Sequential(Counting())),
     "shared submodule": lambda: nn.Sequential(*[Counting()] * 2),
     "weight norm": lambda: parametrizations.weight_norm(nn.Linear(8, 8)),
@@ -239,6 +259,17 @@ def test_tracing_changes_nothing(case, training):
     Model(x, out[0] if isinstance(out, tuple) else out)
     assert _everything(module) == before
     assert hooked == []
+
+
+@pytest.mark.parametrize("device", ["meta"])
+def test_calls_take_place_where_the_weights_are(device):
+    x = Input((8,))
+    linear = nn.Linear(8, 3, device=device)
+    model = Model(x, linear(x) * nn.Parameter(torch.ones(3, device=device)))
+    assert model(torch.ones(2, 8, device=device)).device.type == device
+    moved = _model().to(device)
+    assert Model(x, moved(x))(torch.ones(2, 8, device=device)).shape == (2, 8)
+    assert CountingLayer().to(device)(x).shape == (None, 8)
 
 
 def test_tracing_a_module_under_no_grad_or_inference_mode():

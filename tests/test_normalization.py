@@ -281,8 +281,12 @@ def test_compiled_whole(mask):
     twin = copy.deepcopy(layer)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     for step in range(3):
-        x = torch.randn(shape)
-        assert_close(compiled(x, **extra), layer(x, **extra), 1e-6, f"step {step}")
+        x, direction = torch.randn(shape), torch.randn(shape)
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        outputs = compiled(inputs[0], **extra), layer(inputs[1], **extra)
+        assert_close(*outputs, 1e-6, f"step {step}")
+        torch.autograd.backward(outputs, [direction, direction])
+        assert_close(inputs[0].grad, inputs[1].grad, 1e-5, f"step {step}")
         for mine, reference in zip(buffers(twin), buffers(layer), strict=True):
             assert_close(mine, reference, 1e-6, f"step {step}")
     pointers = [buffer.data_ptr() for buffer in buffers(twin)]

@@ -24,7 +24,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         (
             {},
             {"use_bias": False},
-            {"activation": "relu", "recurrent_activation": "hard_sigmoid"},
+            {"activation": "relu"},
+            {"recurrent_activation": "hard_sigmoid"},
             {"dropout": 0.5, "recurrent_dropout": 0.3, "seed": 3},
         ),
     ),
@@ -60,7 +61,7 @@ def leaves(outputs: Any) -> list[torch.Tensor]:
 def gradients(function: Any, layer: Any, inputs: torch.Tensor, **kwargs: Any) -> list[torch.Tensor]:
     outputs = leaves(function(inputs, **kwargs))
     loss = sum((output.sin() * (index + 1)).sum() for index, output in enumerate(outputs))
-    return [*outputs, *torch.autograd.grad(loss, [inputs, *layer.parameters()])]
+    return [*outputs, *torch.autograd.grad(loss, [inputs, *layer.parameters(), *kwargs.get("initial_state", [])])]
 
 
 def assert_same(actual: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
@@ -328,7 +329,10 @@ def test_compiled_in_one_graph(name: str, kwargs: Any, masked: bool, dynamic: bo
     torch.compiler.reset()
     layer = make(name, **kwargs)
     inputs = torch.randn(3, 7, 4, dtype=layer.dtype, requires_grad=True)
-    extra = {"mask": torch.from_numpy(any_mask()[1:])} if masked else {}
+    extra: dict[str, Any] = {"mask": torch.from_numpy(any_mask()[1:])} if masked else {}
+    if not layer.stateful:
+        states = [torch.randn(3, 5, dtype=layer.dtype, requires_grad=True) for _ in range(layer.state_count)]
+        extra["initial_state"] = states
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True, dynamic=dynamic)
     layer.reset_state()
     expected = gradients(layer, layer, inputs, **extra)

@@ -162,17 +162,27 @@ def test_a_seed_makes_a_sequence_of_its_own(make):
     torch.randn(3)
     assert all(torch.equal(twin(x), output) for output in sequence)
     assert not any(torch.equal(make(seed)(x), output) for output in sequence for seed in (10, 12, -11))
-    torch._dynamo.reset()
-    built = make(11)
-    built(Input((32,)))
-    compiled = torch.compile(built, fullgraph=True, backend="aot_eager")
-    assert all(torch.equal(compiled(x), output) for output in sequence)
     layer.eval()
     layer(x)
     copies = [copy.deepcopy(layer).train(), pickle.loads(pickle.dumps(layer)).train()]
     expected = layer.train()(x)
     assert all(torch.equal(each(x), expected) for each in copies)
     assert not any(torch.equal(expected, output) for output in sequence)
+
+
+@pytest.mark.parametrize("make", RANDOM)
+def test_compiled_layers_draw_the_same_forward_and_backward(make):
+    torch._dynamo.reset()
+    built, eager = make(11), make(11)
+    built(Input((32,)))
+    compiled = torch.compile(built, fullgraph=True, backend="aot_eager")
+    for _ in range(3):
+        x, direction = torch.randn(64, 32), torch.randn(64, 32)
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        outputs = [layer(each) for layer, each in zip((compiled, eager), inputs, strict=True)]
+        assert_close(*outputs, 1e-6, "output")
+        torch.autograd.backward(outputs, [direction, direction])
+        assert_close(inputs[0].grad, inputs[1].grad, 1e-6, "gradient")
 
 
 def test_seeded_numbers_are_uniform_and_independent():

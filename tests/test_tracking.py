@@ -156,8 +156,8 @@ def test_reading_is_that_of_a_list():
 
 def test_plain_values_stay_plain():
     layer = Holder()
-    layer.sizes, layer.options, layer.pair = [1, 2], {"a": 1}, (1, 2)
-    assert [type(each) for each in (layer.sizes, layer.options, layer.pair)] == [list, dict, tuple]
+    layer.sizes, layer.options, layer.pair, layer.both = [1, 2], {"a": 1}, (1, torch.ones(2)), ((), {})
+    assert [type(each) for each in (layer.sizes, layer.options, layer.pair, layer.both)] == [list, dict, tuple, tuple]
     layer.history, layer.log = [], {}
     layer.history.append(1.5)
     layer.log["x"] = [2]

@@ -7,17 +7,22 @@ module itself, its buffers, its mode and the random generators stay as they are,
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import logging
+import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from torchfunc.graph.node import Spec, SymbolicValue, map_structure, symbolic_leaves
 from torchfunc.graph.source import located
@@ -83,9 +88,14 @@ def infer(
         _running.active = True
         try:
             # A mode of its own for each run: a shared one remembers the dtype a parameter used to have.
-            with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.enable_grad():
-                fake_args, fake_kwargs = map_structure((tuple(args), dict(kwargs)), _faker(trial, mode))
-                runs.append(prepare(mode)(*fake_args, **fake_kwargs))
+            mode = FakeTensorMode(allow_non_fake_inputs=True)
+            target = prepare(mode)
+            fake = _faker(trial, mode, _device(target, args, kwargs))
+            # A function of torch draws nothing from these; a module's forward is anybody's code.
+            kept = _random_state_kept() if isinstance(target, nn.Module) else contextlib.nullcontext()
+            with mode, torch.enable_grad(), kept:
+                fake_args, fake_kwargs = map_structure((tuple(args), dict(kwargs)), fake)
+                runs.append(target(*fake_args, **fake_kwargs))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise ValueError(
                 located(
@@ -111,11 +121,34 @@ def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     return infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
 
 
-def _faker(trial: int, mode: FakeTensorMode) -> Callable[[Any], Any]:
+def _device(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:
+    """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
+    held = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
+    given = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+    return next((tensor.device for tensor in itertools.chain(held, given)), None)
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Undo what this block draws from Python's and NumPy's generators. (Torch draws nothing for fake tensors.)"""
+    before = random.getstate()
+    numpy_before: Any = np.random.get_state()
+    try:
+        yield
+    finally:
+        # Only if it drew: another thread may be drawing.
+        if random.getstate() != before:
+            random.setstate(before)
+        now: Any = np.random.get_state()
+        if now[2:] != numpy_before[2:] or not np.array_equal(now[1], numpy_before[1]):
+            np.random.set_state(numpy_before)
+
+
+def _faker(trial: int, mode: FakeTensorMode, device: torch.device | None) -> Callable[[Any], Any]:
     def fake(leaf: Any) -> Any:
         if isinstance(leaf, SymbolicValue):
             example = leaf.spec.examples[trial]
-            return example if leaf.spec.dtype is None else torch.empty(example, dtype=leaf.spec.dtype)
+            return example if leaf.spec.dtype is None else torch.empty(example, dtype=leaf.spec.dtype, device=device)
         if isinstance(leaf, torch.Tensor):
             return mode.from_tensor(leaf)
         return leaf
@@ -181,20 +214,42 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     memo: dict[int, Any] = {}
     for submodule in module.modules():
         for holder in (submodule._parameters, submodule._buffers, submodule.__dict__):
-            for tensor in holder.values():
-                if isinstance(tensor, UninitializedParameter):
+            for value in holder.values():
+                if isinstance(value, UninitializedParameter):
                     raise ValueError(
                         f"{type(submodule).__name__} has parameters of unknown shape. Run it once on real data, "
                         "or use the torchfunc layer of that kind, which is built when it is called."
                     )
-                if isinstance(tensor, torch.Tensor):
-                    memo[id(tensor)] = mode.from_tensor(tensor) if tensor.is_leaf else _blank(tensor)
-    duplicate = copy.deepcopy(module, memo)
+                if isinstance(value, torch.Tensor):
+                    memo[id(value)] = _fake(value, mode)
+                elif isinstance(value, torch.Generator):
+                    # Its own deep copy goes by way of a tensor, which must be real.
+                    memo[id(value)] = value.clone_state()
+    with _CopiesAreFake(mode):
+        duplicate = copy.deepcopy(module, memo)
     for submodule in duplicate.modules():
         submodule._forward_hooks.clear()
     return duplicate
 
 
-def _blank(tensor: torch.Tensor) -> torch.Tensor:
-    """A fake tensor for one that weight norm or pruning computed: torch warns when the grad of such a one is read."""
-    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+class _CopiesAreFake(TorchFunctionMode):
+    """Within this, the deep copy of a tensor that a module keeps in a list, say, is a fake one."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.__deepcopy__:
+            return _fake(args[0], self.mode)
+        return func(*args, **(kwargs or {}))
+
+
+def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    if tensor.is_leaf:
+        return mode.from_tensor(tensor)
+    # Weight norm or pruning computed it. Torch warns when the grad of such a tensor is read, as `from_tensor` does.
+    with mode:
+        return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)

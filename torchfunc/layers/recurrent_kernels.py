@@ -44,7 +44,7 @@ def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
         if len(weights) == 2:
             zeros = inputs.new_zeros(weights[0].shape[0])
             weights = [*weights, zeros, zeros]
-        # oneDNN reads its input as contiguous, whatever the strides say.
+        # oneDNN wants this; done here, it is done once for both passes.
         steps_first = inputs.transpose(0, 1).contiguous()
         h, c = (state.unsqueeze(0).contiguous() for state in states)
         outputs, h, c, _ = _lstm_onednn(steps_first, h, c, weights)

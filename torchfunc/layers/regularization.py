@@ -54,7 +54,8 @@ class RandomLayer(Elementwise):
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         """The next numbers of the seeded sequence, in (0, 1)."""
         assert self.seed is not None
-        self._calls.add_(1)
+        # A new tensor: a compiled backward may draw these numbers again from the old one.
+        self._calls = self._calls + 1
         # Splitmix: a counter with a large odd stride, mixed. 32 bits in an int64, so that no product overflows.
         key = _mix(self._calls + (_mix(self.seed & _BITS) & _BITS))
         index = torch.arange(math.prod(shape), device=self._calls.device)

@@ -25,8 +25,10 @@ __all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "retrack", "track"]
 _list: Any = list
 _dict: Any = dict
 
-# Lists that every layer has, and that never hold a submodule.
-_INTERNAL = frozenset({"_weights", "_inbound_nodes", "_call_losses"})
+# Collections that layers and torch.fx's graph modules have themselves; no submodule is ever in one.
+_LAYERS = {"_weights", "_inbound_nodes", "_call_losses", "_nodes", "_names", "_keys", "_recorded"}
+_TORCH_FX = {"meta", "_tracer_extras", "_replace_hooks", "_create_node_hooks", "_erase_node_hooks", "_deepcopy_hooks"}
+_INTERNAL = _LAYERS | _TORCH_FX
 
 
 class _Collection(nn.Module):
@@ -217,7 +219,8 @@ class TrackedDict(_Collection, MutableMapping[Any, Any], _dict):
 def track(owner: nn.Module, name: str, value: Any) -> bool:
     """Set an attribute that is, or may become, a collection of modules.
 
-    Lists, tuples and dicts are taken that are empty or hold modules, directly or nested; others stay what they are.
+    Lists and dicts are taken that are empty or hold modules, directly or nested, and tuples that hold modules; others
+    stay what they are.
 
     Args:
         owner: the layer.
@@ -267,7 +270,10 @@ def _may_hold(value: Any) -> bool:
     if type(value) in (list, dict, OrderedDict):
         items = value if isinstance(value, list) else value.values()
         return not items or any(map(_may_hold, items))
-    return isinstance(value, tuple) and any(map(_may_hold, value))
+    # A tuple is what it is: that something in it is empty says nothing.
+    return isinstance(value, tuple) and any(
+        _may_hold(item) and (isinstance(item, nn.Module) or len(item) > 0) for item in value
+    )
 
 
 def _wrap(value: Any) -> Any:

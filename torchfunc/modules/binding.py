@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.graph import SymbolicTensor, SymbolicValue
+from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
 
 __all__ = ["InputBinding"]
@@ -104,8 +104,10 @@ class InputBinding:
         )
 
     def _convert(self, value: Any, declared: SymbolicTensor, name: str, like: Callable[[], Tensor | None]) -> Any:
-        if isinstance(value, SymbolicValue):
-            return value
+        floats = declared.dtype.is_floating_point
+        if isinstance(value, SymbolicTensor):
+            fits = value.dtype.is_floating_point == floats
+            return self._fit_rank(value if fits else value.to(declared.dtype), declared.shape, name)
         if value is None:
             if _is_optional(declared):
                 return None
@@ -113,7 +115,6 @@ class InputBinding:
         given = isinstance(value, Tensor)
         if not given:
             value = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
-        floats = declared.dtype.is_floating_point
         if value.dtype.is_floating_point != floats or (floats and not given):
             # A model moved to another float type takes its inputs in that type.
             weight = like()
@@ -124,13 +125,13 @@ class InputBinding:
             value = value if weight is None else value.to(weight.device)
         return self._fit_rank(value, declared.shape, name)
 
-    def _fit_rank(self, value: Tensor, shape: tuple[int | None, ...], name: str) -> Tensor:
+    def _fit_rank(self, value: Any, shape: tuple[int | None, ...], name: str) -> Any:
         if value.ndim == len(shape) - 1 and shape[-1] == 1:
             value = value.unsqueeze(-1)
         elif value.ndim == len(shape) + 1 and value.shape[-1] == 1:
             value = value.squeeze(-1)
         if value.ndim != len(shape) or any(
-            expected is not None and size != expected for size, expected in zip(value.shape, shape, strict=True)
+            None not in (size, expected) and size != expected for size, expected in zip(value.shape, shape, strict=True)
         ):
             raise ValueError(
                 f"Input {name!r} of {self.owner} expects shape {shape}, but was given {tuple(value.shape)}."

@@ -39,7 +39,9 @@ def _infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     target, label = node.target, getattr(node.target, "__name__", str(node.target))
     if isinstance(target, Layer):
         given = {name: value for name, value in kwargs.items() if name != "training"}
-        specs = target._output_specs(args, given, target._bind(args, given))
+        arguments = target._bind(args, given)
+        target._check_input(arguments)
+        specs = target._output_specs(args, given, arguments)
     elif isinstance(target, nn.Module):
         specs = infer_module(target, args, kwargs, type(target).__name__)
     elif node.op == "method":

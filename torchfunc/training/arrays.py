@@ -59,6 +59,8 @@ def map_leaves(function: Callable[[Any], Any], structure: Any) -> Any:
     """Apply `function` to what lists, tuples and dicts hold; None stays None."""
     if structure is None:
         return None
+    if isinstance(structure, Tensor):
+        return function(structure)
     if isinstance(structure, Mapping):
         return {key: map_leaves(function, value) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)):

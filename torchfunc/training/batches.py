@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,24 +60,20 @@ class ArrayBatches(Batches):
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._device = device
-        self._data = pack_x_y_sample_weight(x, y, sample_weight)
-        if _fits(self._data, device):
-            self._data = _to_device(self._data, device)
+        data = pack_x_y_sample_weight(x, y, sample_weight)
+        # All arrays lie together, so that one index serves them all.
+        self._home = device if _is_on(data, device) or _fits(data, device) else torch.device("cpu")
+        self._data = _to_device(data, self._home)
 
     def __iter__(self) -> Iterator[Any]:
         order = self._order()
-        moved: dict[torch.device, Tensor] = {}
-
-        def gather(leaf: Tensor) -> Tensor:
-            if order is None:
-                return leaf[start:stop]
-            if leaf.device not in moved:
-                moved[leaf.device] = order.to(leaf.device)
-            return leaf.index_select(0, moved[leaf.device][start:stop])
-
+        if order is not None:
+            order = order.to(self._home)
         for start in range(0, self.rows, self._batch_size):
             stop = min(start + self._batch_size, self.rows)
-            yield _to_device(map_leaves(gather, self._data), self._device)
+            rows = slice(start, stop) if order is None else order[start:stop]
+            batch = map_leaves(partial(_take, rows=rows), self._data)
+            yield batch if self._home == self._device else _to_device(batch, self._device)
 
     def _order(self) -> Tensor | None:
         if not self._shuffle:
@@ -247,11 +244,19 @@ def _check_iterable(x: Any, unused: Mapping[str, Any]) -> None:
         )
 
 
+def _take(leaf: Tensor, rows: slice | Tensor) -> Tensor:
+    return leaf.index_select(0, rows) if isinstance(rows, Tensor) else leaf[rows]
+
+
 def _to_device(structure: Any, device: torch.device) -> Any:
     def move(leaf: Tensor) -> Tensor:
         return leaf if leaf.device == device else leaf.to(device, non_blocking=True)
 
     return map_leaves(move, structure)
+
+
+def _is_on(structure: Any, device: torch.device) -> bool:
+    return any(leaf.device == device for _, leaf in named_leaves(structure, ""))
 
 
 def _fits(structure: Any, device: torch.device) -> bool:

@@ -350,7 +350,8 @@ class Trainer(Trainable):
         with runs.training(self, device):
             self.reset_metrics()
             logs = make_step(self, "train_step", train_batch)(data)
-        return returned(self, plain_logs(self.get_metrics_result() if logs is None else logs), return_dict)
+            logs = plain_logs(self.get_metrics_result() if logs is None else logs)
+        return returned(self, logs, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
@@ -359,7 +360,8 @@ class Trainer(Trainable):
         with runs.evaluating(self):
             self.reset_metrics()
             logs = make_step(self, "test_step", evaluate_batch)(data)
-        return returned(self, plain_logs(self.get_metrics_result() if logs is None else logs), return_dict)
+            logs = plain_logs(self.get_metrics_result() if logs is None else logs)
+        return returned(self, logs, return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
