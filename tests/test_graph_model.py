@@ -297,6 +297,7 @@ def test_symbolic_calls_convert_and_reshape_as_real_ones_do():
     assert_same(Model(numbers, model(numbers))(torch.arange(3)), model(torch.arange(3)))
     open_size = Model(x := Input((None, 3)), x.sum(1))
     assert open_size(Input((5, 3))).shape == (None, 3)
+    assert Model(x, x * 2)(Input((5, 3))).shape == (None, 5, 3)
     known_size = Model(x := Input((5, 3)), x.sum(1))
     assert known_size(Input((None, 3))).shape == (None, 3)
 

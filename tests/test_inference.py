@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from eager_parity import check_traced
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrizations, prune
 
 from torchfunc import Input, Layer
@@ -259,6 +260,24 @@ def test_tracing_changes_nothing(case, training):
     Model(x, out[0] if isinstance(out, tuple) else out)
     assert _everything(module) == before
     assert hooked == []
+
+
+def test_nothing_real_is_copied():
+    """A module may hold another one, and all of its weights, in a list that torch does not look into."""
+    seen = []
+
+    class Holding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.held = [nn.Linear(8, 8), torch.ones(8)]
+
+        def forward(self, x):
+            seen.extend([*self.held[0].parameters(), self.held[1]])
+            return self.held[0](x) * self.held[1]
+
+    assert Holding()(Input((8,))).shape == (None, 8)
+    assert len(seen) == 6
+    assert all(isinstance(getattr(tensor, "data", tensor), FakeTensor) for tensor in seen)
 
 
 @pytest.mark.parametrize("device", ["meta"])

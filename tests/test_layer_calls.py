@@ -18,6 +18,7 @@ from torchfunc.layers.layer import Layer
 from torchfunc.layers.merging import Add
 from torchfunc.layers.normalization import BatchNormalization
 from torchfunc.layers.regularization import Dropout
+from torchfunc.models import Model
 
 # Calling
 
@@ -362,3 +363,23 @@ def test_masks_pass_where_supported():
     assert turned.shape == (None, 6)
     assert turned is not x.mask
     assert Dense(3)(x).mask is x.mask
+
+
+# Losses added in a call
+
+
+def test_a_model_forgets_the_losses_of_its_last_call():
+    """As in Keras: each outermost call starts anew, and a submodel called twice in it adds twice."""
+    inner = Input((4,))
+    sub = Model(inner, Dense(3, activity_regularizer="l2")(inner))
+    outer = Input((4,))
+    model = Model(outer, [sub(outer), sub(outer * 2)])
+    x = torch.ones(2, 4)
+    for _ in range(2):
+        model(x)
+        assert len(model.losses) == 2
+        sum(model.losses).backward()
+    weight = sub.layers[1].weight
+    outputs = (x @ weight.t(), 2 * x @ weight.t())
+    expected = sum(0.01 * output.square().sum() / 2 for output in outputs)
+    torch.testing.assert_close(sum(model.losses), expected)

@@ -349,3 +349,16 @@ def test_another_input_is_refused():
     for shape in ((3,), (4, 5)):
         with pytest.raises(ValueError, match=r"'bn'.*expected"):
             layer(Input(shape))
+
+
+def test_takes_the_state_dict_of_torch_s_module_and_gives_its_own():
+    theirs = nn.BatchNorm1d(5, momentum=0.01, eps=1e-3)
+    theirs(torch.randn(8, 5))
+    ours = BatchNormalization()
+    ours.build((None, 5))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(6, 5)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+    again = nn.BatchNorm1d(5, eps=1e-3)
+    again.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(again.eval()(x), ours(x))

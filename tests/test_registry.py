@@ -204,7 +204,7 @@ def test_a_family_prefers_its_own():
         pass
 
     config = {"class_name": "Zeros", "config": {}}
-    with mock.patch.dict(registry._builtins), mock.patch.dict(registry._builtin_modules):
+    with mock.patch.dict(registry._builtins), mock.patch.dict(registry._builtin_places):
         other = registry.Family("other", "tests.others", {"Zeros": Zeros})
         assert type(other.get(config)) is Zeros
         assert type(initializers.get(config)) is initializers.Zeros

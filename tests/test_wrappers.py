@@ -225,3 +225,23 @@ def test_mistakes() -> None:
         TimeDistributed(Dense(3))(Input((5, None)))
     with pytest.raises(ValueError, match=r"TimeDistributed .* cannot be called on"):
         TimeDistributed(nn.Linear(4, 3))(Input((None, 5)))
+
+
+def test_config_of_a_wrapped_model_is_read_here_and_by_keras():
+    def draw(Input: Any, Dense: Any, TimeDistributed: Any, Model: Any) -> Any:
+        inner = Input((4,))
+        model = Model(inner, Dense(3)(inner), name="inner")
+        outer = Input((5, 4))
+        return Model(outer, TimeDistributed(model, name="steps")(outer))
+
+    model = draw(Input, Dense, TimeDistributed, Model)
+    again = Model.from_config(model.get_config())
+    assert list(again.state_dict()) == ["steps.layer.dense.weight", "steps.layer.dense.bias"]
+    theirs = keras.Model.from_config(model.get_config())
+    theirs.set_weights(model.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    np.testing.assert_allclose(model(x).detach(), theirs(x).detach(), atol=1e-6)
+    back = Model.from_config(
+        draw(keras.Input, *(getattr(keras.layers, n) for n in ("Dense", "TimeDistributed")), keras.Model).get_config()
+    )
+    assert back.count_params() == 15

@@ -81,7 +81,8 @@ class Sequential(Model, SequentialNetwork):
 
 Functional = GraphModule
 
-register_builtins("keras", {"Functional": GraphModule, "Sequential": Sequential, "Model": Model})
+register_builtins("keras", {"Sequential": Sequential, "Model": Model})
+register_builtins("keras.src.models.functional", {"Functional": GraphModule})
 
 
 def _holds_symbolic(outputs: Any) -> bool:

@@ -36,7 +36,7 @@ __all__ = [
 T = TypeVar("T")
 
 _builtins: dict[tuple[str, str], Any] = {}
-_builtin_modules: dict[Any, str] = {}
+_builtin_places: dict[Any, tuple[str, str]] = {}
 _registered: dict[str, Any] = {}
 _registered_names: dict[Any, str] = {}
 _scope: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
@@ -55,7 +55,8 @@ def register_builtins(module: str, members: Mapping[str, Any]) -> None:
     """Make the classes and functions of one of our modules known under `module` ("keras.layers" ...)."""
     for name, member in members.items():
         _builtins[module, name] = member
-        _builtin_modules[member] = module
+        # Written under its own name, not an alias; a class that Keras calls otherwise, under Keras' name.
+        _builtin_places[member] = module, member.__name__ if member.__name__ in members else name
 
 
 def register_serializable(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
@@ -129,12 +130,13 @@ def serialize_keras_object(obj: Any) -> Any:
 
 
 def _serialize_instance(obj: Any) -> dict[str, Any]:
-    cls = type(obj)
+    cls = getattr(obj, "class_in_config", type(obj))
+    module, name = _builtin_places.get(cls, (cls.__module__, cls.__name__))
     config = {
-        "module": _builtin_modules.get(cls, cls.__module__),
-        "class_name": cls.__name__,
+        "module": module,
+        "class_name": name,
         "config": serialize_keras_object(obj.get_config()),
-        "registered_name": None if cls in _builtin_modules else get_registered_name(cls),
+        "registered_name": None if cls in _builtin_places else get_registered_name(cls),
     }
     if hasattr(obj, "get_build_config"):
         build_config = obj.get_build_config()
@@ -149,7 +151,7 @@ def _serialize_function(function: Any) -> dict[str, Any]:
             f"A lambda cannot be written to a config, since no code is kept in one: {function!r}. "
             "Define it with `def` and pass it in `custom_objects`, or register it with `register_serializable`."
         )
-    builtin = function in _builtin_modules
+    builtin = function in _builtin_places
     return {
         "module": "builtins" if builtin else function.__module__,
         "class_name": "function",

@@ -233,7 +233,7 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
 
 
 class _CopiesAreFake(TorchFunctionMode):
-    """Within this, the deep copy of a tensor that a module keeps in a list, say, is a fake one."""
+    """Within this, the deep copy of a tensor that a module keeps in a list, say, is a fake one and takes no memory."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class _CopiesAreFake(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func is torch.Tensor.__deepcopy__:
+        if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone):
             return _fake(args[0], self.mode)
         return func(*args, **(kwargs or {}))
 

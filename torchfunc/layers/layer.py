@@ -62,6 +62,8 @@ class Layer(NodeIntrospection, WeightHolder):
 
     supports_masking = False
     input_spec: Any = None
+    # Whether any layer has ever added a loss: as long as none has, no model looks for old ones.
+    adds_losses = False
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
     _call_losses: list[Tensor]
 
@@ -312,7 +314,11 @@ class Layer(NodeIntrospection, WeightHolder):
     # Losses
 
     def add_loss(self, loss: Any) -> None:
-        """Add a scalar (or several) to the training loss; call it from `call`."""
+        """Add a scalar (or several) to the training loss; call it from `call`.
+
+        The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
+        """
+        Layer.adds_losses = True
         self._call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 
     @property

@@ -188,6 +188,11 @@ class BatchNormalization(Layer):
             output = output + self.bias.view(self._broadcast)
         return output.to(inputs.dtype)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # torch's own batch norm counts its batches, which nothing here needs.
+        state_dict.pop(f"{prefix}num_batches_tracked", None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         self._check_axis(tuple(input_shape))
         return tuple(input_shape)

@@ -23,6 +23,7 @@ from torchfunc.graph import (
 )
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.shapes import map_shapes
+from torchfunc.layers.tracking import retrack
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.codegen import ModuleTableCodeGen
 from torchfunc.modules.functional_config import graph_config, graph_from_config
@@ -239,6 +240,11 @@ class GraphNetwork(Network, fx.GraphModule):
 
     # Configuration
 
+    @property
+    def class_in_config(self) -> Any:
+        """The class that a config of this model names: not the one torch.fx makes for each model."""
+        return _written_class(type(self))
+
     def get_config(self) -> dict[str, Any]:
         """The layers' configs and how they are connected, as Keras writes a functional model."""
         return {"name": self.name, "trainable": self.trainable, **graph_config(self)}
@@ -291,6 +297,7 @@ class GraphNetwork(Network, fx.GraphModule):
         self._keys = {target: key for target, key in zip(targets, keys, strict=True) if key is not None}
         self._bind_names()
         self.graph = restore_fx(calls, ModuleTableCodeGen)
+        retrack(self)
 
 
 @functools.cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchfunc.graph import Spec, example_shapes, map_structure, record
@@ -18,8 +20,29 @@ __all__ = ["Network"]
 _COLLECTIONS = (nn.ModuleList, nn.ModuleDict, TrackedList, TrackedTuple, TrackedDict)
 
 
+class _Calls(threading.local):
+    """Whether this thread is inside a model's call."""
+
+    inside = False
+
+
+_calls = _Calls()
+
+
 class Network(Layer):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() or _calls.inside:
+            return super().__call__(*args, **kwargs)
+        _calls.inside = True
+        try:
+            if Layer.adds_losses:
+                # The outermost call: what earlier ones added to the losses is of no more use.
+                self.clear_losses()
+            return super().__call__(*args, **kwargs)
+        finally:
+            _calls.inside = False
 
     @property
     def layers(self) -> list[nn.Module]:
