@@ -138,11 +138,19 @@ def sequential():
     return Sequential([Input((8,)), Dense(4, activation="relu"), layers.Dropout(0.5), Dense(2)], name="stack")
 
 
+def nested():
+    x = Input((8,))
+    inner = Model(x, Dense(8, name="output")(x), name="inner")
+    stack = Sequential([Dense(8), Dense(3)], name="stack")
+    y = Input((8,))
+    return Model(y, [stack(inner(inner(y))), inner(y)], name="outer")
+
+
 MODELS = {
     function.__name__: function
     for function in (
         *(chain, branched, functions, tensors, tied, tied_within_a_sublayer, masked, intermediate),
-        *(training_recorded, optional, registered, sequential),
+        *(training_recorded, optional, registered, sequential, nested),
     )
 }
 
@@ -375,10 +383,18 @@ def parity_sequential(layers, make_input, _, sequential):
     return sequential([make_input((8,)), layers.Dense(4, activation="relu"), layers.Dropout(0.5), layers.Dense(2)])
 
 
+def parity_nested(layers, make_input, model, sequential):
+    a, b = make_input((8,)), make_input((8,))
+    encoder = model(a, layers.Dense(8)(layers.Dense(8)(a)), name="encoder")
+    head = sequential([make_input((8,)), layers.Dense(2)], name="head")
+    return model(b, [head(encoder(encoder(b))), encoder(b)])
+
+
 PARITY = {
     function.__name__.removeprefix("parity_"): function
     for function in (
         *(parity_branches, parity_dicts, parity_operators, parity_images, parity_sequence, parity_sequential),
+        parity_nested,
     )
 }
 

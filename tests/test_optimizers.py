@@ -91,9 +91,19 @@ def test_twenty_steps_equal_keras(name, options):
     params, variables = run_ours(ours, grads), run_keras(theirs, grads)
     assert_same(params, variables)
     assert int(ours.iterations) == int(theirs.iterations)
-    # The state has Keras' order too, so that either library can read what the other wrote.
-    for mine, other in zip(ours.variables[2:], theirs.variables[2:], strict=True):
-        np.testing.assert_allclose(mine.numpy(), other.value.detach().numpy(), rtol=2e-5, atol=2e-6)
+    # Either library can read the state that the other wrote.
+    written, expected = {}, {}
+    ours.save_own_variables(written)
+    for index, variable in enumerate(theirs.variables):
+        expected[str(index)] = variable.value.detach().numpy()
+    assert list(written) == list(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(written[key], value, rtol=2e-5, atol=2e-6)
+    again = getattr(optimizers, name)(**options)
+    again.build(params)
+    again.load_own_variables(expected)
+    for mine, other in zip(again.variables, ours.variables, strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-5, atol=2e-6)
     ours.finalize_variable_values(params)
     theirs.finalize_variable_values(variables)
     assert_same(params, variables)
@@ -156,6 +166,8 @@ def test_get_passes_instances_and_none():
         (lambda: optimizers.Adam(foo=1), ["Adam", "'foo'"]),
         (lambda: optimizers.Adam("fast"), ["learning_rate", "'fast'"]),
         (lambda: optimizers.SGD(momentum=2.0), ["momentum", "2.0"]),
+        (lambda: optimizers.RMSprop(rho=1.0), ["rho", "1.0"]),
+        (lambda: optimizers.SGD().load_own_variables({"0": 1}), ["SGD", "the store holds {'0': ()}"]),
         (lambda: optimizers.AdamW(weight_decay=None), ["AdamW", "weight_decay"]),
         (lambda: optimizers.SGD(clipnorm=1.0, clipvalue=1.0), ["clipnorm", "clipvalue"]),
         (lambda: optimizers.SGD(use_ema=True, ema_momentum=2.0), ["ema_momentum"]),
@@ -313,17 +325,21 @@ def test_copies_go_on_alike(name, copier):
     assert int(twin.iterations) == 6
 
 
-def test_mixed_dtypes_take_the_formula():
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_mixed_dtypes_take_the_formula(name):
     params = [torch.nn.Parameter(p.detach().to(d)) for p, d in zip(parameters(), DTYPES, strict=True)]
-    optimizer = optimizers.Adam(0.1)
+    optimizer = getattr(optimizers, name)(0.1)
     for step in gradients(5):
         optimizer.apply([torch.from_numpy(g).to(p.dtype) for g, p in zip(step, params, strict=True)], params)
-    assert_same(params, run_keras(keras.optimizers.Adam(0.1), gradients(5)))
+    assert_same(params, run_keras(getattr(keras.optimizers, name)(0.1), gradients(5)))
 
 
-@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam"])
-def test_compiled_update_equals_the_eager_one(name):
-    options = {"momentum": 0.9} if name != "Adam" else {}
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("SGD", {"momentum": 0.9}), ("RMSprop", {}), ("RMSprop", {"momentum": 0.9, "centered": True}), ("Adam", {})],
+    ids=str,
+)
+def test_compiled_update_equals_the_eager_one(name, options):
     compiled, eager = getattr(optimizers, name)(0.1, **options), getattr(optimizers, name)(0.1, **options)
     params = parameters()
     compiled.build(params)

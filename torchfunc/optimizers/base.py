@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.optimizers.clipping import clip_gradients
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
 
-__all__ = ["LearningRate", "Optimizer", "OptimizerOptions", "SharedOptions"]
+__all__ = ["LearningRate", "Optimizer", "OptimizerOptions", "SharedOptions", "contains"]
 
 LearningRate = float | Callable[..., Any]
 """A number, a schedule `f(iterations)`, or a function without arguments."""
@@ -206,7 +207,7 @@ class Optimizer:
         if not params:
             raise ValueError(f"{type(self).__name__} has no weights to train: all are frozen, or there are none.")
         self._params = params
-        self._decayed = [param for param in params if not _contains(self._no_decay, param)]
+        self._decayed = [param for param in params if not contains(self._no_decay, param)]
         constraints = [(param, getattr(param, "constraint", None)) for param in params]
         self._constraints = [(param, constraint) for param, constraint in constraints if constraint is not None]
         # State outlives the call that makes it, so it must not be made of inference tensors.
@@ -343,7 +344,7 @@ class Optimizer:
         grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self._rate()
         if self.weight_decay is not None:
-            decayed = self._decayed if params is self._params else [p for p in params if _contains(self._decayed, p)]
+            decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
         self.update(grads, params, rate)
@@ -414,6 +415,37 @@ class Optimizer:
             with torch.no_grad():
                 torch._foreach_copy_(self._params, self._averages)
 
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Write all state as NumPy arrays under "0", "1", ..., in the order and meaning of Keras."""
+        for index, variable in enumerate(self.variables):
+            store[str(index)] = self._to_keras(index, variable).detach().cpu().numpy().copy()
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Read what `save_own_variables`, ours or Keras', wrote.
+
+        Raises:
+            ValueError: number or shapes differ, for one because the optimizer is not built.
+        """
+        variables = self.variables
+        shapes = {str(index): tuple(variable.shape) for index, variable in enumerate(variables)}
+        stored = {key: np.shape(store[key]) for key in store}
+        if shapes != stored:
+            raise ValueError(
+                f"{type(self).__name__} has state of the shapes {shapes}, but the store holds {stored}. "
+                "Build the optimizer for its weights first."
+            )
+        for index, variable in enumerate(variables):
+            with torch.no_grad():
+                variable.copy_(self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
+
+    def _to_keras(self, index: int, variable: Tensor) -> Tensor:
+        """The variable of this index as Keras keeps it."""
+        return variable
+
+    def _from_keras(self, index: int, variable: Tensor) -> Tensor:
+        """What Keras keeps as the variable of this index, as it is kept here."""
+        return variable
+
     # Config --------------------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
@@ -450,7 +482,8 @@ def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
 
 
-def _contains(tensors: Sequence[Tensor], tensor: Tensor) -> bool:
+def contains(tensors: Sequence[Tensor], tensor: Tensor) -> bool:
+    """Whether this very tensor is among `tensors`."""
     return any(item is tensor for item in tensors)
 
 

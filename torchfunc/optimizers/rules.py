@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchfunc.optimizers.base import LearningRate, Optimizer, OptimizerOptions, SharedOptions
+from torchfunc.optimizers.base import LearningRate, Optimizer, OptimizerOptions, SharedOptions, contains
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = ["SGD", "Adam", "AdamW", "RMSprop"]
+
+# The kernel asks for a step count, which it uses only for a decay of the learning rate that is not used here.
+_NO_STEP = torch.zeros(())
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
@@ -79,9 +82,13 @@ class RMSprop(Optimizer):
     `v = rho * v + (1 - rho) * g²; w -= learning_rate * g / sqrt(v + epsilon)`. Note that epsilon is under the root, as
     in Keras; `torch.optim.RMSprop` adds it after the root, so there the same number damps far less.
 
+    The state is not `v` but `s = (v + epsilon) / (1 - rho)`, for which the same rule is shorter:
+    `s = rho * s + epsilon + g²; w -= learning_rate / sqrt(1 - rho) * g / sqrt(s)`. Its second half is Adagrad's, for
+    which torch has a fused kernel. `save_own_variables` writes `v`, as Keras does.
+
     Args:
         learning_rate: a number, a schedule or a function.
-        rho: how much of the old average stays at each step.
+        rho: how much of the old average stays at each step, at least 0 and below 1.
         momentum: if above 0, steps are accumulated with this momentum.
         epsilon: added under the root.
         centered: divide by the estimated variance instead of the mean square.
@@ -98,17 +105,23 @@ class RMSprop(Optimizer):
         **options: Unpack[OptimizerOptions],
     ) -> None:
         super().__init__(learning_rate, **options)
+        if not 0 <= rho < 1:
+            raise ValueError(f"`rho` is at least 0 and below 1, got {rho!r}.")
         self.rho = rho
         self.momentum = momentum
         self.epsilon = epsilon
         self.centered = centered
-        self._velocities: list[Tensor] = []
+        self._sums: list[Tensor] = []
+        self._floors: list[Tensor] = []
         self._momentums: list[Tensor] = []
         self._average_gradients: list[Tensor] = []
 
     def build_state(self, params: list[Tensor]) -> None:
-        """Mean squares, and for momentum and centering one more list each."""
-        self._velocities = self.add_optimizer_variables(params, "velocity")
+        """Sums of squares, and for momentum and centering one more list each."""
+        # What a sum tends to while its gradient is 0.
+        floor = self.epsilon / (1 - self.rho)
+        self._floors = [param.new_full((), floor).expand_as(param) for param in params]
+        self._sums = self.add_optimizer_variables(params, "velocity", lambda shape, dtype: torch.tensor(floor))
         if self.momentum > 0:
             self._momentums = self.add_optimizer_variables(params, "momentum")
         if self.centered:
@@ -116,22 +129,37 @@ class RMSprop(Optimizer):
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """Move the weights by the scaled gradients."""
-        squares = self.state_of(self._velocities, params)
-        torch._foreach_mul_(squares, self.rho)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - self.rho)
-        denominators = torch._foreach_add(squares, self.epsilon)
+        sums = self.state_of(self._sums, params)
+        rate = learning_rate / math.sqrt(1 - self.rho)
+        if not self.momentum and not self.centered and _fused_kernel_fits(params, ("cpu",)):
+            torch._foreach_lerp_(sums, self.state_of(self._floors, params), 1 - self.rho)
+            steps = [_NO_STEP] * len(params)
+            torch._fused_adagrad_(
+                params, gradients, sums, steps, lr=rate, lr_decay=0.0, weight_decay=0.0, eps=0.0, maximize=False
+            )
+            return
+        torch._foreach_mul_(sums, self.rho)
+        torch._foreach_add_(sums, self.epsilon)
+        torch._foreach_addcmul_(sums, gradients, gradients)
         if self.centered:
             averages = self.state_of(self._average_gradients, params)
             torch._foreach_lerp_(averages, gradients, 1 - self.rho)
-            torch._foreach_addcmul_(denominators, averages, averages, -1.0)
-        torch._foreach_sqrt_(denominators)
+            roots = torch._foreach_sqrt(torch._foreach_addcmul(sums, averages, averages, -1 / (1 - self.rho)))
+        else:
+            roots = torch._foreach_sqrt(sums)
         if self.momentum > 0:
             momenta = self.state_of(self._momentums, params)
             torch._foreach_mul_(momenta, self.momentum)
-            _add_ratio_(momenta, gradients, denominators, learning_rate)
+            _add_ratio_(momenta, gradients, roots, rate)
             torch._foreach_sub_(params, momenta)
         else:
-            _add_ratio_(params, gradients, denominators, -learning_rate)
+            _add_ratio_(params, gradients, roots, -rate)
+
+    def _to_keras(self, index: int, variable: Tensor) -> Tensor:
+        return variable * (1 - self.rho) - self.epsilon if contains(self._sums, self._variables[index]) else variable
+
+    def _from_keras(self, index: int, variable: Tensor) -> Tensor:
+        return (variable + self.epsilon) / (1 - self.rho) if contains(self._sums, self._variables[index]) else variable
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
@@ -186,7 +214,7 @@ class Adam(Optimizer):
         means = self.state_of(self._momentums, params)
         squares = self.state_of(self._velocities, params)
         maxima = self.state_of(self._velocity_hats, params) if self.amsgrad else []
-        if _fused_kernel_fits(params):
+        if _fused_kernel_fits(params, ("cpu", "cuda")):
             self._update_fused(gradients, params, learning_rate, means, squares, maxima)
             return
         step = (self.iterations + 1).to(torch.float32)
@@ -261,12 +289,12 @@ class AdamW(Adam):
             raise ValueError("AdamW needs a number for `weight_decay`, got None; use Adam for none.")
 
 
-def _fused_kernel_fits(params: list[Tensor]) -> bool:
-    """The fused kernel takes real tensors of one dtype on one device; a compiled step fuses the formula itself."""
+def _fused_kernel_fits(params: list[Tensor], devices: tuple[str, ...]) -> bool:
+    """Fused kernels take real tensors of one dtype on one device; a compiled step fuses the formula itself."""
     first = params[0]
     return (
         not torch.compiler.is_compiling()
-        and first.device.type in ("cpu", "cuda")
+        and first.device.type in devices
         and all(p.dtype is first.dtype and p.device == first.device for p in params)
         and first.dtype.is_floating_point
     )
