@@ -13,7 +13,8 @@ __all__ = ["Trainable"]
 class Trainable(nn.Module):
     """A model as training sees it: a module with named outputs that prepares its own inputs.
 
-    Nothing is defined here: these are the type checker's view of what the class beside `Trainer` in `Model` brings.
+    Nothing is defined here: this is the type checker's view of what the class beside `Trainer` in `Model` brings, and
+    of what the loop and the step use of `Trainer` itself.
     """
 
     if TYPE_CHECKING:
@@ -40,3 +41,37 @@ class Trainable(nn.Module):
 
         def build_from_inputs(self, *prepared: Any) -> None:
             """Make the weights, if they are not there yet, for arguments such as `prepare_inputs` returns."""
+
+        # Of Trainer
+
+        optimizer: Any
+        stop_training: bool
+        stop_evaluating: bool
+        stop_predicting: bool
+
+        @property
+        def metrics(self) -> list[Any]:
+            """All metrics."""
+
+        def compiled_state(self, method: str) -> Any:
+            """What `compile` made, a `Compiled`."""
+
+        def overrides(self, method: str) -> bool:
+            """Whether the model redefines a method of `Trainer`."""
+
+        def reset_metrics(self) -> None:
+            """Let all metrics start anew."""
+
+        def get_metrics_result(self) -> dict[str, Any]:
+            """The current results by log name."""
+
+        def predict_step(self, data: Any) -> Any:
+            """The outputs for one batch."""
+
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Tensor:
+            """The total loss of one batch."""
+
+        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+            """Let the metrics take in one batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +13,14 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
 from torchfunc.training import runs
 from torchfunc.training.batches import EpochStream
+from torchfunc.training.interface import Trainable
 from torchfunc.training.step import Step, evaluate_batch, make_step, train_batch
-
-if TYPE_CHECKING:
-    from torchfunc.training.trainer import Trainer
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
 
 
 def run_epochs(
-    model: Trainer,
+    model: Trainable,
     data: EpochStream,
     callbacks: CallbackList,
     epochs: range,
@@ -62,7 +60,7 @@ def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
     return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
 
 
-def run_evaluation(model: Trainer, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
+def run_evaluation(model: Trainable, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
     """Go through the data once without training; returns the logs."""
     with runs.evaluating(model):
         step = make_step(model, "test_step", evaluate_batch)
@@ -75,7 +73,7 @@ def run_evaluation(model: Trainer, data: EpochStream, callbacks: CallbackList) -
 
 
 def _run_batches(
-    model: Trainer,
+    model: Trainable,
     data: EpochStream,
     step: Step,
     hooks: BatchHooks,
@@ -104,7 +102,7 @@ def _run_batches(
     return read_logs()
 
 
-def run_prediction(model: Trainer, data: EpochStream, callbacks: CallbackList) -> Any:
+def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList) -> Any:
     """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
     hooks = callbacks.batch_hooks("predict")
     model.stop_predicting = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,9 +18,7 @@ from torchfunc.training.arrays import (
     unpack_x_y_sample_weight,
 )
 from torchfunc.training.batches import EpochStream, make_batches
-
-if TYPE_CHECKING:
-    from torchfunc.training.trainer import Trainer
+from torchfunc.training.interface import Trainable
 
 __all__ = [
     "build_for",
@@ -56,7 +54,7 @@ def checked_verbose(verbose: Any) -> int:
 
 
 def callback_list(
-    model: Trainer, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
+    model: Trainable, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
 ) -> CallbackList:
     """The user's callbacks, with a progress line and a history if asked for; a `CallbackList` is taken as it is."""
     if isinstance(callbacks, CallbackList):
@@ -87,7 +85,7 @@ def validation_batches(
 
 
 def one_batch(
-    model: Trainer,
+    model: Trainable,
     x: Any,
     y: Any,
     sample_weight: Any,
@@ -104,13 +102,13 @@ def one_batch(
     return x, y, sample_weight
 
 
-def build_for(model: Trainer, data: EpochStream, device: torch.device) -> None:
+def build_for(model: Trainable, data: EpochStream, device: torch.device) -> None:
     """Make the weights of a model that has none yet, for the first batch of the data."""
     if not model.is_fully_built():
         _build_on(model, unpack_x_y_sample_weight(data.peek())[0], device)
 
 
-def _build_on(model: Trainer, x: Any, device: torch.device) -> None:
+def _build_on(model: Trainable, x: Any, device: torch.device) -> None:
     if not model.is_fully_built():
         # Weights made during an evaluation have to be trainable afterwards.
         with torch.inference_mode(False):
@@ -118,7 +116,7 @@ def _build_on(model: Trainer, x: Any, device: torch.device) -> None:
         model.to(device)
 
 
-def returned(model: Trainer, logs: dict[str, Any], return_dict: bool) -> Any:
+def returned(model: Trainable, logs: dict[str, Any], return_dict: bool) -> Any:
     """What `evaluate` returns: the logs, or their values with the loss first, or the loss alone."""
     if return_dict:
         return logs

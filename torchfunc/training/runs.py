@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
-
-if TYPE_CHECKING:
-    from torchfunc.training.trainer import Trainer
 
 __all__ = ["evaluating", "flushed_denormals", "kept_modes", "session", "training"]
 
@@ -48,7 +45,7 @@ def _flushes_denormals() -> bool:
 
 
 @contextlib.contextmanager
-def session(model: Trainer) -> Iterator[Session]:
+def session(model: Trainable) -> Iterator[Session]:
     """Look up what every step needs, and forget it afterwards. A run within a run (a callback's) has its own."""
     compiled = model.compiled_state("run")
     outer, opened = compiled.session, Session.of(model)
@@ -65,7 +62,7 @@ def session(model: Trainer) -> Iterator[Session]:
 
 
 @contextlib.contextmanager
-def training(model: Trainer, device: torch.device) -> Iterator[Session]:
+def training(model: Trainable, device: torch.device) -> Iterator[Session]:
     """The setting of training steps."""
     with (
         kept_modes(model),
@@ -88,7 +85,7 @@ def training(model: Trainer, device: torch.device) -> Iterator[Session]:
 
 
 @contextlib.contextmanager
-def evaluating(model: Trainer) -> Iterator[Session]:
+def evaluating(model: Trainable) -> Iterator[Session]:
     """The setting of evaluation steps."""
     with kept_modes(model), session(model) as opened:
         model.eval()

@@ -9,23 +9,21 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchfunc.training.arrays import first_leaf, unpack_x_y_sample_weight
+from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session
-
-if TYPE_CHECKING:
-    from torchfunc.training.trainer import Trainer
 
 __all__ = ["Step", "evaluate_batch", "make_step", "predict_batch", "train_batch"]
 
 Step = Callable[[Any], "dict[str, Any] | None"]
 
 
-def train_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
+def train_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
     """Train on one batch. Returns logs only if the model makes its own; else the metrics hold them."""
     compiled = model.compiled_state("train")
     optimizer, session = compiled.optimizer, compiled.session or Session.of(model)
@@ -47,7 +45,7 @@ def train_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
     return _update_metrics(model, x, y, y_pred, sample_weight)
 
 
-def evaluate_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
+def evaluate_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
     """Take one batch into losses and metrics. Returns logs only if the model makes its own."""
     compiled = model.compiled_state("evaluate")
     x, y, sample_weight = unpack_x_y_sample_weight(data)
@@ -57,13 +55,13 @@ def evaluate_batch(model: Trainer, data: Any) -> dict[str, Any] | None:
     return _update_metrics(model, x, y, y_pred, sample_weight)
 
 
-def predict_batch(model: Trainer, data: Any) -> Any:
+def predict_batch(model: Trainable, data: Any) -> Any:
     """The outputs for one batch."""
     x, _, _ = unpack_x_y_sample_weight(data)
     return model(*model.prepare_inputs(x))
 
 
-def make_step(model: Trainer, method: str, default: Callable[[Trainer, Any], dict[str, Any] | None]) -> Step:
+def make_step(model: Trainable, method: str, default: Callable[[Trainable, Any], dict[str, Any] | None]) -> Step:
     """The function to call with each batch: the model's own `train_step` or `test_step`, or the default one.
 
     The default's public form returns the current results, which takes time that nobody may need; here it does not.
@@ -79,7 +77,7 @@ def make_step(model: Trainer, method: str, default: Callable[[Trainer, Any], dic
     return step
 
 
-def _loss(model: Trainer, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Tensor:
+def _loss(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Tensor:
     # Overrides written for early Keras 3 do not know `training`.
     if not model.overrides("compute_loss") or "training" in _parameters(type(model).compute_loss):
         return model.compute_loss(x, y, y_pred, sample_weight, training=training)
@@ -91,7 +89,7 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
-def _update_metrics(model: Trainer, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any] | None:
+def _update_metrics(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any] | None:
     if model.overrides("compute_metrics"):
         return model.compute_metrics(x, y, y_pred, sample_weight)
     model.compiled_state("compute_metrics").plan_for(y_pred).update_metrics(y, y_pred, sample_weight)
@@ -102,7 +100,7 @@ def _rows(x: Any) -> int:
     return (x if isinstance(x, Tensor) else first_leaf(x)).shape[0]
 
 
-def _warn_of_missing(model: Trainer, weights: list[Any], gradients: Any) -> None:
+def _warn_of_missing(model: Trainable, weights: list[Any], gradients: Any) -> None:
     missing = {id(weight) for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
     names = [name for name, weight in model.named_parameters() if id(weight) in missing]
     if names and len(missing) < len(weights):
