@@ -7,4 +7,5 @@ environment test
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m mypy
-exec .venv/bin/python -m pytest "$@"
+# Two processes of one thread each: the tests are many and small.
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest --numprocesses 2 "$@"
