@@ -187,7 +187,7 @@ def test_copies():
     model.eval()
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin(A), model(A))
-        assert twin.state_dict().keys() == model.state_dict().keys()
+        assert list(twin.state_dict()) == list(model.state_dict())
         with torch.no_grad():
             twin.blocks[0].weight.zero_()
         assert not torch.equal(twin(A), model(A))
@@ -263,3 +263,37 @@ def test_a_layer_made_in_call_is_not_part_of_the_model():
     layer = Careless()
     assert layer(A).shape == (4, 2)
     assert not layer.state_dict()
+
+
+class Drawn(Model):
+    """Keras' way to give a graph methods of one's own: `__init__` draws it."""
+
+    def __init__(self, units=3, **kwargs):
+        inputs = Input((8,))
+        super().__init__(inputs=inputs, outputs=Dense(units)(inputs), **kwargs)
+        self.units = units
+
+    def call_count(self):
+        return len(self.nodes)
+
+
+def test_a_class_that_draws_itself():
+    model = Drawn(units=2, name="drawn")
+    assert isinstance(model, Drawn)
+    assert isinstance(model, GraphModule)
+    assert model.name == "drawn"
+    assert list(model.state_dict()) == ["dense.weight", "dense.bias"]
+    expected = A @ model.state_dict()["dense.weight"].T + model.state_dict()["dense.bias"]
+    torch.testing.assert_close(model(A), expected)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert type(twin).__name__ == "Drawn"
+        assert (twin.units, twin.call_count()) == (2, 2)
+        torch.testing.assert_close(twin(A), model(A))
+
+
+@pytest.mark.parametrize("outputs", [torch.ones(2), None, "dense"])
+def test_what_a_model_cannot_be_drawn_to(outputs):
+    with pytest.raises(TypeError, match="outputs of a Model are symbolic tensors"):
+        Model(Input((8,)), outputs)
+    with pytest.raises(TypeError, match="outputs"):
+        Model(Input((8,)))

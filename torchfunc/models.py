@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
-from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, graph_class
+from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, become_graph, clone_model, graph_class
 from torchfunc.registry import register_builtins
 from torchfunc.training import Trainer
 from torchfunc.viewing import summarize
@@ -17,7 +17,8 @@ class Model(Trainer, Network):
     """A network that can be trained.
 
     `Model(inputs, outputs)` is the graph between symbolic tensors, a `GraphModule`. A subclass with `call` or `forward`
-    is a model too; and one made as `Subclass(inputs, outputs)` is a graph with the subclass' methods.
+    is a model too; and one made as `Subclass(inputs, outputs)`, or whose `__init__` calls
+    `super().__init__(inputs, outputs)`, is a graph with the subclass' methods.
 
     Args:
         inputs: symbolic tensor, or list, tuple or dict of them.
@@ -27,10 +28,17 @@ class Model(Trainer, Network):
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        drawn = len(args) >= 2 or "outputs" in kwargs
-        if drawn and _holds_symbolic(args[1] if len(args) >= 2 else kwargs["outputs"]):
+        # Model itself has nothing else to be made of; what a subclass takes is its own affair.
+        if _is_drawn(args, kwargs) or (cls is Model and (args or {"inputs", "outputs"} & set(kwargs))):
             cls = cls._graph_class()
         return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if _is_drawn(args, kwargs) and not isinstance(self, GraphNetwork):
+            become_graph(self, self._graph_class())
+            GraphNetwork.__init__(self, *args, **kwargs)  # type: ignore[arg-type]
+        else:
+            super().__init__(*args, **kwargs)
 
     @classmethod
     def _graph_class(cls) -> Any:
@@ -85,5 +93,7 @@ register_builtins("keras", {"Sequential": Sequential, "Model": Model})
 register_builtins("keras.src.models.functional", {"Functional": GraphModule})
 
 
-def _holds_symbolic(outputs: Any) -> bool:
+def _is_drawn(args: Any, kwargs: Any) -> bool:
+    """Whether these arguments are inputs and outputs of a graph."""
+    outputs = args[1] if len(args) >= 2 else kwargs.get("outputs")
     return isinstance(outputs, SymbolicValue) or bool(symbolic_leaves(outputs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from torchfunc.config import floatx
@@ -47,8 +48,8 @@ class InputLayer(Layer):
             raise ValueError("Input(...) takes `shape` or `batch_shape`, not both.")
         super().__init__(name=name, dtype=floatx() if dtype is None else dtype)
         if batch_shape is None:
-            batch_shape = (batch_size, *((shape,) if isinstance(shape, int) else shape or ()))
-        self.batch_shape = tuple(batch_shape)
+            batch_shape = (batch_size, *((shape,) if isinstance(shape, (int, np.integer)) else shape or ()))
+        self.batch_shape = tuple(int(size) if isinstance(size, np.integer) else size for size in batch_shape)
         for size in self.batch_shape:
             if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
                 raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -106,14 +107,14 @@ def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
 
 
 def positive(value: int, argument: str, owner: str) -> int:
-    """A size given as an argument.
+    """A size given as an argument, as a Python integer.
 
     Raises:
         ValueError: it is not a positive integer.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
         raise ValueError(f"{owner} takes a positive integer for {argument}, got {value!r}.")
-    return value
+    return int(value)
 
 
 def promote_to_float(dtype: torch.dtype, default: torch.dtype) -> torch.dtype:

@@ -24,9 +24,12 @@ from torchfunc.graph import (
     fake_copy,
     infer,
     located,
+    map_structure,
     only_real,
+    pass_over,
     record,
     symbolic_leaves,
+    with_own_code,
 )
 from torchfunc.layers.input_spec import check_input
 from torchfunc.layers.introspection import NodeIntrospection
@@ -129,6 +132,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Calling
 
+    @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # With nothing to record, convert or build, straight to torch, past the hook that plain modules need.
         if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
@@ -139,11 +143,13 @@ class Layer(NodeIntrospection, WeightHolder):
             return self._call_symbolically(args, kwargs)
         return self._call_eagerly(args, kwargs)
 
+    @pass_over
     def _call_eagerly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        args, kwargs = map_aggregate((tuple(args), dict(kwargs)), self._to_tensor)
-        kwargs = dict(kwargs)
-        training = self.training if kwargs.get("training") is None else bool(kwargs["training"])
-        kwargs.pop("training", None)
+        args = map_structure(tuple(args), self._to_tensor)
+        kwargs = map_structure(dict(kwargs), self._to_tensor)
+        asked = kwargs.get("training")
+        training = self.training if asked is None else bool(asked)
+        kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if not self.built:
             arguments = self._bind(args, kwargs)
             self._check_input(arguments)
@@ -243,7 +249,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if not self.built:
             self._build(shapes_of({"inputs": inputs}))
         specs = self._infer_by_running((inputs,), {})
-        return map_aggregate(specs, lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf)
+        return map_structure(specs, lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf)
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         """The output's dtype: that of the weights if the layer has any, else of the inputs together."""
@@ -327,6 +333,7 @@ class Layer(NodeIntrospection, WeightHolder):
         added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module._call_losses]
         return added + [penalty() for penalty in self.weight_penalties()]
 
+    @pass_over
     def clear_losses(self) -> None:
         """Forget what calls have added to the losses."""
         for module in self.modules():
@@ -362,7 +369,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if "shapes_dict" in config:
-            self._build(map_aggregate(dict(config["shapes_dict"]), lambda leaf: leaf))
+            self._build(map_structure(dict(config["shapes_dict"]), lambda leaf: leaf))
         elif config.get("input_shape") is not None:
             self._build({"input_shape": map_shapes(tuple, config["input_shape"])})
 
@@ -408,7 +415,8 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: Layer, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         return call(self, *args, training=self.training if training is None else training, **kwargs)
 
-    return forward
+    # Else torch.compile would keep one set of graphs for all layers.
+    return functools.wraps(call)(with_own_code(forward))
 
 
 def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:

@@ -258,9 +258,13 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
 
 def retrack(owner: nn.Module) -> None:
     """Track the collections of a layer that was copied or unpickled; its copies of them know of no owner."""
+    order = list(owner._modules)
     for name, value in [*owner.__dict__.items(), *owner._modules.items()]:
         if isinstance(value, _Collection):
             track(owner, name, value)
+    # The order of submodules is that of the parameters, by which an optimizer's state is matched.
+    for name in order:
+        owner._modules[name] = owner._modules.pop(name)
 
 
 def _may_hold(value: Any) -> bool:

@@ -32,7 +32,7 @@ from torchfunc.modules.naming import Namer, name_nodes, submodule_key, unique_na
 from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import FlatGraph, flatten_fx, reinfer, restore_fx
 
-__all__ = ["GraphNetwork", "graph_class"]
+__all__ = ["GraphNetwork", "become_graph", "graph_class"]
 
 # What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
 _REBUILT = ("_nodes", "_inputs", "_outputs", "_names", "_keys", "_binding", "_graph", "_inbound_nodes", "_call_losses")
@@ -308,6 +308,11 @@ def graph_class(cls: type, base: type) -> type:
     if issubclass(base, cls):
         return base
     return type(cls.__name__, (cls, base), {"__module__": cls.__module__, "_written_class": cls})
+
+
+def become_graph(model: Any, cls: type) -> None:
+    """Turn a model whose `__init__` has just begun into one of `cls`, a class of drawn models."""
+    model.__class__ = type("GraphModuleImpl", (cls,), {"__module__": cls.__module__, "__qualname__": "GraphModuleImpl"})
 
 
 def _written_class(cls: type) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfunc.graph import Spec, example_shapes, map_structure, record
+from torchfunc.graph import Spec, example_shapes, map_structure, pass_over, record
 from torchfunc.layers import Layer
 from torchfunc.layers.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
@@ -32,6 +32,7 @@ _calls = _Calls()
 class Network(Layer):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
 
+    @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling() or _calls.inside:
             return super().__call__(*args, **kwargs)
