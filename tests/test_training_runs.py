@@ -156,10 +156,10 @@ class TestOwnSteps:
                 return [self.loss_tracker]
 
         model = Own()
-        model.compile(optimizers.SGD(0.1), losses.MeanSquaredError())
-        history = model.fit(X, Y, epochs=3, verbose=0).history
+        model.compile(optimizers.SGD(0.05), losses.MeanSquaredError())
+        history = model.fit(X, Y, epochs=20, shuffle=False, verbose=0).history
         assert list(history) == ["my_loss"]
-        assert history["my_loss"][-1] < history["my_loss"][0]
+        assert history["my_loss"][-1] < 0.8 * history["my_loss"][0]
 
     def test_compute_loss_without_training_argument(self):
         class Own(Model):
