@@ -19,8 +19,11 @@ from torchfunc.graph.symbolic import (
     only_real,
     record,
     record_function,
+    record_input,
     record_method,
     record_module,
+    symbolic_tensors,
+    tensor_method,
 )
 from torchfunc.graph.tracing import pass_over, with_own_code
 
@@ -44,10 +47,13 @@ __all__ = [
     "pass_over",
     "record",
     "record_function",
+    "record_input",
     "record_method",
     "record_module",
     "replay",
     "symbolic_leaves",
+    "symbolic_tensors",
+    "tensor_method",
     "topological_order",
     "with_own_code",
 ]

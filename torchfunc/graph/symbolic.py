@@ -13,8 +13,8 @@ from torch.fx.node import map_aggregate
 from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath
 
-from torchfunc.graph.inference import infer_call, infer_module
-from torchfunc.graph.node import Node, Spec, SymbolicValue
+from torchfunc.graph.inference import example_shapes, infer_call, infer_module
+from torchfunc.graph.node import Node, Spec, SymbolicValue, symbolic_leaves
 from torchfunc.graph.source import Source
 from torchfunc.graph.tracing import pass_over
 
@@ -25,8 +25,11 @@ __all__ = [
     "only_real",
     "record",
     "record_function",
+    "record_input",
     "record_method",
     "record_module",
+    "symbolic_tensors",
+    "tensor_method",
 ]
 
 
@@ -35,6 +38,17 @@ def record(
 ) -> Node:
     """Add one call whose outputs are known to be `specs` (a structure of `Spec`s and constants) to the graph."""
     return Node(op, target, args, kwargs, specs, _make_value, source)
+
+
+def record_input(target: Any, shape: tuple[int | None, ...], dtype: torch.dtype) -> Node:
+    """Add an input of this shape, None standing for unknown sizes, to the graph.
+
+    Args:
+        target: the layer that declares it, or what to call one that only stands in for a tensor.
+        shape: the sizes, the batch axis included.
+        dtype: the dtype.
+    """
+    return record("input", target, (), {}, Spec(shape, dtype, example_shapes(shape)))
 
 
 def _make_value(spec: Spec, node: Node, path: KeyPath) -> SymbolicValue:
@@ -62,11 +76,16 @@ def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: M
 def record_method(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Record a call of the tensor method `name` on `args[0]` and return its symbolic outputs."""
     _refuse_in_place(f"Tensor.{name}", kwargs)
+    return _record_call("method", name, tensor_method(name), args, kwargs, f"Tensor.{name}")
+
+
+def tensor_method(name: str) -> Callable[..., Any]:
+    """The tensor method `name` as a function of the tensor and its arguments."""
 
     def call(tensor: Any, *rest: Any, **options: Any) -> Any:
         return getattr(tensor, name)(*rest, **options)
 
-    return _record_call("method", name, call, args, kwargs, f"Tensor.{name}")
+    return call
 
 
 def _record_call(
@@ -315,6 +334,11 @@ class SymbolicTensor(_Recorded):
 
     def __repr__(self) -> str:
         return f"<SymbolicTensor shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')}, name={self.name}>"
+
+
+def symbolic_tensors(structure: Any) -> list[SymbolicTensor]:
+    """The symbolic tensors in nested lists, tuples, dicts and slices, left to right; symbolic integers left out."""
+    return [value for value in symbolic_leaves(structure) if isinstance(value, SymbolicTensor)]
 
 
 def _label(target: Any) -> str:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from torchfunc import regularizers
 from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import KernelLayer, known_size, positive
+from torchfunc.layers.kernel import KernelLayer, check_output_shape, known_size, positive
 from torchfunc.layers.shapes import Shape
-from torchfunc.layers.spatial import SpatialLayer, check_output_shape, integers, one_of, output_size, pad, same_padding
+from torchfunc.layers.spatial import SpatialLayer, integers, one_of, output_size, pad, same_padding
 from torchfunc.layers.weights import CONVOLUTION
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import dtype_name
-from torchfunc.graph import Spec, SymbolicTensor, example_shapes, install_hook, record
+from torchfunc.graph import SymbolicTensor, install_hook, record_input
 from torchfunc.layers.layer import Layer
 
 __all__ = ["Input", "InputLayer"]
@@ -55,8 +55,7 @@ class InputLayer(Layer):
                 raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")
         self.optional = bool(optional)
         self.built = True
-        spec = Spec(self.batch_shape, self.dtype, example_shapes(self.batch_shape))
-        self._inbound_nodes.append(record("input", self, (), {}, spec))
+        self._inbound_nodes.append(record_input(self, self.batch_shape, self.dtype))
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs

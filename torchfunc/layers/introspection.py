@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from torchfunc.graph import Node, SymbolicTensor, symbolic_leaves
+from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
 from torchfunc.layers.shapes import Shape
 
 __all__ = ["NodeIntrospection"]
@@ -110,5 +110,5 @@ def _inputs(node: Node) -> Any:
 
 
 def _shapes(structure: Any) -> Any:
-    tensors = [value for value in symbolic_leaves(structure) if isinstance(value, SymbolicTensor)]
+    tensors = symbolic_tensors(structure)
     return tensors[0].shape if len(tensors) == 1 else [tensor.shape for tensor in tensors]

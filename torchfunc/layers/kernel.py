@@ -1,4 +1,4 @@
-"""KernelLayer: what Dense and the convolutions share: a kernel, a bias, an activation, and their config."""
+"""KernelLayer, which Dense and the convolutions share; and the checks of sizes and shapes that layers share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import nn
 from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.graph import located
 from torchfunc.layers.layer import Layer
+from torchfunc.layers.shapes import is_shape
 from torchfunc.layers.weights import Layout
 
-__all__ = ["KernelLayer", "known_size", "positive", "promote_to_float"]
+__all__ = ["KernelLayer", "check_output_shape", "known_size", "positive", "promote_to_float"]
 
 
 class KernelLayer(Layer):
@@ -104,6 +105,15 @@ def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
             )
         )
     return size
+
+
+def check_output_shape(layer: Layer, input_shape: Any) -> None:
+    """Raise a ValueError that names the layer if it can make no output from this shape, or these shapes."""
+    try:
+        layer.compute_output_shape(input_shape)
+    except ValueError as error:
+        shape = tuple(input_shape) if is_shape(input_shape) else input_shape
+        raise ValueError(located(f"{layer.describe()} cannot be called on {shape}: {error}")) from error
 
 
 def positive(value: int, argument: str, owner: str) -> int:

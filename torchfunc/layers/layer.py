@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,14 @@ from torchfunc.graph import (
     only_real,
     pass_over,
     record,
+    record_input,
     symbolic_leaves,
+    symbolic_tensors,
     with_own_code,
 )
 from torchfunc.layers.input_spec import check_input
 from torchfunc.layers.introspection import NodeIntrospection
+from torchfunc.layers.modes import kept_modes
 from torchfunc.layers.shapes import (
     accepts,
     bind_call,
@@ -156,7 +158,9 @@ class Layer(NodeIntrospection, WeightHolder):
             self._build_for(arguments)
         if training == self.training:
             return super().__call__(*args, **kwargs)
-        with self._mode(training):
+        with kept_modes(self):
+            for module in self.modules():
+                module.training = training
             return super().__call__(*args, **kwargs)
 
     def _to_tensor(self, value: Any) -> Any:
@@ -166,18 +170,6 @@ class Layer(NodeIntrospection, WeightHolder):
         here = next(self.parameters(), None)
         tensor = tensor.to(as_dtype(floatx())) if tensor.dtype == torch.float64 else tensor
         return tensor if here is None else tensor.to(here.device)
-
-    @contextlib.contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
-        """Put this layer and all in it in one mode, and each back in its own afterwards."""
-        found = [(module, module.training) for module in self.modules()]
-        try:
-            for module, _ in found:
-                module.training = training
-            yield
-        finally:
-            for module, mode in found:
-                module.training = mode
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         kwargs = dict(kwargs)
@@ -245,7 +237,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
         Built-in layers know it by formula. A layer of yours that does not override this is run on fake tensors.
         """
-        inputs = map_shapes(lambda shape: _placeholder(shape, self.dtype), input_shape)
+        inputs = map_shapes(lambda shape: record_input("placeholder", shape, self.dtype).outputs, input_shape)
         if not self.built:
             self._build(shapes_of({"inputs": inputs}))
         specs = self._infer_by_running((inputs,), {})
@@ -268,7 +260,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         if not self._has_shape_formula():
             return self._infer_by_running(args, kwargs)
-        tensors = [value for value in symbolic_leaves(arguments) if isinstance(value, SymbolicTensor)]
+        tensors = symbolic_tensors(arguments)
         dtype = self.compute_output_dtype(*(tensor.dtype for tensor in tensors))
         try:
             shapes = call_with_shapes(self.compute_output_shape, shapes_of(arguments))
@@ -433,10 +425,6 @@ def _leaves(structure: Any) -> list[Any]:
 
 def _mask_of(leaf: Any) -> Any:
     return leaf.mask if isinstance(leaf, SymbolicTensor) else None
-
-
-def _placeholder(shape: tuple[int | None, ...], dtype: torch.dtype) -> SymbolicTensor:
-    return record("input", "placeholder", (), {}, Spec(shape, dtype, example_shapes(shape))).outputs
 
 
 def _is_short(value: Any) -> bool:

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import epsilon
-from torchfunc.graph import located
-from torchfunc.layers.kernel import promote_to_float
+from torchfunc.layers.kernel import check_output_shape, promote_to_float
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape, is_shape
 
@@ -51,10 +50,7 @@ class Merge(Layer):
     only: int | None = None
 
     def build(self, input_shape: Any) -> None:
-        try:
-            self.compute_output_shape(input_shape)
-        except ValueError as error:
-            raise ValueError(located(f"{self.describe()} cannot be called on {input_shape}: {error}")) from error
+        check_output_shape(self, input_shape)
 
     def compute_output_shape(self, input_shape: Any) -> Shape:
         shapes = None if input_shape is None or is_shape(input_shape) else list(input_shape)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from torchfunc.config import standardize_data_format
 from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import positive
+from torchfunc.layers.kernel import check_output_shape, positive
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape
-from torchfunc.layers.spatial import check_output_shape
 
 __all__ = ["Flatten", "Permute", "RepeatVector", "Reshape"]
 

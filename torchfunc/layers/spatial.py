@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
-from torchfunc.graph import located
 from torchfunc.layers.input_spec import InputSpec
+from torchfunc.layers.kernel import check_output_shape
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape
 
-__all__ = ["Pairs", "SpatialLayer", "check_output_shape", "integers", "one_of", "output_size", "pad", "same_padding"]
+__all__ = ["Pairs", "SpatialLayer", "integers", "one_of", "output_size", "pad", "same_padding"]
 
 # (before, after) for each spatial axis.
 Pairs = Sequence[tuple[int, int]]
@@ -58,14 +58,6 @@ class SpatialLayer(Layer):
 
     def build(self, input_shape: Shape) -> None:
         check_output_shape(self, input_shape)
-
-
-def check_output_shape(layer: Layer, input_shape: Shape) -> None:
-    """Raise a ValueError that names the layer if it can make no output from this shape."""
-    try:
-        layer.compute_output_shape(input_shape)
-    except ValueError as error:
-        raise ValueError(located(f"{layer.describe()} cannot be called on {tuple(input_shape)}: {error}")) from error
 
 
 def integers(value: Any, count: int, argument: str, owner: str, minimum: int = 1) -> tuple[int, ...]:

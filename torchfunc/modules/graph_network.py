@@ -17,7 +17,7 @@ from torchfunc.graph import (
     SymbolicTensor,
     format_source,
     map_structure,
-    symbolic_leaves,
+    symbolic_tensors,
     topological_order,
     with_own_code,
 )
@@ -104,7 +104,7 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def _bind_names(self) -> None:
         taken, names = set(self._names.values()), []
-        for value in _leaves(self._inputs):
+        for value in symbolic_tensors(self._inputs):
             # An input may be a tensor that a layer made, and that layer may be part of this model as well.
             name = self._names[value.node.target] if _is_declared(value) else unique_name(value.name, taken)
             taken.add(name)
@@ -194,7 +194,7 @@ class GraphNetwork(Network, fx.GraphModule):
     @property
     def outputs(self) -> list[SymbolicTensor]:
         """The symbolic outputs, in order."""
-        return _leaves(self._outputs)
+        return symbolic_tensors(self._outputs)
 
     @property
     def input(self) -> Any:
@@ -345,10 +345,6 @@ def _same(value: Any) -> Any:
 def _is_declared(value: SymbolicTensor) -> bool:
     """Whether `Input(...)` made a tensor; another model input is one that a layer made."""
     return value.node.op == "input" and isinstance(value.node.target, InputLayer)
-
-
-def _leaves(structure: Any) -> list[Any]:
-    return symbolic_leaves(structure)
 
 
 def _shapes(structure: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfunc.graph import Spec, example_shapes, map_structure, pass_over, record
+from torchfunc.graph import map_structure, pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
@@ -105,8 +105,7 @@ class Network(Layer):
         def stand_in(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
-            shape = (None, *leaf.shape[1:])
-            return record("input", "data", (), {}, Spec(shape, leaf.dtype, example_shapes(shape))).outputs
+            return record_input("data", (None, *leaf.shape[1:]), leaf.dtype).outputs
 
         self._infer_first_call(map_structure(inputs, stand_in))
 

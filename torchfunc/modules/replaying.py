@@ -20,6 +20,7 @@ from torchfunc.graph import (
     record_function,
     record_method,
     replay,
+    tensor_method,
 )
 from torchfunc.layers import Layer
 
@@ -45,14 +46,10 @@ def _infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     elif isinstance(target, nn.Module):
         specs = infer_module(target, args, kwargs, type(target).__name__)
     elif node.op == "method":
-        specs = infer_call(_call_method, (target, args, kwargs), {}, label)
+        specs = infer_call(tensor_method(target), args, kwargs, label)
     else:
         specs = infer_call(target, args, kwargs, label)
     return record(node.op, target, args, kwargs, specs, node.source).outputs
-
-
-def _call_method(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    return getattr(args[0], name)(*args[1:], **kwargs)
 
 
 def call_again(op: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

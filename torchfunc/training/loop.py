@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
+from torchfunc.layers.modes import kept_modes
 from torchfunc.training import runs
 from torchfunc.training.batches import EpochStream
 from torchfunc.training.interface import Trainable
@@ -110,7 +111,7 @@ def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList)
     columns: list[list[Any]] = []
     structure: Any = None
     count = 0
-    with runs.kept_modes(model), torch.inference_mode():
+    with kept_modes(model), torch.inference_mode():
         model.eval()
         for batch in data.epoch():
             hooks.begin(count)

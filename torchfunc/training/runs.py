@@ -6,23 +6,12 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
+from torchfunc.layers.modes import kept_modes
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
 
-__all__ = ["evaluating", "flushed_denormals", "kept_modes", "session", "training"]
-
-
-@contextlib.contextmanager
-def kept_modes(model: nn.Module) -> Iterator[None]:
-    """Put every module back in the mode, train or eval, that it was found in."""
-    found = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in found:
-            module.training = mode
+__all__ = ["evaluating", "flushed_denormals", "session", "training"]
 
 
 @contextlib.contextmanager

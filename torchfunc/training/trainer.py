@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchfunc.callbacks import History
 from torchfunc.callbacks.callback_list import plain_logs
+from torchfunc.layers.modes import kept_modes
 from torchfunc.metrics import Metric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
@@ -366,6 +367,6 @@ class Trainer(Trainable):
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
         data = one_batch(self, x, None, None, None, device_of(self))
-        with runs.kept_modes(self), torch.inference_mode():
+        with kept_modes(self), torch.inference_mode():
             self.eval()
             return to_numpy(self.predict_step(data))
