@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_sample_weights
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from torchfunc import config, utils
@@ -191,17 +192,42 @@ class TestArrayBatches:
         assert found[0].tolist() != [0, 1, 2, 3, 4, 5]
 
     def test_one_gather_a_batch(self):
-        class Counting(torch.Tensor):
-            calls = 0
+        class Counting(TorchDispatchMode):
+            calls = []
 
-            @classmethod
-            def __torch_function__(cls, func, types, args=(), kwargs=None):
-                cls.calls += func in (torch.Tensor.index_select, torch.Tensor.__getitem__)
-                return super().__torch_function__(func, types, args, kwargs or {})
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                self.calls.append(func.overloadpacket)
+                return func(*args, **(kwargs or {}))
 
-        x = torch.arange(64).as_subclass(Counting)
-        batches(x, batch_size=16, shuffle=True)
-        assert Counting.calls == 4
+        with Counting():
+            batches(torch.arange(64), batch_size=16, shuffle=True)
+        assert Counting.calls.count(torch.ops.aten.index_select) == 4
+        assert Counting.calls.count(torch.ops.aten.randperm) == 1
+        assert torch.ops.aten.index not in Counting.calls
+
+    def test_memory_is_used_again_unless_somebody_holds_it(self):
+        x = torch.arange(64)
+        stream = make_batches(x, x, batch_size=8, shuffle=True, device=CPU)
+        addresses = [(a.data_ptr(), b.data_ptr()) for a, b in stream.epoch()]
+        assert addresses[0] == addresses[2]
+        assert len({address for pair in addresses for address in pair}) == 4
+        held, views = [], []
+        for a, b in stream.epoch():
+            held.append(a)
+            views.append(b.unsqueeze(-1))
+        assert sorted(torch.cat(held).tolist()) == list(range(64))
+        assert torch.equal(torch.cat(held), torch.cat(views).squeeze(-1))
+
+    def test_what_a_graph_of_several_steps_gathers_itself(self):
+        arrays = make_batches({"a": np.arange(10)}, np.arange(10.0), batch_size=4, shuffle=True, device=CPU).batches
+        torch.manual_seed(5)
+        found = [(x["a"].tolist(), y.tolist()) for x, y in arrays]
+        torch.manual_seed(5)
+        order = arrays.epoch_indices()
+        x, y = arrays.tensors
+        parts = order.split(arrays.batch_size)
+        assert found == [(x["a"][rows].tolist(), y[rows].tolist()) for rows in parts]
+        assert make_batches(np.arange(10), device=CPU).batches.epoch_indices() is None
 
     def test_batch_size(self):
         assert len(batches(np.arange(65))) == 3

@@ -7,81 +7,26 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from torchfunc.training.array_batches import ArrayBatches, Batches
 from torchfunc.training.arrays import (
     check_rows,
     class_weights_to_sample_weights,
     is_array_like,
-    map_leaves,
     named_leaves,
     pack_x_y_sample_weight,
     to_tensors,
     unpack_x_y_sample_weight,
 )
+from torchfunc.training.transfer import prefetched
 
 __all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches"]
 
 DEFAULT_BATCH_SIZE = 32
-
-
-class Batches:
-    """Something that can be gone through batch by batch, each `x`, `(x, y)` or `(x, y, sample_weight)` of tensors."""
-
-    num_batches: int | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        raise NotImplementedError
-
-
-class ArrayBatches(Batches):
-    """Batches of arrays that lie in memory.
-
-    Each batch is gathered with one `index_select` an array (or is a view, without shuffling), never row by row, by
-    one permutation an epoch from torch's global generator.
-
-    Args:
-        x, y, sample_weight: structures of tensors with equally many rows; y and sample_weight may be None.
-        batch_size: rows a batch; the last one holds what is left.
-        shuffle: whether to take the rows in a new order each time; "batch" mixes only within each batch.
-        device: where batches are needed. Arrays that fit there are moved as a whole.
-    """
-
-    def __init__(
-        self, x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: bool | str, device: torch.device
-    ) -> None:
-        self.rows = check_rows(x, y, sample_weight)
-        self.num_batches = math.ceil(self.rows / batch_size)
-        self._batch_size = batch_size
-        self._shuffle = shuffle
-        self._device = device
-        data = pack_x_y_sample_weight(x, y, sample_weight)
-        # All arrays lie together, so that one index serves them all.
-        self._home = device if _is_on(data, device) or _fits(data, device) else torch.device("cpu")
-        self._data = _to_device(data, self._home)
-
-    def __iter__(self) -> Iterator[Any]:
-        order = self._order()
-        if order is not None:
-            order = order.to(self._home)
-        for start in range(0, self.rows, self._batch_size):
-            stop = min(start + self._batch_size, self.rows)
-            rows = slice(start, stop) if order is None else order[start:stop]
-            batch = map_leaves(partial(_take, rows=rows), self._data)
-            yield batch if self._home == self._device else _to_device(batch, self._device)
-
-    def _order(self) -> Tensor | None:
-        if not self._shuffle:
-            return None
-        if self._shuffle == "batch":
-            rows = torch.arange(self.rows).split(self._batch_size)
-            return torch.cat([part[torch.randperm(len(part))] for part in rows])
-        return torch.randperm(self.rows)
 
 
 class IterableBatches(Batches):
@@ -104,13 +49,16 @@ class IterableBatches(Batches):
             self.num_batches = None
 
     def __iter__(self) -> Iterator[Any]:
+        yield from prefetched(self._host_batches(), self._device)
+
+    def _host_batches(self) -> Iterator[Any]:
         for batch in self._source:
             x, y, sample_weight = unpack_x_y_sample_weight(batch)
             x, y = to_tensors(x, "x"), to_tensors(y, "y")
             sample_weight = to_tensors(sample_weight, "sample_weight")
             if self._class_weight is not None:
                 sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
-            yield _to_device(pack_x_y_sample_weight(x, y, sample_weight), self._device)
+            yield pack_x_y_sample_weight(x, y, sample_weight)
 
 
 @dataclass
@@ -141,8 +89,9 @@ class EpochStream:
         Raises:
             ValueError: there are none.
         """
-        first, rest = self._start()
-        self._iterator = itertools.chain([first], rest)
+        begun, rest = self._start()
+        first = begun[0]
+        self._iterator = itertools.chain(begun, rest)
         return first
 
     def epoch(self) -> Iterator[Any]:
@@ -151,9 +100,9 @@ class EpochStream:
         Raises:
             ValueError: there are none.
         """
-        first, rest = self._start()
+        begun, rest = self._start()
         count = 1
-        yield first
+        yield begun.pop()  # not held here any longer, so that its memory can be used again
         for batch in itertools.islice(rest, None if self.steps is None else self.steps - 1):
             count += 1
             yield batch
@@ -168,13 +117,13 @@ class EpochStream:
                 stacklevel=2,
             )
 
-    def _start(self) -> tuple[Any, Iterator[Any]]:
-        """The next batch, from where the last epoch ended if there is more, and what comes after it."""
+    def _start(self) -> tuple[list[Any], Iterator[Any]]:
+        """The next batch, in a list, from where the last epoch ended if there is more, and what comes after it."""
         begun, self._iterator = self._iterator, None
         for iterator in (begun, iter(self.batches)):
             for first in iterator or ():
                 assert iterator is not None
-                return first, iterator
+                return [first], iterator
         raise ValueError(
             "The data gave no batches. A generator can be gone through only once: with several epochs give "
             "`steps_per_epoch`, or something that can be started again, such as a DataLoader."
@@ -242,26 +191,3 @@ def _check_iterable(x: Any, unused: Mapping[str, Any]) -> None:
             f"x is a {type(x).__name__}, which gives whole batches (x, y) or (x, y, sample_weight) itself, so "
             f"{', '.join(given)} cannot be given beside it."
         )
-
-
-def _take(leaf: Tensor, rows: slice | Tensor) -> Tensor:
-    return leaf.index_select(0, rows) if isinstance(rows, Tensor) else leaf[rows]
-
-
-def _to_device(structure: Any, device: torch.device) -> Any:
-    def move(leaf: Tensor) -> Tensor:
-        return leaf if leaf.device == device else leaf.to(device, non_blocking=True)
-
-    return map_leaves(move, structure)
-
-
-def _is_on(structure: Any, device: torch.device) -> bool:
-    return any(leaf.device == device for _, leaf in named_leaves(structure, ""))
-
-
-def _fits(structure: Any, device: torch.device) -> bool:
-    """Whether a CUDA device has room for all of it and as much again."""
-    if device.type != "cuda":
-        return False
-    size = sum(leaf.numel() * leaf.element_size() for _, leaf in named_leaves(structure, ""))
-    return 2 * size < torch.cuda.mem_get_info(device)[0]
