@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.parallel import DistributedDataParallel
+
 __all__ = ["Callback", "Logs"]
 
 Logs = Mapping[str, Any]
@@ -20,9 +22,14 @@ class Callback:
         params: "verbose", "epochs" and "steps" of the run.
         model: the model that is trained.
         batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each.
+        defers_logs: whether the hooks for the end of a batch get logs that are read from the device only when they are
+            looked at: a `Mapping`, and not a dict.
+        runs_last: whether the callback is called after all others, wherever it stands in the list.
     """
 
     batch_interval = 0.0
+    defers_logs = False
+    runs_last = False
 
     def __init__(self) -> None:
         self.params: dict[str, Any] = {}
@@ -31,7 +38,7 @@ class Callback:
     @property
     def model(self) -> Any:
         """The model that is trained."""
-        return self._model
+        return self._model.module if isinstance(self._model, DistributedDataParallel) else self._model
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Called before the run with its parameters."""
@@ -40,6 +47,16 @@ class Callback:
     def set_model(self, model: Any) -> None:
         """Called before the run with the model."""
         self._model = model
+
+    def set_run(self, run: Any) -> None:
+        """Called before `fit` with its `TrainingRun`, which can tell its state and take up another's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callback must know to go on after an interruption: tensors, numbers, text, and lists of them."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned; called after `on_train_begin` when `BackupAndRestore` restores."""
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called when `fit` begins."""

@@ -35,6 +35,14 @@ class History(Callback):
             self.history.setdefault(name, []).append(value)
         self.model.history = self
 
+    def state_dict(self) -> dict[str, Any]:
+        """The logs so far."""
+        return {"history": self.history, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these logs."""
+        self.history, self.epoch = state["history"], state["epoch"]
+
 
 class LambdaCallback(Callback):
     """A callback made of functions.

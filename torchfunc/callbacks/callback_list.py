@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.basic import History, ProgbarLogger
 
-__all__ = ["BatchHooks", "CallbackList", "plain_logs"]
+__all__ = ["BatchHooks", "CallbackList", "DeferredLogs", "plain_logs"]
 
 # The old hooks are called by the new ones, so overriding either counts.
 _OLD_HOOKS = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
@@ -47,6 +48,29 @@ def _plain(value: Any) -> Any:
         return value
 
 
+class DeferredLogs(Mapping[str, Any]):
+    """Logs that are read, once, when they are looked at."""
+
+    def __init__(self, read_logs: Callable[[], Logs]) -> None:
+        self._read_logs = read_logs
+        self._logs: Logs | None = None
+
+    def read(self) -> Logs:
+        """The logs as a dict."""
+        if self._logs is None:
+            self._logs = self._read_logs()
+        return self._logs
+
+    def __getitem__(self, name: str) -> Any:
+        return self.read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.read())
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+
 class BatchHooks:
     """The hooks of one phase that somebody overrides, and the clock for those that need not see every batch."""
 
@@ -55,9 +79,10 @@ class BatchHooks:
         self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
         self._end = [callback for callback in callbacks if self._wanted(callback, end)]
         self._names = begin, end
-        # Callbacks written for Keras have no interval.
+        # Callbacks written for Keras have no interval, and take a dict.
         self._intervals = [getattr(callback, "batch_interval", 0.0) for callback in self._end]
-        self._last_call = [0.0] * len(self._end)
+        self._defer = [getattr(callback, "defers_logs", False) for callback in self._end]
+        self._last_call = [-math.inf] * len(self._end)
 
     @staticmethod
     def _wanted(callback: Callback, hook: str) -> bool:
@@ -72,14 +97,13 @@ class BatchHooks:
         """A batch is done. `read_logs`, which waits for the device, is called only if somebody wants the logs now."""
         if not self._end:
             return
-        logs: Logs | None = None
+        logs = DeferredLogs(read_logs)
         now = time.perf_counter()
         for index, callback in enumerate(self._end):
             if now - self._last_call[index] < self._intervals[index]:
                 continue
             self._last_call[index] = now
-            logs = read_logs() if logs is None else logs
-            getattr(callback, self._names[1])(batch, logs=logs)
+            getattr(callback, self._names[1])(batch, logs=logs if self._defer[index] else logs.read())
 
 
 class CallbackList(Callback):
@@ -114,6 +138,7 @@ class CallbackList(Callback):
                 )
         self.history = self._find_or_add(History, add_history)
         self._progress = self._find_or_add(ProgbarLogger, add_progbar)
+        self._sort()
         if model is not None:
             self.set_model(model)
         self.set_params(params)
@@ -125,16 +150,21 @@ class CallbackList(Callback):
             self.callbacks.append(found)
         return found
 
+    def _sort(self) -> None:
+        self.callbacks.sort(key=lambda callback: getattr(callback, "runs_last", False))
+
     def ensure_history(self, model: Any) -> None:
         """Add a `History` if there is none."""
         if self.history is None:
             self.history = self._find_or_add(History, True)
+            self._sort()
             self.history.set_params(self.params)
             self.set_model(model)
 
     def append(self, callback: Callback) -> None:
         """Add a callback."""
         self.callbacks.append(callback)
+        self._sort()
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Give all callbacks one dict of parameters."""
@@ -149,6 +179,28 @@ class CallbackList(Callback):
             model.history = self.history
         for callback in self.callbacks:
             callback.set_model(model)
+
+    def set_run(self, run: Any) -> None:
+        """Give all callbacks the run of `fit`."""
+        for callback in self._ours():
+            callback.set_run(run)
+
+    def states(self) -> list[tuple[str, dict[str, Any]]]:
+        """The state of each callback that has one, with the name of its class."""
+        states = [(type(callback).__name__, callback.state_dict()) for callback in self._ours()]
+        return [(name, state) for name, state in states if state]
+
+    def set_states(self, states: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        """Put back what `states` found: the first of a class gets the first state of that class, and so on."""
+        left = list(states)
+        for callback in self._ours():
+            index = next((i for i, (name, _) in enumerate(left) if name == type(callback).__name__), None)
+            if index is not None:
+                callback.load_state_dict(left.pop(index)[1])
+
+    def _ours(self) -> list[Any]:
+        """The callbacks that were not written for Keras, whose base class knows less."""
+        return [callback for callback in self.callbacks if isinstance(callback, Callback)]
 
     def batch_hooks(self, phase: str) -> BatchHooks:
         """The hooks for the batches of "train", "test" or "predict" that are in use."""

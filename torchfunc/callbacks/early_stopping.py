@@ -70,6 +70,9 @@ class MonitorCallback(Callback):
         )
 
 
+_STATE = ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")
+
+
 class EarlyStopping(MonitorCallback):
     """Stop training when a logged number no longer improves.
 
@@ -139,6 +142,15 @@ class EarlyStopping(MonitorCallback):
             if self.verbose:
                 print(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.", flush=True)
             self.model.load_state_dict(self.best_weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, and how long ago it was."""
+        return {name: getattr(self, name) for name in _STATE}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name in _STATE:
+            setattr(self, name, state[name])
 
     def _remember(self, epoch: int) -> None:
         self.best_epoch = epoch

@@ -20,6 +20,8 @@ class Batches:
     """Something that can be gone through batch by batch, each `x`, `(x, y)` or `(x, y, sample_weight)` of tensors."""
 
     num_batches: int | None = None
+    # Whether each iteration begins anew, as that of a generator does not.
+    restarts = True
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError

@@ -22,6 +22,7 @@ from torchfunc.training.arrays import (
     to_tensors,
     unpack_x_y_sample_weight,
 )
+from torchfunc.training.generators import generator_states, set_generator_states
 from torchfunc.training.transfer import prefetched
 
 __all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches"]
@@ -47,6 +48,7 @@ class IterableBatches(Batches):
             self.num_batches = len(source) if isinstance(source, Sized) else None
         except TypeError:
             self.num_batches = None
+        self.restarts = not isinstance(source, Iterator)
 
     def __iter__(self) -> Iterator[Any]:
         yield from prefetched(self._host_batches(), self._device)
@@ -77,6 +79,11 @@ class EpochStream:
 
     def __post_init__(self) -> None:
         self._iterator: Iterator[Any] | None = None
+        # Of the pass over `batches` that the last epoch belongs to: the generators' states when it began (noted for
+        # training only), the batches dealt out before that epoch, and those of the epoch that are not dealt out again.
+        self._pass_states: dict[str, Any] | None = None
+        self._drawn = 0
+        self._done = 0
 
     @property
     def num_batches(self) -> int | None:
@@ -100,16 +107,22 @@ class EpochStream:
         Raises:
             ValueError: there are none.
         """
-        begun, rest = self._start()
-        count = 1
-        yield begun.pop()  # not held here any longer, so that its memory can be used again
-        for batch in itertools.islice(rest, None if self.steps is None else self.steps - 1):
+        count, self._done = self._done, 0
+        if count:
+            assert self._iterator is not None
+            rest, self._iterator = self._iterator, None
+        else:
+            begun, rest = self._start()
+            count = 1
+            yield begun.pop()  # not held here any longer, so that its memory can be used again
+        for batch in itertools.islice(rest, None if self.steps is None else self.steps - count):
             count += 1
             yield batch
         if self.steps is None:
             return
         if count == self.steps:
             self._iterator = rest if self.goes_on else None
+            self._drawn += count
         else:
             warnings.warn(
                 f"The data ran out after {count} of {self.steps} steps, so this epoch is shorter. Give at least as "
@@ -117,13 +130,51 @@ class EpochStream:
                 stacklevel=2,
             )
 
+    def place(self, done: int = 0) -> dict[str, Any] | None:
+        """Where the data stand after `done` batches of an epoch, or between two, for `take_up` in another process.
+
+        None means that the next epoch begins a new pass over them.
+        """
+        if not done and self._iterator is None:
+            return None
+        return {"generators": self._pass_states, "drawn": self._drawn + done}
+
+    def take_up(self, place: dict[str, Any], done: int = 0) -> Any:
+        """Go to a place noted elsewhere, by drawing the batches before it. Returns the first of these.
+
+        Raises:
+            ValueError: there are fewer batches.
+        """
+        set_generator_states(place["generators"])
+        if self.batches.restarts or self._iterator is None:
+            self._iterator = iter(self.batches)
+        skipped = 0
+        first = None
+        for batch in itertools.islice(self._iterator, place["drawn"]):
+            first = batch if skipped == 0 else first
+            skipped += 1
+        if skipped < place["drawn"]:
+            raise ValueError(
+                f"Training was interrupted after {place['drawn']} batches, but the data have only {skipped}. Take it "
+                "up with the data that it began with."
+            )
+        self._pass_states = place["generators"]
+        self._drawn = place["drawn"] - done
+        self._done = done
+        return first
+
     def _start(self) -> tuple[list[Any], Iterator[Any]]:
         """The next batch, in a list, from where the last epoch ended if there is more, and what comes after it."""
         begun, self._iterator = self._iterator, None
-        for iterator in (begun, iter(self.batches)):
-            for first in iterator or ():
-                assert iterator is not None
-                return [first], iterator
+        for first in begun or ():
+            assert begun is not None
+            return [first], begun
+        if self.goes_on:
+            self._pass_states = generator_states()
+        self._drawn = 0
+        iterator = iter(self.batches)
+        for first in iterator:
+            return [first], iterator
         raise ValueError(
             "The data gave no batches. A generator can be gone through only once: with several epochs give "
             "`steps_per_epoch`, or something that can be started again, such as a DataLoader."

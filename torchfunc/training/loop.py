@@ -16,6 +16,7 @@ from torchfunc.training import runs
 from torchfunc.training.batches import EpochStream
 from torchfunc.training.interface import Trainable
 from torchfunc.training.step import Step, evaluate_batch, make_step, train_batch
+from torchfunc.training.training_run import TrainingRun
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
 
@@ -40,13 +41,17 @@ def run_epochs(
     """
     step = make_step(model, "train_step", train_batch)
     model.stop_training = False
+    run = TrainingRun(model, data, callbacks)
+    callbacks.set_run(run)
     callbacks.on_train_begin()
-    logs: dict[str, Any] = {}
-    for epoch in epochs:
+    remaining = run.begin(epochs)
+    logs = run.logs
+    for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
+        done = run.enter_epoch(step)
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(model, data, step, hooks, callbacks, lambda: model.stop_training)
+        logs = _run_batches(model, data, step, hooks, callbacks, lambda: model.stop_training, done, run.logs)
         if validation is not None and _is_due(epoch, validation_freq):
             logs |= {f"val_{name}": value for name, value in run_evaluation(model, validation, callbacks).items()}
         callbacks.on_epoch_end(epoch, logs)
@@ -80,14 +85,19 @@ def _run_batches(
     hooks: BatchHooks,
     callbacks: CallbackList,
     stopped: Callable[[], bool],
+    done: int = 0,
+    logs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One pass over the data. The logs are read when a hook asks for them, and at the end."""
-    own_logs: dict[str, Any] | None = None
+    """One pass over the data. The logs are read when a hook asks for them, and at the end.
+
+    `done` batches of it, whose logs were `logs`, lie behind a run that was taken up.
+    """
+    own_logs = logs if done else None
 
     def read_logs() -> dict[str, Any]:
         return plain_logs(model.get_metrics_result() if own_logs is None else own_logs)
 
-    count = 0
+    count = done
     for batch in data.epoch():
         hooks.begin(count)
         own_logs = step(batch)

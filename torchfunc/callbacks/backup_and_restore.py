@@ -1,0 +1,120 @@
+"""Training that survives the end of its process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.callbacks.frequency import SaveFrequency
+from torchfunc.saving.files import PathLike, read_state, write_state
+
+__all__ = ["BackupAndRestore"]
+
+
+class BackupAndRestore(Callback):
+    """Save all of a `fit` now and then, and go on from there when the script is run again after an interruption.
+
+    What is saved is everything that decides how training goes on: weights and buffers, the optimizer's state, metrics
+    in mid-epoch, the place in the data, the state of all random generators (Python's, NumPy's, torch's), the history,
+    and what other callbacks have seen. On the CPU a run that was interrupted, wherever it was, ends with the same
+    weights and history as one that was not, bit for bit, if the script is otherwise the same. The batches of the epoch
+    that were done are drawn again and skipped.
+
+    The files are safetensors with JSON inside, replaced atomically: one that is cut off while it is written leaves the
+    one before. When `fit` ends they are deleted.
+
+    Args:
+        backup_dir: the folder for the files, made if need be; one for each `fit` that may be interrupted.
+        save_freq: "epoch" to save at the end of each epoch, a number to save after so many batches, or False to
+            save nothing and only restore.
+        double_checkpoint: whether to keep the save before the last too, and restore it if the last is damaged.
+        delete_checkpoint: whether to delete the files when `fit` ends.
+
+    Raises:
+        ValueError: no folder is given, or `save_freq` is none of these; or, in `fit`, the files belong to another model
+            or other data, or are damaged.
+    """
+
+    defers_logs = True
+    # So that a save at the end of an epoch holds what the others did there.
+    runs_last = True
+
+    def __init__(
+        self,
+        backup_dir: PathLike,
+        save_freq: str | int = "epoch",
+        double_checkpoint: bool = False,
+        delete_checkpoint: bool = True,
+    ) -> None:
+        super().__init__()
+        if not backup_dir:
+            raise ValueError("BackupAndRestore needs a folder: `backup_dir` is empty.")
+        self.backup_dir = os.fspath(backup_dir)
+        self.save_freq = save_freq
+        self.double_checkpoint = double_checkpoint
+        self.delete_checkpoint = delete_checkpoint
+        self._frequency = SaveFrequency(save_freq)
+        self._path = Path(self.backup_dir) / "latest.safetensors"
+        self._previous = Path(self.backup_dir) / "previous.safetensors"
+        self._run: Any = None
+        self._epoch = 0
+
+    def set_run(self, run: Any) -> None:
+        """Note the run to save and to restore."""
+        self._run = run
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Go on from the last save, if there is one."""
+        state = self._last_state()
+        if state is None:
+            return
+        try:
+            self._run.resume(state)
+        except ValueError as error:
+            raise ValueError(f"{error} Delete {self.backup_dir} to begin anew.") from error
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Note the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Save, if it is time. An epoch that is told to stop is not gone back into."""
+        if self._frequency.is_due(batch) and not self.model.stop_training:
+            self._save(self._epoch, batch + 1, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Save, if it is time."""
+        if self.save_freq == "epoch":
+            self._save(epoch + 1, 0, logs)
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Delete the files."""
+        if self.delete_checkpoint:
+            for path in (self._path, self._previous):
+                path.unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches there were since the last save."""
+        return {"frequency": self._frequency.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._frequency.set_state(state["frequency"])
+
+    def _save(self, epoch: int, batches: int, logs: Mapping[str, Any] | None) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self.double_checkpoint and self._path.exists():
+            os.replace(self._path, self._previous)
+        write_state(self._path, self._run.state(epoch, batches, logs))
+
+    def _last_state(self) -> Any:
+        found = [path for path in (self._path, self._previous) if path.exists()]
+        for path in found[:-1]:
+            try:
+                return read_state(path)
+            except ValueError:
+                continue
+        return read_state(found[-1]) if found else None

@@ -1,0 +1,32 @@
+"""The states of the random generators that training draws from: Python's, NumPy's and torch's global ones."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["generator_states", "set_generator_states"]
+
+
+def generator_states() -> dict[str, Any]:
+    """The state of every global generator: tensors, arrays, numbers, in tuples, lists and dicts."""
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(legacy=False),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Let all generators go on from what `generator_states` found."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    for device, state in enumerate(states.get("cuda", ())[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)

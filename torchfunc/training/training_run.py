@@ -1,0 +1,178 @@
+"""`TrainingRun`: one `fit` as it stands, to be noted down and taken up again in another process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.callbacks.callback_list import CallbackList
+from torchfunc.metrics import Metric, TorchMetric
+from torchfunc.optimizers import Optimizer, TorchOptimizer
+from torchfunc.training.batches import EpochStream
+from torchfunc.training.generators import generator_states, set_generator_states
+from torchfunc.training.interface import Trainable
+from torchfunc.training.step import Step
+
+__all__ = ["TrainingRun"]
+
+
+class TrainingRun:
+    """One `fit`, for a callback that saves it or takes up one that was saved (`BackupAndRestore`).
+
+    On the CPU, a run that is taken up ends with the very bits of one that was never interrupted, if it is given the
+    same data. Data that draw from torch's global generator while batches are made (a Dataset's own augmentation in the
+    main process) are the exception: what they drew between the steps cannot be drawn again without the steps.
+
+    Attributes:
+        logs: the logs that the run begins with: those of the run it takes up, else none.
+    """
+
+    def __init__(self, model: Trainable, data: EpochStream, callbacks: CallbackList) -> None:
+        self.logs: dict[str, Any] = {}
+        self._model = model
+        self._data = data
+        self._callbacks = callbacks
+        self._resumed: Mapping[str, Any] | None = None
+
+    def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """All that decides how the run goes on: tensors, numbers and text, in dicts, lists and tuples.
+
+        Args:
+            epoch: the epoch that comes next, or that the run is in.
+            batches: how many batches of it are done.
+            logs: the logs as of now.
+        """
+        return {
+            "epoch": epoch,
+            "batches": batches,
+            "steps": self._data.num_batches,
+            "logs": dict(logs or {}),
+            "stop_training": self._model.stop_training,
+            "place": self._data.place(batches),
+            "generators": generator_states(),
+            "weights": _weights(self._model),
+            "optimizer": _optimizer_state(self._model.optimizer),
+            # An epoch begins with metrics that are reset.
+            "metrics": [_metric_state(metric) for metric in self._model.metrics] if batches else [],
+            "callbacks": self._callbacks.states(),
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take up the run that `state` is of. Call it in `on_train_begin`; it is done when all callbacks have begun.
+
+        Raises:
+            ValueError: the model's weights, or the batches of an epoch, are others than that run's.
+        """
+        found, wanted = _shapes(_weights(self._model)), _shapes(state["weights"])
+        if found != wanted:
+            differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+            raise ValueError(
+                f"The saved training is that of another model: {', '.join(differing[:5])} "
+                f"{'differs' if len(differing) == 1 else 'differ'} in name or shape. "
+            )
+        if state["batches"] and state["steps"] != self._data.num_batches:
+            raise ValueError(
+                f"The saved training stopped after {state['batches']} of {state['steps']} batches in an epoch, but "
+                f"there are {self._data.num_batches} now, so its place in the data cannot be found."
+            )
+        self._resumed = state
+
+    def begin(self, epochs: range) -> range:
+        """Put back what `resume` was given, if it was called. Returns the epochs that are to be run."""
+        state = self._resumed
+        if state is None:
+            return epochs
+        self.logs = dict(state["logs"])
+        self._put_back(state)
+        self._model.stop_training = state["stop_training"]
+        if not state["batches"] and state["place"] is not None:
+            self._data.take_up(state["place"])
+            set_generator_states(state["generators"])
+        return range(state["epoch"], state["epoch"] if state["stop_training"] else epochs.stop)
+
+    def enter_epoch(self, step: Step) -> int:
+        """Go to the batch that the epoch goes on with, if a run is taken up in its middle. Returns its number."""
+        state, self._resumed = self._resumed, None
+        if state is None or not state["batches"]:
+            return 0
+        first = self._data.take_up(state["place"], state["batches"])
+        if len(self._model.metrics) != len(state["metrics"]):
+            # Some metrics are only made when a batch is seen. All else that this step changes is put back.
+            step(first)
+        metrics = self._model.metrics
+        if len(metrics) != len(state["metrics"]):
+            raise ValueError(
+                f"The saved training had {len(state['metrics'])} metrics, but there are {len(metrics)} now: "
+                f"{', '.join(metric.name for metric in metrics)}."
+            )
+        with torch.no_grad():
+            for metric, values in zip(metrics, state["metrics"], strict=True):
+                _set_metric_state(metric, values)
+        self._put_back(state)
+        return state["batches"]
+
+    def _put_back(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            _fill(_weights(self._model), state["weights"])
+            # Torch optimizers and callbacks keep what they are given, and this may be called twice.
+            _set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
+        self._callbacks.set_states(copy.deepcopy(state["callbacks"]))
+        set_generator_states(state["generators"])
+
+
+def _weights(model: Trainable) -> dict[str, Tensor]:
+    """Parameters and buffers; also those that no state_dict holds, such as the counters of seeded dropout."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _fill(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        tensor.copy_(values[name])
+
+
+def _optimizer_state(optimizer: Optimizer | None) -> Any:
+    if optimizer is None:
+        return None
+    if isinstance(optimizer, TorchOptimizer):
+        return {"iterations": optimizer.iterations, "state_dict": optimizer.torch_optimizer.state_dict()}
+    return optimizer.variables
+
+
+def _set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
+    if optimizer is None:
+        return
+    if isinstance(optimizer, TorchOptimizer):
+        optimizer.iterations.copy_(state["iterations"])
+        optimizer.torch_optimizer.load_state_dict(state["state_dict"])
+        return
+    variables = optimizer.variables
+    if [tuple(variable.shape) for variable in variables] != [tuple(value.shape) for value in state]:
+        raise ValueError(
+            f"The saved training used another optimizer, or other settings of it, than this {type(optimizer).__name__}."
+        )
+    for variable, value in zip(variables, state, strict=True):
+        variable.copy_(value)
+
+
+def _metric_state(metric: Metric) -> Any:
+    if isinstance(metric, TorchMetric):
+        metric.metric.persistent(True)
+        return metric.metric.state_dict()
+    return metric.variables
+
+
+def _set_metric_state(metric: Metric, state: Any) -> None:
+    if isinstance(metric, TorchMetric):
+        metric.metric.persistent(True)
+        metric.metric.load_state_dict(state)
+        return
+    for variable, value in zip(metric.variables, state, strict=True):
+        variable.copy_(value)
