@@ -328,10 +328,10 @@ def test_copies_go_on_alike(name, copier):
 @pytest.mark.parametrize("name", ["Adam", "RMSprop"])
 def test_mixed_dtypes_take_the_formula(name):
     params = [torch.nn.Parameter(p.detach().to(d)) for p, d in zip(parameters(), DTYPES, strict=True)]
-    optimizer = getattr(optimizers, name)(0.1)
+    optimizer = getattr(optimizers, name)(0.01)
     for step in gradients(5):
         optimizer.apply([torch.from_numpy(g).to(p.dtype) for g, p in zip(step, params, strict=True)], params)
-    assert_same(params, run_keras(getattr(keras.optimizers, name)(0.1), gradients(5)))
+    assert_same(params, run_keras(getattr(keras.optimizers, name)(0.01), gradients(5)))
 
 
 @pytest.mark.parametrize(

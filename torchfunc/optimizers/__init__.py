@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
-from torchfunc.optimizers.base import LearningRate, Optimizer
-from torchfunc.optimizers.rules import SGD, Adam, AdamW, RMSprop
+from torchfunc.optimizers.adam import Adam, AdamW
+from torchfunc.optimizers.base import Optimizer
+from torchfunc.optimizers.learning_rate import LearningRate
+from torchfunc.optimizers.rmsprop import RMSprop
+from torchfunc.optimizers.sgd import SGD
 from torchfunc.optimizers.torch_optimizer import TorchOptimizer
 from torchfunc.registry import Family, register_builtins
 

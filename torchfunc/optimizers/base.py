@@ -3,52 +3,33 @@
 An optimizer sees lists, never single weights: `update(gradients, params, learning_rate)` changes all of them with a few
 `torch._foreach_*` calls. State that must survive from step to step (counter, learning rate, momenta) is kept in tensors
 that are changed in place, so that one compiled step can run for ever without being compiled again.
+
+Every step is written twice where it depends on the counter: with Python numbers, which never ask the device, and for a
+graph (`_in_graph`) without branches, with the counter as a tensor.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
-from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
+from torchfunc.optimizers.host_number import HostNumber, in_graph
+from torchfunc.optimizers.learning_rate import LearningRate, RateSource, rate_from_config
+from torchfunc.optimizers.options import check_options, take_old_spellings
+from torchfunc.optimizers.selection import copies_of, keep_if
+from torchfunc.optimizers.state import OptimizerState, contains
+from torchfunc.registry import to_snake_case
 
-__all__ = ["LearningRate", "Optimizer", "OptimizerOptions", "SharedOptions", "contains"]
-
-LearningRate = float | Callable[..., Any]
-"""A number, a schedule `f(iterations)`, or a function without arguments."""
-
-
-class SharedOptions(TypedDict, total=False):
-    """The keyword arguments that all optimizers share, but for weight decay; `Optimizer` says what they mean."""
-
-    clipnorm: float | None
-    clipvalue: float | None
-    global_clipnorm: float | None
-    use_ema: bool
-    ema_momentum: float
-    ema_overwrite_frequency: int | None
-    loss_scale_factor: float | None
-    gradient_accumulation_steps: int | None
-    name: str | None
-    lr: LearningRate
+__all__ = ["Optimizer"]
 
 
-class OptimizerOptions(SharedOptions, total=False):
-    """The keyword arguments that all optimizers but AdamW share."""
-
-    weight_decay: float | None
-
-
-class Optimizer:
+class Optimizer(OptimizerState):
     """Base class: what every optimizer can do besides its own update rule.
 
     To write one, override `__init__`, `get_config`, `build` (make state with `add_variable_from_reference`) and either
@@ -87,11 +68,8 @@ class Optimizer:
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        learning_rate = kwargs.pop("lr", learning_rate)
-        if kwargs.pop("decay", None) is not None:
-            warnings.warn("`decay` is ignored, as in Keras 3: give a learning rate schedule instead.", stacklevel=3)
-        if kwargs:
-            raise ValueError(f"{type(self).__name__} does not know the argument(s) {', '.join(map(repr, kwargs))}.")
+        super().__init__()
+        learning_rate = take_old_spellings(type(self).__name__, learning_rate, kwargs)
         self.name = name or to_snake_case(type(self).__name__)
         self.weight_decay = weight_decay
         self.clipnorm = clipnorm
@@ -102,38 +80,24 @@ class Optimizer:
         self.ema_overwrite_frequency = ema_overwrite_frequency
         self.loss_scale_factor = loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
-        self._check_arguments()
+        check_options(self)
         self.built = False
-        self._params: list[Tensor] = []
         self._decayed: list[Tensor] = []
         self._no_decay: list[Tensor] = []
         self._no_decay_names: list[str] = []
         self._constraints: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
         self._averages: list[Tensor] = []
         self._accumulated: list[Tensor] = []
-        self._iterations = torch.zeros((), dtype=torch.int64)
-        self._variables: list[Tensor] = [self._iterations]
-        self._learning_rate: Tensor | Callable[..., Any]
-        self._schedule_takes_step = False
-        if callable(learning_rate):
-            self._set_schedule(learning_rate)
-        else:
-            self._learning_rate = torch.tensor(self._checked_rate(learning_rate), dtype=torch.float32)
-            self._variables.append(self._learning_rate)
-
-    def _check_arguments(self) -> None:
-        clips = {key: getattr(self, key) for key in ("clipnorm", "clipvalue", "global_clipnorm")}
-        given = {key: value for key, value in clips.items() if value is not None}
-        if len(given) > 1:
-            raise ValueError(f"Give only one of clipnorm, clipvalue and global_clipnorm, got {given}.")
-        if self.use_ema and not 0 <= self.ema_momentum <= 1:
-            raise ValueError(f"`ema_momentum` lies between 0 and 1, got {self.ema_momentum}.")
-        frequency = self.ema_overwrite_frequency
-        if self.use_ema and frequency is not None and (not isinstance(frequency, int) or frequency < 1):
-            raise ValueError(f"`ema_overwrite_frequency` is an integer of at least 1 or None, got {frequency!r}.")
-        steps = self.gradient_accumulation_steps
-        if steps is not None and (not isinstance(steps, int) or steps < 2):
-            raise ValueError(f"`gradient_accumulation_steps` is an integer of at least 2 or None, got {steps!r}.")
+        self._always_in_graph = False
+        self._scalar_dtype = torch.float32
+        with torch.inference_mode(False):
+            self._iterations = torch.zeros((), dtype=torch.int64)
+        self._calls = HostNumber(self._iterations)
+        self._calls.get()
+        self._variables.append(self._iterations)
+        self._rate = RateSource(learning_rate)
+        if self._rate.tensor is not None:
+            self._variables.append(self._rate.tensor)
 
     # Learning rate and counter -------------------------------------------------------------------------------------
 
@@ -147,50 +111,55 @@ class Optimizer:
     @property
     def learning_rate(self) -> Any:
         """The current learning rate: a float tensor of shape (), or what the schedule gives. Set it to a number."""
-        if isinstance(self._learning_rate, Tensor):
-            return self._learning_rate
-        return self._learning_rate(self._iterations) if self._schedule_takes_step else self._learning_rate()
+        return self._rate.current(self._iterations)
 
     @learning_rate.setter
     def learning_rate(self, value: LearningRate) -> None:
         if callable(value) and not isinstance(value, Tensor):
-            if isinstance(self._learning_rate, Tensor):
-                self._variables = [v for v in self._variables if v is not self._learning_rate]
-            self._set_schedule(value)
-        elif isinstance(self._learning_rate, Tensor):
-            self._learning_rate.fill_(self._checked_rate(value))
-        else:
+            self._variables = [variable for variable in self._variables if variable is not self._rate.tensor]
+            self._rate.follow(value)
+        elif not self._rate.set(value):
             raise TypeError(
                 f"{type(self).__name__} was made with a learning rate schedule, so its learning rate cannot be set to "
                 f"{value!r}. Make the optimizer with a number if you want to set it."
             )
 
-    def _checked_rate(self, value: Any) -> float:
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"`learning_rate` is a number, a schedule or a function, got {value!r} ({type(value).__name__})."
-            ) from None
+    def _in_graph(self) -> bool:
+        """Whether this step is recorded into a graph, so that all that changes from step to step must be a tensor."""
+        return self._always_in_graph or in_graph()
 
-    def _set_schedule(self, schedule: Callable[..., Any]) -> None:
-        self._learning_rate = schedule
-        parameters = inspect.signature(schedule).parameters.values()
-        self._schedule_takes_step = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    def _step_rate(self) -> Any:
+        """The learning rate for this step: a number, or in a graph a tensor of shape ()."""
+        if self._in_graph():
+            return self._rate.in_graph(self._iterations, self._scalar_dtype)
+        return self._rate.outside_graph(self._calls, self._scalar_dtype)
 
-    def _rate(self) -> Any:
-        """The learning rate for this step: a plain number, or a tensor while the step is being compiled."""
-        rate = self.learning_rate
-        if isinstance(rate, Tensor) and not torch.compiler.is_compiling():
-            return rate.item()
-        return rate
+    def _updates(self) -> Any:
+        """How many updates were made before this step: a number, or in a graph a tensor of shape ()."""
+        calls = self._iterations if self._in_graph() else self._calls.get()
+        return calls // self.gradient_accumulation_steps if self.gradient_accumulation_steps else calls
+
+    def step_number(self) -> Any:
+        """The number of this update, from 1, for update rules that depend on it.
+
+        It is a number, or in a graph a float tensor of shape (), of float64 if any weight is.
+        """
+        step = self._updates() + 1
+        return step.to(self._scalar_dtype) if isinstance(step, Tensor) else step
+
+    def state_changed(self) -> None:
+        """Say that `variables` were changed in a way that torch does not count, by the replay of a CUDA graph.
+
+        Changes by any other way (in-place calls, loading, compiled steps) are noticed without it.
+        """
+        self._calls.forget()
+        self._rate.forget()
+
+    def hyperparameters(self) -> tuple[Any, ...]:
+        """All numbers that a compiled step takes for constants: when they change, it has to be compiled again."""
+        return tuple(value for value in vars(self).values() if isinstance(value, (int, float)))
 
     # State ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def variables(self) -> list[Tensor]:
-        """All state: step count, learning rate (unless it is a schedule), then what the update rule keeps."""
-        return list(self._variables)
 
     def build(self, variables: Iterable[Tensor]) -> None:
         """Make the state for these weights. Called again with the same weights it only follows them to their device.
@@ -210,6 +179,8 @@ class Optimizer:
         self._decayed = [param for param in params if not contains(self._no_decay, param)]
         constraints = [(param, getattr(param, "constraint", None)) for param in params]
         self._constraints = [(param, constraint) for param, constraint in constraints if constraint is not None]
+        if any(param.dtype == torch.float64 for param in params):
+            self._scalar_dtype = torch.float64
         # State outlives the call that makes it, so it must not be made of inference tensors.
         with torch.inference_mode(False):
             if self.use_ema:
@@ -217,37 +188,11 @@ class Optimizer:
             if self.gradient_accumulation_steps:
                 self._accumulated = self.add_optimizer_variables(params, "gradient_accumulator")
             self.build_state(params)
+            self._follow_devices()
         self.built = True
 
     def build_state(self, params: list[Tensor]) -> None:
         """Make the state of the update rule, if it has any."""
-
-    def add_variable(
-        self, shape: Sequence[int], initializer: Any = "zeros", dtype: DTypeLike | None = None, name: str | None = None
-    ) -> Tensor:
-        """Add one piece of state of this shape. `initializer` is "zeros", "ones" or a function of shape and dtype."""
-        torch_dtype = torch.float32 if dtype is None else as_dtype(dtype)
-        return self._track(self._initialized(torch.empty(tuple(shape), dtype=torch_dtype), initializer))
-
-    def add_variable_from_reference(
-        self, reference_variable: Tensor, name: str | None = None, initializer: Any = "zeros"
-    ) -> Tensor:
-        """Add one piece of state with the shape, dtype and device of a weight."""
-        return self._track(self._initialized(torch.empty_like(reference_variable).detach(), initializer))
-
-    def add_optimizer_variables(self, params: Sequence[Tensor], name: str, initializer: Any = "zeros") -> list[Tensor]:
-        """Add one piece of state for each weight."""
-        return [self.add_variable_from_reference(param, name, initializer) for param in params]
-
-    def _track(self, variable: Tensor) -> Tensor:
-        self._variables.append(variable)
-        return variable
-
-    @staticmethod
-    def _initialized(variable: Tensor, initializer: Any) -> Tensor:
-        if initializer in ("zeros", "ones"):
-            return variable.fill_(float(initializer == "ones"))
-        return variable.copy_(initializer(tuple(variable.shape), dtype=variable.dtype))
 
     def exclude_from_weight_decay(
         self, var_list: Sequence[Tensor] | None = None, var_names: Sequence[str] | None = None
@@ -281,14 +226,10 @@ class Optimizer:
             )
         self._follow_devices()
 
-    def _follow_devices(self) -> None:
-        devices = {param.device for param in self._params}
-        if len(devices) != 1:
-            return
-        device = devices.pop()
-        for variable in self._variables[1:]:
-            if variable is not self._learning_rate and variable.device != device:
-                variable.data = variable.data.to(device)
+    def _rule_state(self) -> list[Tensor]:
+        """The variables that only `update` changes."""
+        others = {id(v) for v in (self._iterations, self._rate.tensor, *self._averages, *self._accumulated)}
+        return [variable for variable in self._variables if id(variable) not in others]
 
     # Updating ------------------------------------------------------------------------------------------------------
 
@@ -316,12 +257,15 @@ class Optimizer:
             if self.loss_scale_factor is not None:
                 kept_grads = list(torch._foreach_div(kept_grads, self.loss_scale_factor))
             if self.gradient_accumulation_steps:
-                kept_grads = self._accumulate(kept_grads, kept_params)
-            if kept_grads:
+                self._accumulate(kept_grads, kept_params, self.gradient_accumulation_steps)
+            else:
                 self._update(kept_grads, kept_params)
             if self.use_ema:
-                self._update_average()
-            self._iterations.add_(1)
+                self._update_averages()
+            if self._in_graph():
+                self._iterations.add_(1)
+            else:
+                self._calls.add(1)
 
     def _weights_for(self, grads: Sequence[Tensor | None], variables: Iterable[Tensor] | None) -> list[Tensor]:
         if variables is None:
@@ -342,14 +286,17 @@ class Optimizer:
 
     def _update(self, grads: list[Tensor], params: list[Tensor]) -> None:
         grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
-        rate = self._rate()
+        rate = self._step_rate()
+        self._decay_weights(params, rate)
+        self.update(grads, params, rate)
+        for param, constraint in self._constraints:
+            param.copy_(constraint(param))
+
+    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
         if self.weight_decay is not None:
             decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
-        self.update(grads, params, rate)
-        for param, constraint in self._constraints:
-            param.copy_(constraint(param))
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """Change all weights by their gradients. Override this or `update_step`.
@@ -357,7 +304,7 @@ class Optimizer:
         Args:
             gradients: one for each weight; they are the caller's and must not be changed.
             params: the weights to change in place: all that the optimizer was built with, or some of them.
-            learning_rate: a number, or a tensor of shape () while the step is being compiled.
+            learning_rate: a number; or a tensor of shape (), in a graph or if the schedule returns one.
         """
         for gradient, param in zip(gradients, params, strict=True):
             self.update_step(gradient, param, learning_rate)
@@ -366,48 +313,29 @@ class Optimizer:
         """Change one weight by its gradient, in place."""
         raise NotImplementedError(f"{type(self).__name__} defines neither `update` nor `update_step`.")
 
-    def state_of(self, state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
-        """The entries of a list of state (one for each weight built with) that belong to `params`."""
-        if params is self._params:
-            return state
-        return [state[self._get_variable_index(param)] for param in params]
-
-    def _get_variable_index(self, variable: Tensor) -> int:
-        return next(index for index, param in enumerate(self._params) if param is variable)
-
-    def assign(self, variable: Tensor, value: Any) -> None:
-        """Set a weight or a piece of state."""
-        variable.copy_(value)
-
-    def assign_add(self, variable: Tensor, value: Any) -> None:
-        """Add to a weight or a piece of state."""
-        variable.add_(value)
-
-    def assign_sub(self, variable: Tensor, value: Any) -> None:
-        """Subtract from a weight or a piece of state."""
-        variable.sub_(value)
-
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss whose gradients `apply` expects: multiplied by `loss_scale_factor`, if there is one."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
-    def _accumulate(self, grads: list[Tensor], params: list[Tensor]) -> list[Tensor]:
-        """Add to the sums; returns the mean gradients when it is time to update, else an empty list."""
-        assert self.gradient_accumulation_steps is not None
-        sums = self.state_of(self._accumulated, params)
-        torch._foreach_add_(sums, grads)
-        if (int(self._iterations) + 1) % self.gradient_accumulation_steps:
-            return []
-        means = torch._foreach_div(sums, float(self.gradient_accumulation_steps))
-        torch._foreach_zero_(self._accumulated)
-        return list(means)
+    def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int) -> None:
+        """Update with the mean gradients when it is time to."""
+        means = mean_of_sums(self.state_of(self._accumulated, params), grads, steps)
+        if self._in_graph():
+            due = (self._iterations + 1) % steps == 0
+            changing = [*self._params, *self._rule_state()]
+            before = copies_of(changing)
+            self._update(means, params)
+            keep_if(due, changing, before)
+            keep_if(~due, self._accumulated, [torch.zeros_like(total) for total in self._accumulated])
+        elif (self._calls.get() + 1) % steps == 0:
+            self._update(means, params)
+            torch._foreach_zero_(self._accumulated)
 
-    def _update_average(self) -> None:
-        first = int(self.iterations) == 0
-        torch._foreach_lerp_(self._averages, self._params, 1.0 if first else 1 - self.ema_momentum)
-        frequency = self.ema_overwrite_frequency
-        if frequency and (int(self.iterations) + 1) % frequency == 0:
-            torch._foreach_copy_(self._params, self._averages)
+    def _update_averages(self) -> None:
+        iterations = self._updates()
+        update_averages(self._averages, self._params, self.ema_momentum, iterations)
+        if self.ema_overwrite_frequency:
+            overwrite(self._params, self._averages, self.ema_overwrite_frequency, iterations)
 
     def finalize_variable_values(self, var_list: Iterable[Tensor] | None = None) -> None:
         """Called when training ends: with `use_ema`, the weights become their moving averages."""
@@ -415,45 +343,13 @@ class Optimizer:
             with torch.no_grad():
                 torch._foreach_copy_(self._params, self._averages)
 
-    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        """Write all state as NumPy arrays under "0", "1", ..., in the order and meaning of Keras."""
-        for index, variable in enumerate(self.variables):
-            store[str(index)] = self._to_keras(index, variable).detach().cpu().numpy().copy()
-
-    def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        """Read what `save_own_variables`, ours or Keras', wrote.
-
-        Raises:
-            ValueError: number or shapes differ, for one because the optimizer is not built.
-        """
-        variables = self.variables
-        shapes = {str(index): tuple(variable.shape) for index, variable in enumerate(variables)}
-        stored = {key: np.shape(store[key]) for key in store}
-        if shapes != stored:
-            raise ValueError(
-                f"{type(self).__name__} has state of the shapes {shapes}, but the store holds {stored}. "
-                "Build the optimizer for its weights first."
-            )
-        for index, variable in enumerate(variables):
-            with torch.no_grad():
-                variable.copy_(self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
-
-    def _to_keras(self, index: int, variable: Tensor) -> Tensor:
-        """The variable of this index as Keras keeps it."""
-        return variable
-
-    def _from_keras(self, index: int, variable: Tensor) -> Tensor:
-        """What Keras keeps as the variable of this index, as it is kept here."""
-        return variable
-
     # Config --------------------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer, without its state."""
-        rate = self._learning_rate
         return {
             "name": self.name,
-            "learning_rate": rate.item() if isinstance(rate, Tensor) else serialize_keras_object(rate),
+            "learning_rate": self._rate.get_config(),
             "weight_decay": self.weight_decay,
             "clipnorm": self.clipnorm,
             "global_clipnorm": self.global_clipnorm,
@@ -469,8 +365,8 @@ class Optimizer:
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Optimizer:
         """Make an optimizer from what `get_config` returned."""
         config = dict(config)
-        if isinstance(config.get("learning_rate"), dict):
-            config["learning_rate"] = deserialize_keras_object(config["learning_rate"], custom_objects)
+        if "learning_rate" in config:
+            config["learning_rate"] = rate_from_config(config["learning_rate"], custom_objects)
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -480,11 +376,6 @@ class Optimizer:
 
 def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
     return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
-
-
-def contains(tensors: Sequence[Tensor], tensor: Tensor) -> bool:
-    """Whether this very tensor is among `tensors`."""
-    return any(item is tensor for item in tensors)
 
 
 def _drop_missing(grads: Sequence[Tensor | None], params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
+from torchfunc.optimizers.learning_rate import checked_rate
 
 __all__ = ["TorchOptimizer"]
 
@@ -70,7 +71,7 @@ class TorchOptimizer(Optimizer):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(value)
             else:
-                group["lr"] = self._checked_rate(value)
+                group["lr"] = checked_rate(value)
 
     @property
     def variables(self) -> list[Tensor]:
@@ -118,7 +119,7 @@ class TorchOptimizer(Optimizer):
             for param, grad in zip(params, before, strict=True):
                 param.grad = grad
 
-    def _rate(self) -> Any:
+    def _step_rate(self) -> Any:
         return None
 
     def get_config(self) -> dict[str, Any]:

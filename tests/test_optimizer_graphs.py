@@ -1,0 +1,253 @@
+"""Optimizers in compiled steps, and without them: one graph that never changes, and no question to the device."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchfunc import optimizers
+
+SHAPES = [(3, 4), (4,), (2, 2, 2)]
+
+CASES = [
+    ("SGD", {}),
+    ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"momentum": 0.9, "centered": True}),
+    ("Adam", {}),
+    ("Adam", {"amsgrad": True}),
+    ("AdamW", {}),
+]
+OPTIONS = [
+    {"clipnorm": 0.7},
+    {"clipvalue": 0.3},
+    {"global_clipnorm": 1.5},
+    {"weight_decay": 0.1},
+    {"use_ema": True, "ema_momentum": 0.4, "ema_overwrite_frequency": 3},
+    {"gradient_accumulation_steps": 3},
+    {"gradient_accumulation_steps": 2, "use_ema": True, "ema_overwrite_frequency": 2, "clipnorm": 0.7},
+    {"loss_scale_factor": 8.0},
+    {"learning_rate": lambda step: 0.1 * 0.9**step},
+    {"learning_rate": lambda: 0.05},
+]
+
+
+@pytest.fixture(autouse=True)
+def forget_earlier_graphs():
+    torch._dynamo.reset()
+
+
+def parameters(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype)) for shape in SHAPES]
+
+
+def gradients(steps, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES] for _ in range(steps)]
+
+
+def make(name, options):
+    optimizer = getattr(optimizers, name)(**{"learning_rate": 0.1, **options})
+    if options.get("weight_decay"):
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def build(optimizer, params):
+    optimizer.name_weights(zip(["kernel", "bias", "cube"], params, strict=True))
+    optimizer.build(params)
+    return params
+
+
+def compiled(optimizer, params, backend):
+    count = CompileCounterWithBackend(backend)
+    return count, torch.compile(
+        lambda grads: optimizer.apply(grads, params), fullgraph=True, dynamic=False, backend=count
+    )
+
+
+def assert_close(left, right, tolerance=1e-10):
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def check_compiled_equals_eager(name, options, backend="aot_eager"):
+    """Twenty steps, of which a few are eager ones in between, with a learning rate that changes."""
+    eager, mixed = make(name, options), make(name, options)
+    expected, params = build(eager, parameters()), build(mixed, parameters())
+    count, step = compiled(mixed, params, backend)
+    for index, grads in enumerate(gradients(20)):
+        if not callable(options.get("learning_rate")):
+            eager.learning_rate = mixed.learning_rate = 0.1 / (1 + index // 4)
+        eager.apply(grads, expected)
+        if index % 7 == 3:
+            mixed.apply(grads, params)
+        else:
+            step(grads)
+    assert count.frame_count == 1, "it was compiled again"
+    assert_close(params, expected)
+    assert_close(mixed.variables, eager.variables)
+    eager.finalize_variable_values(expected)
+    mixed.finalize_variable_values(params)
+    assert_close(params, expected)
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
+def test_a_compiled_step_equals_the_eager_one(name, options):
+    check_compiled_equals_eager(name, options)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_is_compiled(options):
+    check_compiled_equals_eager("Adam", options)
+
+
+# Inductor's own imports warn.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
+def test_inductor():
+    options = {"gradient_accumulation_steps": 2, "use_ema": True, "ema_overwrite_frequency": 2, "clipnorm": 0.7}
+    check_compiled_equals_eager("Adam", options, "inductor")
+
+
+def test_missing_gradients_are_dropped_in_a_graph():
+    eager, graph = make("Adam", {}), make("Adam", {})
+    expected, params = build(eager, parameters()), build(graph, parameters())
+    _, step = compiled(graph, params, "aot_eager")
+    for grads in gradients(3):
+        grads[1] = None
+        eager.apply(grads, expected)
+        step(grads)
+    assert_close(params, expected)
+    assert torch.equal(params[1], parameters()[1])
+
+
+class Questions(TorchDispatchMode):
+    """Counts how often a value is asked back from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *CASES,
+        ("Adam", {"gradient_accumulation_steps": 2, "use_ema": True, "ema_overwrite_frequency": 2}),
+        ("Adam", {"learning_rate": lambda step: 0.1 * 0.9**step}),
+    ],
+    ids=str,
+)
+def test_a_thousand_steps_never_ask_the_device(name, options):
+    params = parameters()
+    optimizer = make(name, options)
+    grads = gradients(1)[0]
+    with Questions() as questions:
+        optimizer.build(params)
+        for index in range(1000):
+            optimizer.apply(grads, params)
+            if index % 100 == 0 and "learning_rate" not in options:
+                optimizer.learning_rate = 0.1 / (1 + index)
+    assert questions.count == 0
+
+
+def test_the_questions_are_counted():
+    with Questions() as questions:
+        torch.ones(()).item()
+    assert questions.count == 1
+
+
+def change_in_place(optimizer, params):
+    optimizer.learning_rate.fill_(0.01)
+    optimizer.iterations.add_(5)
+
+
+def change_by_loading(optimizer, params):
+    store = {}
+    optimizer.save_own_variables(store)
+    optimizer.load_own_variables({**store, "0": store["0"] + 5, "1": store["1"] * 0 + 0.01})
+
+
+def change_by_a_compiled_step(optimizer, params):
+    optimizer.learning_rate = 0.01
+    kept = [param.detach().clone() for param in (*params, *optimizer.variables[2:])]
+    _, step = compiled(optimizer, params, "aot_eager")
+    for _ in range(5):
+        step([torch.zeros_like(param) for param in params])
+    with torch.no_grad():
+        for tensor, old in zip((*params, *optimizer.variables[2:]), kept, strict=True):
+            tensor.copy_(old)
+
+
+def change_unseen(optimizer, params):
+    # As the replay of a CUDA graph does it.
+    optimizer.learning_rate.data.fill_(0.01)
+    optimizer.iterations.data.add_(5)
+    optimizer.state_changed()
+
+
+@pytest.mark.parametrize(
+    ("change", "copier"),
+    [
+        (change_in_place, None),
+        (change_in_place, copy.deepcopy),
+        (change_in_place, lambda pair: pickle.loads(pickle.dumps(pair))),
+        (change_by_loading, None),
+        (change_by_a_compiled_step, None),
+        (change_unseen, None),
+    ],
+)
+def test_changes_by_others_are_seen(change, copier):
+    optimizer, params = optimizers.Adam(0.1), parameters()
+    first, second = gradients(2)
+    optimizer.apply(first, params)
+    if copier:
+        optimizer, params = copier((optimizer, params))
+    change(optimizer, params)
+    assert int(optimizer.iterations) == 6
+    # Adam's formula, with the changed count and rate.
+    m, v = 0.9 * 0.1 * first[0] + 0.1 * second[0], 0.999 * 0.001 * first[0] ** 2 + 0.001 * second[0] ** 2
+    alpha = float(optimizer.learning_rate) * (1 - 0.999**7) ** 0.5 / (1 - 0.9**7)
+    expected = params[0].detach() - alpha * m / (v.sqrt() + 1e-7)
+    optimizer.apply(second, params)
+    assert abs(float(optimizer.learning_rate) - 0.01) < 1e-8
+    assert_close([params[0].detach()], [expected], 1e-9)
+    assert int(optimizer.iterations) == 7
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_state_follows_the_weights_and_stays_the_same_tensors():
+    params = parameters()
+    optimizer = make("Adam", {"use_ema": True})
+    optimizer.build(params)
+    kept = optimizer.variables
+    for param in params:
+        param.data = param.data.cuda()
+    optimizer.build(params)
+    assert all(variable.is_cuda for variable in optimizer.variables)
+    assert all(a is b for a, b in zip(optimizer.variables, kept, strict=True))
+    assert optimizer.iterations.is_cuda
+    assert optimizer.learning_rate.is_cuda
+
+
+def test_a_changed_hyperparameter_is_reported():
+    optimizer = optimizers.SGD(0.1, momentum=0.9)
+    before = optimizer.hyperparameters()
+    optimizer.learning_rate = 0.2
+    optimizer.apply(gradients(1)[0], parameters())
+    built = optimizer.hyperparameters()
+    optimizer.apply(gradients(1)[0])
+    assert optimizer.hyperparameters() == built
+    optimizer.momentum = 0.5
+    assert optimizer.hyperparameters() != built
+    assert len(before) == len(built)

@@ -1,0 +1,51 @@
+"""Updates of whole lists of tensors, with a number or a tensor of shape () as the scale."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Tensors", "add_ratio_", "add_scaled_", "bias_correction", "fused_kernel_fits"]
+
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
+
+def fused_kernel_fits(params: list[Tensor], learning_rate: Any, devices: tuple[str, ...]) -> bool:
+    """Fused kernels take a number as the rate, and weights of one dtype on one device.
+
+    In a graph the rate is a tensor: the compiler fuses the formula itself.
+    """
+    first = params[0]
+    return (
+        not isinstance(learning_rate, Tensor)
+        and first.device.type in devices
+        and all(p.dtype is first.dtype and p.device == first.device for p in params)
+        and first.dtype.is_floating_point
+    )
+
+
+def add_scaled_(tensors: Tensors, others: Tensors, scale: Any) -> None:
+    """`tensor += scale * other`, for a number or a tensor."""
+    if isinstance(scale, Tensor):
+        torch._foreach_add_(tensors, torch._foreach_mul(others, scale))
+    else:
+        torch._foreach_add_(tensors, others, alpha=scale)
+
+
+def add_ratio_(tensors: Tensors, numerators: Tensors, denominators: Tensors, scale: Any) -> None:
+    """`tensor += scale * numerator / denominator`, for a number or a tensor; the denominators are used up."""
+    if isinstance(scale, Tensor):
+        torch._foreach_div_(denominators, scale)
+        torch._foreach_addcdiv_(tensors, numerators, denominators)
+    else:
+        torch._foreach_addcdiv_(tensors, numerators, denominators, scale)
+
+
+def bias_correction(beta: float, step: Any) -> Any:
+    """`1 - beta**step`, for a number or a tensor; of a float32 tensor, without the cancellation of that difference."""
+    if isinstance(step, Tensor) and beta > 0:
+        return -torch.expm1(step * math.log(beta))
+    return 1 - beta**step

@@ -1,0 +1,61 @@
+"""Numbers that live on the device for the sake of compiled steps, and are known to Python without asking the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["HostNumber", "in_graph"]
+
+
+def in_graph() -> bool:
+    """Whether operations are being recorded for later: then a Python number would be frozen into the recording."""
+    return torch.compiler.is_compiling() or (
+        torch.backends.cuda.is_built() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    )
+
+
+class HostNumber:
+    """The value of a tensor of shape (), read from the device only when somebody else has changed the tensor.
+
+    Torch counts the changes of each tensor. As long as the count is the one that was last seen here, the number is what
+    it was. Only the replay of a CUDA graph changes tensors without counting; call `forget` after it.
+
+    Args:
+        tensor: the tensor, which goes on to be changed in place.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self._value: Any = None
+        self._version = -1
+
+    def get(self) -> Any:
+        """The number."""
+        version = self.tensor._version
+        if version != self._version:
+            self._value = self.tensor.item()
+            self._version = version
+        return self._value
+
+    def set(self, value: float) -> None:
+        """Set the tensor, one of float32, and the number."""
+        self.tensor.fill_(value)
+        self._value, self._version = float(np.float32(value)), self.tensor._version
+
+    def add(self, amount: int) -> None:
+        """Add to the tensor and the number."""
+        value = self.get() + amount
+        self.tensor.add_(amount)
+        self._value, self._version = value, self.tensor._version
+
+    def forget(self) -> None:
+        """Read the tensor anew next time."""
+        self._version = -1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of the tensor counts its own changes.
+        return HostNumber, (self.tensor,)
