@@ -29,7 +29,7 @@ class Increment(Layer):
 @pytest.mark.slow
 def test_ten_thousand_layers():
     """Build, run, copy and pickle in under a minute (Keras 3 stops with a RecursionError at about 3,000)."""
-    limit, start = sys.getrecursionlimit(), time.perf_counter()
+    limit, start = sys.getrecursionlimit(), time.process_time()
     inputs = x = Input((4,))
     for _ in range(LENGTH):
         x = Dense(4, kernel_initializer="identity", bias_initializer="ones")(x)
@@ -43,7 +43,7 @@ def test_ten_thousand_layers():
     torch.testing.assert_close(copy.deepcopy(model)(data), expected)
     torch.testing.assert_close(pickle.loads(pickle.dumps(model))(data), expected)
     assert sys.getrecursionlimit() == limit
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
 
 
 @pytest.mark.slow

@@ -77,9 +77,8 @@ class WindowKernel(SpatialLayer, KernelLayer):
         """The convolution of an NCHW view, bias included."""
         raise NotImplementedError
 
-    def call(self, inputs: Tensor) -> Tensor:
-        outputs = self._convolve(self._channels_first_view(inputs))
-        return self.activation(self._from_channels_first(outputs))
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import KernelLayer, known_size, positive
+from torchfunc.layers.kernel import ActivationLast, KernelLayer, known_size, positive
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape, accepts
 from torchfunc.layers.weights import LINEAR
@@ -74,8 +74,8 @@ class Dense(KernelLayer):
         self._add_kernel((features, self.units), self.units, LINEAR)
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
-    def call(self, inputs: Tensor) -> Tensor:
-        return self.activation(F.linear(inputs, self.weight, self.bias))
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.weight, self.bias)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
@@ -189,7 +189,7 @@ class Elementwise(Layer):
         return tuple(input_shape)
 
 
-class Activation(Elementwise):
+class Activation(ActivationLast, Elementwise):
     """An activation function as a layer. Shape: any, kept.
 
     Args:
@@ -201,8 +201,8 @@ class Activation(Elementwise):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
-    def call(self, inputs: Tensor) -> Tensor:
-        return self.activation(inputs)
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        return inputs
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "activation": activations.serialize(self.activation)}

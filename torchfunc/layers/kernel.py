@@ -1,13 +1,13 @@
-"""KernelLayer, which Dense and the convolutions share; and the checks of sizes and shapes that layers share."""
+"""What layers share: KernelLayer (Dense and the convolutions), ActivationLast, and the checks of sizes and shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.graph import located
@@ -15,10 +15,26 @@ from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import is_shape
 from torchfunc.layers.weights import Layout
 
-__all__ = ["KernelLayer", "check_output_shape", "known_size", "positive", "promote_to_float"]
+__all__ = ["ActivationLast", "KernelLayer", "check_output_shape", "known_size", "positive", "promote_to_float"]
 
 
-class KernelLayer(Layer):
+class ActivationLast(Layer):
+    """A layer that ends in an activation. A subclass writes `_before_activation` instead of `call`.
+
+    So a loss can have what went into a final softmax or sigmoid, and be computed from it.
+    """
+
+    activation: Callable[[Tensor], Tensor]
+
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        """What the activation is applied to."""
+        raise NotImplementedError
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.activation(self._before_activation(inputs))
+
+
+class KernelLayer(ActivationLast):
     """A layer with a kernel (`weight`), an optional bias (`bias`) and an activation.
 
     Args:

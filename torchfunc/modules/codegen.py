@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
+from torch import fx
 from torch.fx.graph import CodeGen, PythonCode
 
 from torchfunc.modules.naming import unique_name
 
-__all__ = ["ModuleTableCodeGen"]
+__all__ = ["ModuleTableCodeGen", "compile_forward"]
 
 _MODULE_CALL = re.compile(r'^(    \w+(?: : [^=]+?)? = )(?:self\.(\w+)|getattr\(self, "([^"]+)"\))\(', re.MULTILINE)
 
@@ -33,3 +35,13 @@ class ModuleTableCodeGen(CodeGen):
         if code._lineno_map is not None:
             code._lineno_map = {line + 1: index for line, index in code._lineno_map.items()}
         return code
+
+
+def compile_forward(graph: fx.Graph) -> Callable[..., Any]:
+    """The `forward` of a graph as a function of the module and its inputs, beside the one the module has."""
+    code = graph.python_code("self")
+    names = dict(code.globals)
+    # As torch.fx does it: annotations in the code are to be types, not strings.
+    exec(compile(code.src, "<forward for training>", "exec", dont_inherit=True), names)
+    function: Callable[..., Any] = names["forward"]
+    return function

@@ -27,15 +27,21 @@ from torchfunc.layers.tracking import retrack
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.codegen import ModuleTableCodeGen
 from torchfunc.modules.functional_config import graph_config, graph_from_config
-from torchfunc.modules.lowering import lower
+from torchfunc.modules.hooks import is_hooked
+from torchfunc.modules.lowering import BeforeActivation, lower
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key, unique_name
 from torchfunc.modules.network import Network
+from torchfunc.modules.output_activations import OutputActivation, find_activation
 from torchfunc.modules.replaying import FlatGraph, flatten_fx, reinfer, restore_fx
+from torchfunc.modules.training_forward import OutputDescription, TrainingForward, TrainingOutputs, find_masks
 
-__all__ = ["GraphNetwork", "become_graph", "graph_class"]
+__all__ = ["OWN_CALLS", "GraphNetwork", "become_graph", "graph_class"]
 
 # What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
-_REBUILT = ("_nodes", "_inputs", "_outputs", "_names", "_keys", "_binding", "_graph", "_inbound_nodes", "_call_losses")
+_REBUILT = (
+    *("_nodes", "_mask_nodes", "_inputs", "_outputs", "output_masks", "_names", "_keys", "_binding", "_graph"),
+    *("_inbound_nodes", "_call_losses", "_training_forward"),
+)
 
 
 class GraphNetwork(Network, fx.GraphModule):
@@ -56,6 +62,11 @@ class GraphNetwork(Network, fx.GraphModule):
     """
 
     _nodes: list[Node]
+    # For each output its mask, and the calls that compute them and are not part of the graph otherwise.
+    output_masks: Sequence[SymbolicTensor | None] = ()
+    _mask_nodes: Sequence[Node] = ()
+    # None when the torch.fx graph is not the one that was drawn, but one that somebody changed.
+    _training_forward: TrainingForward | None = None
     # The tensors among the arguments of the calls, and what they are called in this model. Moving the model to another
     # dtype or device replaces its buffers, but not these.
     _recorded: list[tuple[Tensor, str]]
@@ -87,13 +98,14 @@ class GraphNetwork(Network, fx.GraphModule):
         _check_connected(nodes, values)
         nodes = sorted({*nodes, *(value.node for value in values if _is_declared(value))}, key=lambda n: n.order)
         self._adopt_nodes(nodes)
-        self.graph = self._lower()
+        self._take_graph(self._lower(self._nodes, self._outputs))
         self.built = True
 
     def _adopt_nodes(self, nodes: Sequence[Node]) -> None:
         """Name the layers of a graph and register them as submodules."""
         self._nodes = list(nodes)
-        self._names = name_nodes(nodes)
+        self._find_masks(symbolic_tensors(self._inputs))
+        self._names = name_nodes([*nodes, *self._mask_nodes])
         self._keys: dict[Any, str] = {}
         for target, name in self._names.items():
             if isinstance(target, nn.Module) and not isinstance(target, InputLayer):
@@ -111,10 +123,18 @@ class GraphNetwork(Network, fx.GraphModule):
             names.append(name)
         self._binding = InputBinding(self._inputs, names, f"Model {self.name!r}")
 
-    def _lower(self) -> fx.Graph:
+    def _find_masks(self, inputs: Sequence[SymbolicTensor]) -> None:
+        # Past the tracking of lists.
+        self.__dict__["output_masks"], self.__dict__["_mask_nodes"] = find_masks(self.outputs, inputs, self._nodes)
+
+    def _lower(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
         inputs = dict(zip(self._binding.names, self._binding.tensors, strict=True))
-        tensors = self._register_tensors()
-        return lower(self._nodes, inputs, self._outputs, self._names, self._keys, tensors)
+        return lower(nodes, inputs, outputs, self._names, self._keys, self._register_tensors())
+
+    def _take_graph(self, graph: fx.Graph, as_drawn: bool = True) -> None:
+        """Let `graph` be the torch.fx graph; one that was drawn, or changed since."""
+        self.graph = graph
+        self._training_forward = TrainingForward(self) if as_drawn else None
 
     def _register_tensors(self) -> dict[int, str]:
         """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
@@ -137,6 +157,7 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
+        self.__dict__["_training_forward"] = None
         code: PythonCode = super().recompile()
         # In place of torch.fx's, which prints generated code on errors: ours has to come first.
         type(self).__call__ = with_own_code(type(self).__mro__[1].__call__)  # type: ignore[method-assign]
@@ -150,6 +171,38 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         return self._binding.convert(self._binding.arrange(args, kwargs), self._first_weight)
+
+    def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
+        if self._training_forward is None:
+            # Of a graph that somebody changed it is not known what belongs to an output.
+            return super().forward_for_training(*prepared)
+        hooked = is_hooked(self) or type(self).__mro__[1].__call__ not in OWN_CALLS
+        return self._training_forward.run(prepared, logits_of, hooked)
+
+    def lower_for_training(self, logits: Mapping[int, bool]) -> fx.Graph:
+        """The graph that returns the outputs, a list of their masks and one of their logits.
+
+        Args:
+            logits: by the number of an output whose logits are wanted, whether they are met within the layer.
+        """
+        found: list[Any] = [None] * len(self.outputs)
+        for index, within in logits.items():
+            call = self.outputs[index].node
+            found[index] = BeforeActivation(call) if within else call.args[0]
+        return self._lower([*self._nodes, *self._mask_nodes], (self._outputs, list(self.output_masks), found))
+
+    def output_activation(self, index: int) -> OutputActivation | None:
+        """The softmax or sigmoid that an output ends in."""
+        return find_activation(self.outputs[index], lambda drawn: self.get_submodule(self._keys[drawn]))
+
+    def describe_outputs(self) -> list[OutputDescription] | None:
+        if self._training_forward is None:
+            return [OutputDescription()] * len(self.outputs)
+        activations = [self.output_activation(index) for index in range(len(self.outputs))]
+        return [
+            OutputDescription(activation and activation.kind, mask is not None)
+            for activation, mask in zip(activations, self.output_masks, strict=True)
+        ]
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(self._binding.names, args, strict=True))
@@ -279,25 +332,33 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {key: value for key, value in self.__dict__.items() if key not in _REBUILT}
-        flat = FlatGraph(self._nodes, self.intermediate_inputs(), {"inputs": self._inputs, "outputs": self._outputs})
-        targets = [node.target if isinstance(node.target, nn.Module) else None for node in self._nodes]
-        names = [self._names[target or node] for target, node in zip(targets, self._nodes, strict=True)]
+        nodes = [*self._nodes, *self._mask_nodes]
+        flat = FlatGraph(nodes, self.intermediate_inputs(), {"inputs": self._inputs, "outputs": self._outputs})
+        targets = [node.target if isinstance(node.target, nn.Module) else None for node in nodes]
+        names = [self._names[target or node] for target, node in zip(targets, nodes, strict=True)]
         keys = [None if target is None else self._keys.get(target) for target in targets]
-        return {**state, "_flat": (flat, names, keys, flatten_fx(self._graph))}
+        as_drawn = self._training_forward is not None
+        return {**state, "_flat": (flat, len(self._nodes), names, keys, flatten_fx(self._graph), as_drawn)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
-        flat, names, keys, calls = state.pop("_flat")
+        flat, count, names, keys, calls, as_drawn = state.pop("_flat")
         self.__dict__.update(state)
         self._inbound_nodes, self._call_losses = [], []
-        self._nodes, roots = flat.restore()
+        nodes, roots = flat.restore()
+        self._nodes = nodes[:count]
         self._inputs, self._outputs = roots["inputs"], roots["outputs"]
-        targets = [node.target if isinstance(node.target, nn.Module) else node for node in self._nodes]
+        targets = [node.target if isinstance(node.target, nn.Module) else node for node in nodes]
         self._names = dict(zip(targets, names, strict=True))
         self._keys = {target: key for target, key in zip(targets, keys, strict=True) if key is not None}
         self._bind_names()
-        self.graph = restore_fx(calls, ModuleTableCodeGen)
+        self._find_masks(self.inputs)
+        self._take_graph(restore_fx(calls, ModuleTableCodeGen), as_drawn)
         retrack(self)
+
+
+# The calls that are the forward and nothing more.
+OWN_CALLS: list[Any] = [GraphNetwork.__call__]
 
 
 @functools.cache

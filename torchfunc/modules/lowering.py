@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,17 @@ from torch.fx.node import base_types, map_aggregate
 from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 
 from torchfunc.graph import Node, SymbolicValue
+from torchfunc.layers.kernel import ActivationLast
 from torchfunc.modules.codegen import ModuleTableCodeGen
 
-__all__ = ["lower"]
+__all__ = ["BeforeActivation", "lower"]
+
+
+@dataclass(frozen=True)
+class BeforeActivation:
+    """Among the outputs to lower: what a call of an `ActivationLast` layer applies its activation to."""
+
+    call: Node
 
 
 def lower(
@@ -31,7 +40,8 @@ def lower(
     Args:
         nodes: the calls, in topological order.
         inputs: the symbolic inputs by name.
-        outputs: the symbolic outputs, nested as the model returns them.
+        outputs: the symbolic outputs, nested as the model returns them. The call of a layer whose `BeforeActivation`
+            is among them becomes two calls of functions.
         names: what `name_nodes` gave.
         keys: the submodule key of each layer and module.
         tensors: the attribute of each parameter and constant among the arguments, by `id`.
@@ -50,6 +60,7 @@ class _Lowering:
         self.graph = fx.Graph()
         self.graph.set_codegen(ModuleTableCodeGen())
         self.values: dict[Any, fx.Node] = {}
+        self.in_two: set[Node] = set()
 
     def run(self, nodes: Sequence[Node], inputs: Mapping[str, SymbolicValue], outputs: Any) -> fx.Graph:
         for name, value in inputs.items():
@@ -57,9 +68,10 @@ class _Lowering:
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
             self.values[value] = placeholder
+        map_aggregate(outputs, lambda leaf: self.in_two.add(leaf.call) if isinstance(leaf, BeforeActivation) else leaf)
         for node in nodes:
             if node.op != "input":
-                self.values[node] = self._call(node)
+                self.values[node] = self._call_in_two(node) if node in self.in_two else self._call(node)
         self.graph.output(map_aggregate(outputs, self._argument))
         return self.graph
 
@@ -71,7 +83,15 @@ class _Lowering:
             return self.graph.create_node("call_module", key, args, kwargs, name=self.names[node.target])
         return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.names[node])
 
+    def _call_in_two(self, node: Node) -> fx.Node:
+        layer = self.graph.get_attr(self.keys[node.target])
+        logits = self.graph.call_function(before_activation, (layer, self._argument(node.args[0])))
+        self.values[BeforeActivation(node)] = logits
+        return self.graph.create_node("call_function", apply_activation, (layer, logits), name=self.names[node.target])
+
     def _argument(self, leaf: Any) -> Any:
+        if isinstance(leaf, BeforeActivation):
+            return self.values[leaf]
         if isinstance(leaf, SymbolicValue):
             return self._value(leaf)
         if isinstance(leaf, Tensor):
@@ -113,3 +133,13 @@ class _Lowering:
 def _entry(key: object) -> Any:
     assert isinstance(key, (SequenceKey, MappingKey))
     return key.idx if isinstance(key, SequenceKey) else key.key
+
+
+def before_activation(layer: ActivationLast, inputs: Tensor) -> Tensor:
+    """What the layer's activation is applied to."""
+    return layer._before_activation(inputs)
+
+
+def apply_activation(layer: ActivationLast, logits: Tensor) -> Tensor:
+    """What the layer returns for it."""
+    return layer.activation(logits)

@@ -93,8 +93,8 @@ class Namer:
         self._counts.clear()
 
 
-def name_nodes(nodes: Iterable[Node]) -> dict[Any, str]:
-    """Give each layer, module and function call a name.
+def name_nodes(nodes: Iterable[Node], taken: Iterable[str] = ()) -> dict[Any, str]:
+    """Give each layer, module and function call a name that is not taken yet.
 
     Returns:
         The names, by layer or module for "input" and "module" nodes, by node for the others.
@@ -102,7 +102,7 @@ def name_nodes(nodes: Iterable[Node]) -> dict[Any, str]:
     Raises:
         ValueError: two different layers have one explicit name.
     """
-    nodes, namer = list(nodes), Namer()
+    nodes, namer = list(nodes), Namer(taken)
     targets = list(dict.fromkeys(node.target for node in nodes if node.op in ("input", "module")))
     own = [target for target in targets if isinstance(target, Layer) and target._has_own_name]
     explicit = {target: namer.explicit(target) for target in own}

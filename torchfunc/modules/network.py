@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torchfunc.graph import map_structure, pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
+from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 from torchfunc.registry import to_snake_case
 
 __all__ = ["Network"]
@@ -34,16 +35,37 @@ class Network(Layer):
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run_outermost(super().__call__, *args, **kwargs)
+
+    @pass_over
+    def run_outermost(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function as this model's call: if no other model is being called, with no losses added so far."""
         if torch.compiler.is_compiling() or _calls.inside:
-            return super().__call__(*args, **kwargs)
+            return function(*args, **kwargs)
         _calls.inside = True
         try:
             if Layer.adds_losses:
-                # The outermost call: what earlier ones added to the losses is of no more use.
+                # What earlier calls added to the losses is of no more use.
                 self.clear_losses()
-            return super().__call__(*args, **kwargs)
+            return function(*args, **kwargs)
         finally:
             _calls.inside = False
+
+    def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
+        """The outputs, and for the loss their masks and the logits behind them, as far as the model knows.
+
+        Args:
+            *prepared: what `prepare_inputs` made.
+            logits_of: the numbers of the outputs, in flat order, whose logits are wanted.
+
+        Returns:
+            `y_pred` is exactly what the model returns.
+        """
+        return TrainingOutputs(self(*prepared))
+
+    def describe_outputs(self) -> list[OutputDescription] | None:
+        """What is known of each output, in flat order, without running anything; None for a model that is not drawn."""
+        return None
 
     @property
     def layers(self) -> list[nn.Module]:

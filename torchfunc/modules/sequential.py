@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -10,9 +10,10 @@ from torch import Tensor, fx, nn
 from torchfunc.graph import SymbolicTensor, record_module, topological_order
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.binding import InputBinding
-from torchfunc.modules.graph_network import GraphNetwork
-from torchfunc.modules.naming import Namer, submodule_key
+from torchfunc.modules.graph_network import OWN_CALLS, GraphNetwork
+from torchfunc.modules.naming import Namer, name_nodes, submodule_key
 from torchfunc.modules.network import Network
+from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
 
 __all__ = ["SequentialNetwork"]
@@ -124,8 +125,16 @@ class SequentialNetwork(GraphNetwork):
         """Lower what has been added since the graph was last needed."""
         if self._stale:
             self._nodes = topological_order([self._outputs])
-            self.graph = self._lower()
+            self._find_masks([self._inputs])
+            self._name_functions()
+            self._take_graph(self._lower(self._nodes, self._outputs))
             self._stale = False
+
+    def _name_functions(self) -> None:
+        """Name the calls that compute masks; those of layers are named when they are added."""
+        functions = [node for node in (*self._nodes, *self._mask_nodes) if node.op in ("function", "method")]
+        layers = {target: name for target, name in self._names.items() if isinstance(target, nn.Module)}
+        self._names = {**layers, **name_nodes(functions, layers.values())}
 
     @property
     def graph(self) -> fx.Graph:
@@ -155,6 +164,16 @@ class SequentialNetwork(GraphNetwork):
             self.build_from_inputs(*Network.prepare_inputs(self, *args))
         self._settle()
         return super().__call__(*args, training=training, **kwargs)
+
+    def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
+        if self._inputs is None:
+            self.build_from_inputs(*prepared)
+        self._settle()
+        return super().forward_for_training(*prepared, logits_of=logits_of)
+
+    def describe_outputs(self) -> list[OutputDescription] | None:
+        self._settle()
+        return None if self._inputs is None else super().describe_outputs()
 
     def build(self, input_shape: Any = None) -> None:
         """Draw the model for an input of this shape, batch axis included."""
@@ -205,3 +224,6 @@ class SequentialNetwork(GraphNetwork):
         if not model.built and config.get("build_input_shape") is not None:
             model.build(config["build_input_shape"])
         return model
+
+
+OWN_CALLS.append(SequentialNetwork.__call__)

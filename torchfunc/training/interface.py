@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
+
+from torchfunc.modules import OutputDescription, TrainingOutputs
 
 __all__ = ["Trainable"]
 
@@ -35,6 +37,12 @@ class Trainable(nn.Module):
 
         def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
             """The arguments of `forward` for what a user calls x. Raises ValueError if it does not fit the inputs."""
+
+        def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
+            """The outputs for prepared inputs, their masks, and the logits of the outputs of these numbers."""
+
+        def describe_outputs(self) -> list[OutputDescription] | None:
+            """Of each output, in flat order, the final activation and whether it has a mask; None if unknown."""
 
         def is_fully_built(self) -> bool:
             """Whether the model and every layer in it have their weights."""

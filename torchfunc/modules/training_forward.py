@@ -1,0 +1,132 @@
+"""A model's forward for training: beside the outputs, their masks and the logits of final activations.
+
+It makes the same calls as `model.graph`, and those that compute the masks of the outputs, which nothing but a loss
+needs. So it is a graph of its own, generated when training first asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchfunc.graph import Node, SymbolicTensor, topological_order
+from torchfunc.modules.codegen import compile_forward
+
+if TYPE_CHECKING:
+    from torchfunc.modules.graph_network import GraphNetwork
+
+__all__ = ["OutputDescription", "TrainingForward", "TrainingOutputs", "find_masks"]
+
+
+class OutputDescription(NamedTuple):
+    """What a model knows of an output.
+
+    Attributes:
+        activation: "softmax" (over the last axis) or "sigmoid", if that is where the output comes from.
+        masked: whether the output has a mask.
+    """
+
+    activation: str | None = None
+    masked: bool = False
+
+
+class TrainingOutputs(NamedTuple):
+    """What a model computes for training.
+
+    Attributes:
+        y_pred: what the model returns.
+        masks: for each output, in flat order, its mask or None; None if no output has one.
+        logits: for each output, in flat order, what went into its final softmax or sigmoid, or None; None if none was
+            asked for, or none that was can be told.
+    """
+
+    y_pred: Any
+    masks: Sequence[Tensor | None] | None = None
+    logits: Sequence[Tensor | None] | None = None
+
+
+def find_masks(
+    outputs: Sequence[SymbolicTensor], inputs: Sequence[SymbolicTensor], nodes: Sequence[Node]
+) -> tuple[list[SymbolicTensor | None], list[Node]]:
+    """The masks of a graph's outputs, and the calls they need beside `nodes`, those of the graph.
+
+    A mask that needs another input than the graph's, or a layer that is not in it, is none.
+    """
+    if all(output.mask is None for output in outputs):
+        return [None] * len(outputs), []
+    known, modules = set(nodes), {node.target for node in nodes if node.op == "module"}
+    added: set[Node] = set()
+
+    def computable(mask: SymbolicTensor) -> bool:
+        needed = {node for node in topological_order([mask], inputs) if node not in known}
+        if any(node.op == "input" or (node.op == "module" and node.target not in modules) for node in needed):
+            return False
+        added.update(needed)
+        return True
+
+    masks = [None if output.mask is None or not computable(output.mask) else output.mask for output in outputs]
+    return masks, sorted(added, key=lambda node: node.order)
+
+
+class TrainingForward:
+    """The training forward of a drawn model, as it stands until the model's graph changes.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: GraphNetwork) -> None:
+        self.model = model
+        self._masked = any(mask is not None for mask in model.output_masks)
+        # By the outputs whose logits are wanted, and whether they are met within a layer.
+        self._functions: dict[tuple[tuple[int, bool], ...], Callable[..., Any]] = {}
+        self._hooked_class: Any = None
+
+    def run(self, prepared: Sequence[Any], logits_of: Sequence[int], hooked: bool) -> TrainingOutputs:
+        """Call the model on inputs that `prepare_inputs` made.
+
+        Args:
+            prepared: the inputs.
+            logits_of: the numbers of the outputs whose logits are wanted.
+            hooked: whether a call of the model is more than its forward. It may then return something else than its
+                graph does, so there are no logits for it.
+        """
+        found = () if hooked else [(index, self.model.output_activation(index)) for index in logits_of]
+        key = tuple((index, activation.within) for index, activation in found if activation is not None)
+        if not key and not self._masked:
+            return TrainingOutputs(self.model(*prepared))
+        self._generate(key)
+        run = self._run_hooked if hooked else self.model.run_outermost
+        y_pred, masks, logits = run(self._functions[key], self.model, *prepared)
+        return TrainingOutputs(y_pred, masks if self._masked else None, logits if key else None)
+
+    # torch.compile makes this call and does not look into it.
+    @torch.compiler.assume_constant_result
+    def _generate(self, key: tuple[tuple[int, bool], ...]) -> None:
+        if key not in self._functions:
+            self._functions[key] = compile_forward(self.model.lower_for_training(dict(key)))
+
+    def _run_hooked(self, function: Callable[..., Any], model: GraphNetwork, *prepared: Any) -> tuple[Any, Any, Any]:
+        """Run `function` where the model's call, with all that surrounds it, runs its forward."""
+        if self._hooked_class is None:
+            self._hooked_class = type("Hooked", (_Hooked, type(model)), {})
+        twin = object.__new__(self._hooked_class)
+        for name, value in (("__dict__", model.__dict__), ("function", function)):
+            object.__setattr__(twin, name, value)
+        y_pred = twin(*prepared)
+        _, masks, logits = twin.returned
+        return y_pred, masks, logits
+
+
+class _Hooked:
+    """Mixed into a model's class: the model once more (it shares the attributes) with another forward."""
+
+    __slots__ = ("function", "returned")
+
+    def forward(self, *inputs: Any) -> Any:
+        returned = self.function(self, *inputs)  # type: ignore[attr-defined]
+        object.__setattr__(self, "returned", returned)
+        return returned[0]
