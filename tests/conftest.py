@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["parity_table"]
+
 
 @pytest.fixture(autouse=True)
 def seeds():

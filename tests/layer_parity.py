@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from torchfunc.layers.input_layer import Input
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import is_shape, map_shapes
 
+# How often each check of each layer has held in this process: `pytest --parity-table` prints it.
+HELD: Counter[tuple[str, str]] = Counter()
+
 
 def check_layer(
     ours_cls: type[Layer],
@@ -23,12 +27,14 @@ def check_layer(
     keras_kwargs: Mapping[str, Any] | None = None,
     call_kwargs: Mapping[str, Any] | None = None,
     training: bool | None = None,
-    atol: float = 1e-5,
+    dtype: str = "float32",
+    atol: float | None = None,
     randomize: bool = True,
     gradients: bool = True,
     unknown_axes: Sequence[int] = (),
     ignore_config: Sequence[str] = (),
     fake_run: bool = True,
+    knows_more: bool = False,
     seed: int = 0,
 ) -> tuple[Layer, Any]:
     """Assert that two layers do the same.
@@ -41,22 +47,29 @@ def check_layer(
         inputs: a shape (normal floats of that shape), an array, or a list or dict of them.
         call_kwargs: further arguments of the call, arrays or plain values.
         training: handed to Keras, and our layer's mode; None is inference on both sides.
-        atol: the largest difference, as a share of max(1, the largest expected entry).
+        dtype: of the layers and of inputs that are floats.
+        atol: the largest difference, as a share of max(1, the largest expected entry); 1e-5 by default, and 1e-9 in
+            float64.
         randomize: give the weights random values first (trainable ones in ±0.5, others in 0.5..1.5); else Keras' own.
         gradients: whether to compare gradients.
         unknown_axes: the axes, besides the batch, for which `compute_output_shape` is also compared at None.
         ignore_config: top-level config keys that need not agree.
         fake_run: whether `call`, run on fake tensors, must give the shapes of the formula.
+        knows_more: whether our `compute_output_shape` may know sizes that Keras leaves None.
         seed: of inputs and weights.
 
     Returns:
         Our layer and Keras', both built and with the same weights, for whatever else is to be compared.
     """
     rng = np.random.default_rng(seed)
-    ours = ours_cls(**(kwargs or {}))
-    theirs = keras_cls(**(kwargs or {} if keras_kwargs is None else keras_kwargs))
-    label = f"{ours_cls.__name__}({', '.join(f'{key}={value!r}' for key, value in (kwargs or {}).items())})"
-    arrays = _arrays(inputs, rng)
+    given = {} if dtype == "float32" else {"dtype": dtype}
+    kwargs = {**(kwargs or {}), **given}
+    ours = ours_cls(**kwargs)
+    theirs = keras_cls(**(kwargs if keras_kwargs is None else {**keras_kwargs, **given}))
+    atol = (1e-9 if dtype == "float64" else 1e-5) if atol is None else atol
+    name = ours_cls.__name__
+    label = f"{name}({', '.join(f'{key}={value!r}' for key, value in kwargs.items())})"
+    arrays = _arrays(inputs, rng, dtype)
     ours_inputs, keras_inputs = _tensors(arrays, gradients), _tensors(arrays, gradients)
     extra = _tensors(dict(call_kwargs or {}), False)
     mode = {} if training is None else {"training": training}
@@ -65,17 +78,25 @@ def check_layer(
         theirs(keras_inputs, **extra)
         ours(ours_inputs, **extra)
     _share_weights(ours, theirs, rng, randomize, label)
+    HELD[name, "weights"] += bool(theirs.weights)
     ours.clear_losses()
     expected = theirs(keras_inputs, **extra, **mode)
     actual = ours(ours_inputs, **extra)
     _check_outputs(actual, expected, atol, label)
     assert len(ours.losses) == len(theirs.losses), f"{label}: {len(ours.losses)} losses, Keras {len(theirs.losses)}"
     assert_close(sum(ours.losses, torch.zeros(())), sum(theirs.losses, torch.zeros(())), atol, f"{label}: losses")
+    HELD[name, "outputs" if dtype == "float32" else dtype] += 1
+    if any("mask" in name for name in extra):
+        HELD[name, "masks"] += 1
     if gradients:
         _check_gradients(ours, theirs, (actual, expected), (ours_inputs, keras_inputs), atol, rng, label)
+        HELD[name, "gradients"] += any(leaf.requires_grad for leaf in tree_leaves(expected))
     _check_config(ours, theirs, ignore_config, label)
+    HELD[name, "config"] += 1
     _check_symbolic(ours, ours_inputs, actual, extra, fake_run, label)
-    _check_shape_formula(ours, theirs, ours_inputs, unknown_axes, label)
+    HELD[name, "symbolic"] += 1
+    _check_shape_formula(ours, theirs, ours_inputs, unknown_axes, knows_more, label)
+    HELD[name, "formula"] += 1
     return ours, theirs
 
 
@@ -100,12 +121,12 @@ def assert_close(actual: Any, expected: Any, atol: float, label: str) -> None:
     assert difference <= bound, f"{label}: largest difference {difference:.3g}, allowed {bound:.3g}"
 
 
-def _arrays(inputs: Any, rng: np.random.Generator) -> Any:
+def _arrays(inputs: Any, rng: np.random.Generator, dtype: str) -> Any:
     if is_shape(inputs):
-        return rng.normal(size=tuple(inputs)).astype("float32")
+        return rng.normal(size=tuple(inputs)).astype(dtype)
     if isinstance(inputs, Mapping):
-        return {key: _arrays(value, rng) for key, value in inputs.items()}
-    return inputs if isinstance(inputs, np.ndarray) else [_arrays(value, rng) for value in inputs]
+        return {key: _arrays(value, rng, dtype) for key, value in inputs.items()}
+    return inputs if isinstance(inputs, np.ndarray) else [_arrays(value, rng, dtype) for value in inputs]
 
 
 def _tensors(structure: Any, gradients: bool) -> Any:
@@ -236,7 +257,9 @@ def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run
                 )
 
 
-def _check_shape_formula(ours: Layer, theirs: Any, inputs: Any, unknown_axes: Sequence[int], label: str) -> None:
+def _check_shape_formula(
+    ours: Layer, theirs: Any, inputs: Any, unknown_axes: Sequence[int], knows_more: bool, label: str
+) -> None:
     concrete = tree_map(lambda tensor: tuple(tensor.shape), inputs)
     for unknown in [(), (0,), *((0, axis) for axis in unknown_axes), (0, *unknown_axes)]:
 
@@ -246,6 +269,9 @@ def _check_shape_formula(ours: Layer, theirs: Any, inputs: Any, unknown_axes: Se
 
         shapes = map_shapes(hide, concrete)
         mine, reference = ours.compute_output_shape(shapes), theirs.compute_output_shape(shapes)
+        if knows_more:
+            known = zip(mine, reference, strict=True)
+            mine = tuple(None if theirs_size is None else size for size, theirs_size in known)
         assert _plain(mine) == _plain(reference), (
             f"{label}: compute_output_shape({shapes}) is {mine}, Keras' {reference}"
         )

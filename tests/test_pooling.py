@@ -6,13 +6,13 @@ import pytest
 import torch
 from layer_parity import assert_close, check_layer
 
-from torchfunc.layers import pooling
+from torchfunc import layers
+from torchfunc.layers.global_pooling import GlobalAveragePooling1D
 from torchfunc.layers.input_layer import Input
 from torchfunc.layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
     AveragePooling3D,
-    GlobalAveragePooling1D,
     MaxPooling1D,
     MaxPooling2D,
 )
@@ -47,7 +47,7 @@ def arguments(rank: int, data_format: str) -> dict:
 def test_pooling(name: str, rank: int, kwargs: dict, data_format: str) -> None:
     name = f"{name}{rank}D"
     kwargs = {**kwargs, "data_format": data_format}
-    check_layer(getattr(pooling, name), getattr(keras.layers, name), kwargs, **arguments(rank, data_format))
+    check_layer(getattr(layers, name), getattr(keras.layers, name), kwargs, **arguments(rank, data_format))
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -101,6 +101,21 @@ def test_same_average_leaves_out_padding(layer_cls: type, rank: int, kwargs: dic
     assert_close(layer_cls(**kwargs, padding="same")(torch.from_numpy(inputs)), expected, 1e-12, "average")
 
 
+@pytest.mark.parametrize("data_format", FORMATS)
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("name", ["AdaptiveMaxPooling", "AdaptiveAveragePooling"])
+@pytest.mark.parametrize("output_size", [1, 3, "each"])
+def test_adaptive_pooling(name: str, rank: int, output_size: object, data_format: str) -> None:
+    """Sizes that divide the input's, that do not, and a larger one."""
+    name = f"{name}{rank}D"
+    # Keras takes one size for all axes only as a tuple.
+    sizes = (3, 5, 9)[:rank] if output_size == "each" else (output_size,) * rank
+    kwargs = {"output_size": sizes, "data_format": data_format}
+    check_layer(getattr(layers, name), getattr(keras.layers, name), kwargs, **arguments(rank, data_format))
+    if output_size != "each":
+        assert getattr(layers, name)(output_size).output_size == sizes
+
+
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -108,7 +123,7 @@ def test_same_average_leaves_out_padding(layer_cls: type, rank: int, kwargs: dic
 def test_global_pooling(name: str, rank: int, data_format: str, keepdims: bool) -> None:
     name = f"{name}{rank}D"
     kwargs = {"data_format": data_format, "keepdims": keepdims}
-    check_layer(getattr(pooling, name), getattr(keras.layers, name), kwargs, **arguments(rank, data_format))
+    check_layer(getattr(layers, name), getattr(keras.layers, name), kwargs, **arguments(rank, data_format))
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -132,7 +147,7 @@ def test_masked_average(data_format: str, keepdims: bool) -> None:
 def test_averages_of_integers_are_floats(rank: int) -> None:
     name = f"GlobalAveragePooling{rank}D"
     inputs = np.arange(np.prod(SHAPES[rank])).reshape(SHAPES[rank])
-    ours, theirs = getattr(pooling, name)(), getattr(keras.layers, name)()
+    ours, theirs = getattr(layers, name)(), getattr(keras.layers, name)()
     assert_close(ours(torch.from_numpy(inputs)), theirs(torch.from_numpy(inputs)), 1e-6, name)
     assert ours(Input(inputs.shape[1:], dtype="int64")).dtype == torch.float32
 
@@ -169,8 +184,8 @@ def test_channels_last_memory_is_kept() -> None:
 def test_short_names(name: str) -> None:
     short = {"Max": "Max", "Average": "Avg"}[name]
     for rank in (1, 2, 3):
-        assert getattr(pooling, f"{short}Pool{rank}D") is getattr(pooling, f"{name}Pooling{rank}D")
-        assert getattr(pooling, f"Global{short}Pool{rank}D") is getattr(pooling, f"Global{name}Pooling{rank}D")
+        assert getattr(layers, f"{short}Pool{rank}D") is getattr(layers, f"{name}Pooling{rank}D")
+        assert getattr(layers, f"Global{short}Pool{rank}D") is getattr(layers, f"Global{name}Pooling{rank}D")
 
 
 @pytest.mark.parametrize(
@@ -183,6 +198,9 @@ def test_short_names(name: str) -> None:
         (lambda: MaxPooling2D(2, name="p")(Input((8, 8))), r"MaxPooling2D 'p' .*found ndim=3"),
         (lambda: MaxPooling2D(9, name="p")(Input((8, 8, 3))), r"MaxPooling2D 'p' .*cannot be called on .* 9 .* only 8"),
         (lambda: MaxPooling2D(9, name="p")(torch.ones(1, 8, 8, 3)), r"MaxPooling2D 'p' .*cannot be called on \(1, 8"),
+        (lambda: layers.AdaptiveMaxPooling2D((2, 2, 2)), r"AdaptiveMaxPooling2D takes .* output_size, got \(2, 2, 2\)"),
+        (lambda: layers.AdaptiveAveragePooling1D(0), r"AdaptiveAveragePooling1D takes .* for output_size, got 0"),
+        (lambda: layers.AdaptiveMaxPooling1D(2, name="p")(Input((8,))), r"AdaptiveMaxPooling1D 'p' .*found ndim=2"),
         (lambda: GlobalAveragePooling1D(name="p")(Input((8,))), r"GlobalAveragePooling1D 'p' .*found ndim=2"),
     ],
 )

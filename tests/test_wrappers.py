@@ -15,8 +15,8 @@ from torch import nn
 from torchfunc import Input
 from torchfunc.layers.convolution import Conv2D
 from torchfunc.layers.core import Dense, Embedding
+from torchfunc.layers.global_pooling import GlobalAveragePooling1D
 from torchfunc.layers.layer import Layer
-from torchfunc.layers.pooling import GlobalAveragePooling1D
 from torchfunc.layers.recurrent import LSTM
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.models import Model, Sequential

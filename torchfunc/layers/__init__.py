@@ -1,6 +1,16 @@
 """Layers: Keras' names, arguments, defaults and shapes on torch's kernels."""
 
+from torchfunc.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from torchfunc.layers.categories import CategoryEncoding, Discretization
 from torchfunc.layers.convolution import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
+from torchfunc.layers.convolution_separable import (
+    DepthwiseConv1D,
+    DepthwiseConv2D,
+    SeparableConv1D,
+    SeparableConv2D,
+    SeparableConvolution1D,
+    SeparableConvolution2D,
+)
 from torchfunc.layers.convolution_transpose import (
     Conv1DTranspose,
     Conv2DTranspose,
@@ -10,9 +20,26 @@ from torchfunc.layers.convolution_transpose import (
     Convolution3DTranspose,
 )
 from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
+from torchfunc.layers.einsum_dense import EinsumDense
+from torchfunc.layers.global_pooling import (
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalAvgPool3D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    GlobalMaxPool3D,
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
+    GlobalMaxPooling3D,
+)
+from torchfunc.layers.image_sizes import CenterCrop, Resizing
 from torchfunc.layers.input_layer import Input, InputLayer
 from torchfunc.layers.input_spec import InputSpec, check_input
 from torchfunc.layers.layer import Layer
+from torchfunc.layers.masking import Masking
 from torchfunc.layers.merging import (
     Add,
     Average,
@@ -33,24 +60,18 @@ from torchfunc.layers.merging import (
 )
 from torchfunc.layers.normalization import BatchNormalization
 from torchfunc.layers.pooling import (
+    AdaptiveAveragePooling1D,
+    AdaptiveAveragePooling2D,
+    AdaptiveAveragePooling3D,
+    AdaptiveMaxPooling1D,
+    AdaptiveMaxPooling2D,
+    AdaptiveMaxPooling3D,
     AveragePooling1D,
     AveragePooling2D,
     AveragePooling3D,
     AvgPool1D,
     AvgPool2D,
     AvgPool3D,
-    GlobalAveragePooling1D,
-    GlobalAveragePooling2D,
-    GlobalAveragePooling3D,
-    GlobalAvgPool1D,
-    GlobalAvgPool2D,
-    GlobalAvgPool3D,
-    GlobalMaxPool1D,
-    GlobalMaxPool2D,
-    GlobalMaxPool3D,
-    GlobalMaxPooling1D,
-    GlobalMaxPooling2D,
-    GlobalMaxPooling3D,
     MaxPool1D,
     MaxPool2D,
     MaxPool3D,
@@ -58,7 +79,7 @@ from torchfunc.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from torchfunc.layers.preprocessing import Rescaling
+from torchfunc.layers.preprocessing import Normalization, Rescaling
 from torchfunc.layers.recurrent import GRU, LSTM
 from torchfunc.layers.regularization import (
     ActivityRegularization,
@@ -86,10 +107,17 @@ from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
 __all__ = [
+    "ELU",
     "GRU",
     "LSTM",
     "Activation",
     "ActivityRegularization",
+    "AdaptiveAveragePooling1D",
+    "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D",
+    "AdaptiveMaxPooling1D",
+    "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D",
     "Add",
     "AlphaDropout",
     "Average",
@@ -100,6 +128,8 @@ __all__ = [
     "AvgPool2D",
     "AvgPool3D",
     "BatchNormalization",
+    "CategoryEncoding",
+    "CenterCrop",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -117,8 +147,12 @@ __all__ = [
     "Cropping2D",
     "Cropping3D",
     "Dense",
+    "DepthwiseConv1D",
+    "DepthwiseConv2D",
+    "Discretization",
     "Dot",
     "Dropout",
+    "EinsumDense",
     "Embedding",
     "Flatten",
     "GaussianDropout",
@@ -141,6 +175,8 @@ __all__ = [
     "InputSpec",
     "Lambda",
     "Layer",
+    "LeakyReLU",
+    "Masking",
     "MaxPool1D",
     "MaxPool2D",
     "MaxPool3D",
@@ -150,10 +186,19 @@ __all__ = [
     "Maximum",
     "Minimum",
     "Multiply",
+    "Normalization",
+    "PReLU",
     "Permute",
+    "ReLU",
     "RepeatVector",
     "Rescaling",
     "Reshape",
+    "Resizing",
+    "SeparableConv1D",
+    "SeparableConv2D",
+    "SeparableConvolution1D",
+    "SeparableConvolution2D",
+    "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

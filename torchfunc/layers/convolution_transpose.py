@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.convolution import WindowKernel
+from torchfunc.layers.kernel import positive
 from torchfunc.layers.shapes import Shape
 from torchfunc.layers.spatial import integers
+from torchfunc.layers.weights import CONVOLUTION
+from torchfunc.layers.windows import WindowKernel
 
 __all__ = [
     "Conv1DTranspose",
@@ -48,8 +49,6 @@ class TransposedConvolution(WindowKernel):
         ValueError: an argument is out of range.
     """
 
-    _kernel: ClassVar[Callable[..., Tensor]]
-
     def __init__(
         self,
         filters: int,
@@ -70,8 +69,11 @@ class TransposedConvolution(WindowKernel):
         bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
-            filters,
             kernel_size,
             strides,
             padding,
@@ -79,16 +81,12 @@ class TransposedConvolution(WindowKernel):
             dilation_rate,
             activation,
             use_bias,
-            kernel_initializer,
-            bias_initializer,
-            kernel_regularizer,
-            bias_regularizer,
-            kernel_constraint,
-            bias_constraint,
+            weights,
             activity_regularizer=activity_regularizer,
             **kwargs,
         )
         owner = type(self).__name__
+        self.filters = positive(filters, "filters", owner)
         self.output_padding = None
         if output_padding is not None:
             self.output_padding = integers(output_padding, self.rank, "output_padding", owner, minimum=0)
@@ -107,8 +105,9 @@ class TransposedConvolution(WindowKernel):
         self._kernel_extra = tuple(max(0, before - after) for before, after in self._crops)
         self._cuts = [(2 + axis, after - before) for axis, (before, after) in enumerate(self._crops) if after > before]
 
-    def _kernel_channels(self, channels: int) -> tuple[int, int]:
-        return self.filters, channels
+    def _make_weights(self, channels: int) -> None:
+        self._make("kernel", (*self.kernel_size, self.filters, channels), "weight", CONVOLUTION)
+        self._make_bias((self.filters,))
 
     def _convolve(self, inputs: Tensor) -> Tensor:
         outputs = self._kernel(
@@ -135,7 +134,7 @@ class TransposedConvolution(WindowKernel):
         return self._with_positions(input_shape, positions, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_padding": self.output_padding}
+        return {**super().get_config(), "filters": self.filters, "output_padding": self.output_padding}
 
 
 def _crop(extent: int, stride: int, extra: int | None, same: bool) -> tuple[int, int]:

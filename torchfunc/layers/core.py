@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc import activations, constraints, initializers, regularizers
+from torchfunc import activations, regularizers
 from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import ActivationLast, KernelLayer, known_size, positive
+from torchfunc.layers.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape, accepts
 from torchfunc.layers.weights import LINEAR
@@ -52,26 +52,20 @@ class Dense(KernelLayer):
         quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
-        _refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
-        super().__init__(
-            activation,
-            use_bias,
-            kernel_initializer,
-            bias_initializer,
-            kernel_regularizer,
-            bias_regularizer,
-            kernel_constraint,
-            bias_constraint,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
+        super().__init__(activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.units = positive(units, "units", "Dense")
         self.input_spec = InputSpec(min_ndim=2)
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
         features = known_size(input_shape, -1, self)
-        self._add_kernel((features, self.units), self.units, LINEAR)
+        self._make("kernel", (features, self.units), "weight", LINEAR)
+        self._make_bias((self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
     def _before_activation(self, inputs: Tensor) -> Tensor:
@@ -84,13 +78,12 @@ class Dense(KernelLayer):
         return {
             **super().get_config(),
             "units": self.units,
-            **self._activation_config(),
             **self._kernel_config(),
             "quantization_config": None,
         }
 
 
-class Embedding(Layer):
+class Embedding(WeightedLayer):
     """A vector for each integer.
 
     Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Integers held in floats are taken too.
@@ -125,13 +118,11 @@ class Embedding(Layer):
         activity_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        _refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        table = {"embeddings": (embeddings_initializer, embeddings_regularizer, embeddings_constraint)}
+        super().__init__(table, activity_regularizer=activity_regularizer, **kwargs)
         self.input_dim = positive(input_dim, "input_dim", "Embedding")
         self.output_dim = positive(output_dim, "output_dim", "Embedding")
-        self.embeddings_initializer = initializers.get(embeddings_initializer)
-        self.embeddings_regularizer = regularizers.get(embeddings_regularizer)
-        self.embeddings_constraint = constraints.get(embeddings_constraint)
         self.mask_zero = bool(mask_zero)
         self.supports_masking = self.mask_zero
         if weights is not None:
@@ -139,15 +130,8 @@ class Embedding(Layer):
             self.set_weights(weights if isinstance(weights, (list, tuple)) else [weights])
 
     def build(self, input_shape: Shape | None = None) -> None:
-        if "weight" in self._parameters:
-            return
-        self.add_weight(
-            (self.input_dim, self.output_dim),
-            self.embeddings_initializer,
-            regularizer=self.embeddings_regularizer,
-            constraint=self.embeddings_constraint,
-            names=("weight",),
-        )
+        if "weight" not in self._parameters:
+            self._make("embeddings", (self.input_dim, self.output_dim), "weight")
 
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.dtype not in (torch.int64, torch.int32):
@@ -165,19 +149,11 @@ class Embedding(Layer):
             **super().get_config(),
             "input_dim": self.input_dim,
             "output_dim": self.output_dim,
-            "embeddings_initializer": initializers.serialize(self.embeddings_initializer),
-            "embeddings_regularizer": regularizers.serialize(self.embeddings_regularizer),
+            **self._weights_config(),
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
-            "embeddings_constraint": constraints.serialize(self.embeddings_constraint),
             "mask_zero": self.mask_zero,
             "quantization_config": None,
         }
-
-
-def _refuse(layer: Layer, **arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")
 
 
 class Elementwise(Layer):

@@ -1,8 +1,8 @@
-"""What layers share: KernelLayer (Dense and the convolutions), ActivationLast, and the checks of sizes and shapes."""
+"""What layers share: WeightedLayer, KernelLayer, ActivationLast, and the checks of sizes and shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,18 @@ from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.graph import located
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import is_shape
-from torchfunc.layers.weights import Layout
+from torchfunc.layers.weights import IDENTITY, Layout
 
-__all__ = ["ActivationLast", "KernelLayer", "check_output_shape", "known_size", "positive", "promote_to_float"]
+__all__ = [
+    "ActivationLast",
+    "KernelLayer",
+    "WeightedLayer",
+    "check_output_shape",
+    "known_size",
+    "positive",
+    "promote_to_float",
+    "refuse",
+]
 
 
 class ActivationLast(Layer):
@@ -34,7 +43,44 @@ class ActivationLast(Layer):
         return self.activation(self._before_activation(inputs))
 
 
-class KernelLayer(ActivationLast):
+class WeightedLayer(Layer):
+    """A layer whose weights have roles ("kernel", "bias", "alpha" ...), each with arguments of its own.
+
+    The arguments are kept as `<role>_initializer`, `<role>_regularizer` and `<role>_constraint`.
+
+    Args:
+        weights: by role: an initializer (name, config or callable, on Keras' layout), a regularizer (a penalty that
+            joins the training loss) and a constraint (a projection applied after every update).
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._roles = tuple(weights)
+        for role, (initializer, regularizer, constraint) in weights.items():
+            setattr(self, f"{role}_initializer", initializers.get(initializer))
+            setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
+            setattr(self, f"{role}_constraint", constraints.get(constraint))
+
+    def _make(self, role: str, shape: Sequence[int], name: str, layout: Layout = IDENTITY, **overrides: Any) -> None:
+        """Make the weight of a role, of `shape` in Keras' layout, and call it `name`."""
+        arguments = {
+            "initializer": getattr(self, f"{role}_initializer"),
+            "regularizer": getattr(self, f"{role}_regularizer"),
+            "constraint": getattr(self, f"{role}_constraint"),
+        }
+        self.add_weight(shape, layout=layout, names=(name,), **{**arguments, **overrides})
+
+    def _weights_config(self) -> dict[str, Any]:
+        families = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
+        return {
+            f"{role}_{kind}": family.serialize(getattr(self, f"{role}_{kind}"))
+            for kind, family in families.items()
+            for role in self._roles
+        }
+
+
+class KernelLayer(ActivationLast, WeightedLayer):
     """A layer with a kernel (`weight`), an optional bias (`bias`) and an activation.
 
     Args:
@@ -50,59 +96,23 @@ class KernelLayer(ActivationLast):
     bias: nn.Parameter | None
 
     def __init__(
-        self,
-        activation: Any,
-        use_bias: bool,
-        kernel_initializer: Any,
-        bias_initializer: Any,
-        kernel_regularizer: Any,
-        bias_regularizer: Any,
-        kernel_constraint: Any,
-        bias_constraint: Any,
-        **kwargs: Any,
+        self, activation: Any, use_bias: bool, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(weights, **kwargs)
         self.activation = activations.get(activation)
         self.use_bias = bool(use_bias)
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint = constraints.get(kernel_constraint)
-        self.bias_constraint = constraints.get(bias_constraint)
 
-    def _add_kernel(self, shape: Sequence[int], units: int, layout: Layout) -> None:
-        """Make the kernel, of `shape` in Keras' layout, and a bias for `units` outputs."""
-        self.add_weight(
-            shape,
-            self.kernel_initializer,
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
-            layout=layout,
-            names=("weight",),
-        )
-        if not self.use_bias:
+    def _make_bias(self, shape: Sequence[int]) -> None:
+        if self.use_bias:
+            self._make("bias", shape, "bias")
+        else:
             self.register_parameter("bias", None)
-            return
-        self.add_weight(
-            (units,),
-            self.bias_initializer,
-            regularizer=self.bias_regularizer,
-            constraint=self.bias_constraint,
-            names=("bias",),
-        )
-
-    def _activation_config(self) -> dict[str, Any]:
-        return {"activation": activations.serialize(self.activation), "use_bias": self.use_bias}
 
     def _kernel_config(self) -> dict[str, Any]:
         return {
-            "kernel_initializer": initializers.serialize(self.kernel_initializer),
-            "bias_initializer": initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": constraints.serialize(self.kernel_constraint),
-            "bias_constraint": constraints.serialize(self.bias_constraint),
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            **self._weights_config(),
         }
 
 
@@ -123,13 +133,13 @@ def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
     return size
 
 
-def check_output_shape(layer: Layer, input_shape: Any) -> None:
+def check_output_shape(layer: Layer, *input_shapes: Any) -> None:
     """Raise a ValueError that names the layer if it can make no output from this shape, or these shapes."""
     try:
-        layer.compute_output_shape(input_shape)
+        layer.compute_output_shape(*input_shapes)
     except ValueError as error:
-        shape = tuple(input_shape) if is_shape(input_shape) else input_shape
-        raise ValueError(located(f"{layer.describe()} cannot be called on {shape}: {error}")) from error
+        shapes = ", ".join(str(tuple(shape) if is_shape(shape) else shape) for shape in input_shapes)
+        raise ValueError(located(f"{layer.describe()} cannot be called on {shapes}: {error}")) from error
 
 
 def positive(value: int, argument: str, owner: str) -> int:
@@ -141,6 +151,13 @@ def positive(value: int, argument: str, owner: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
         raise ValueError(f"{owner} takes a positive integer for {argument}, got {value!r}.")
     return int(value)
+
+
+def refuse(layer: Layer, **arguments: Any) -> None:
+    """Raise a ValueError for arguments of Keras that there is nothing behind, unless they are None."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")
 
 
 def promote_to_float(dtype: torch.dtype, default: torch.dtype) -> torch.dtype:

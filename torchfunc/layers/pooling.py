@@ -1,37 +1,30 @@
-"""Pooling over windows, and over all positions."""
+"""Pooling over windows of a given size, or of a given number."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.kernel import promote_to_float
 from torchfunc.layers.shapes import Shape
 from torchfunc.layers.spatial import SpatialLayer, integers, one_of, output_size, same_padding
 
 __all__ = [
+    "AdaptiveAveragePooling1D",
+    "AdaptiveAveragePooling2D",
+    "AdaptiveAveragePooling3D",
+    "AdaptiveMaxPooling1D",
+    "AdaptiveMaxPooling2D",
+    "AdaptiveMaxPooling3D",
     "AveragePooling1D",
     "AveragePooling2D",
     "AveragePooling3D",
     "AvgPool1D",
     "AvgPool2D",
     "AvgPool3D",
-    "GlobalAveragePooling1D",
-    "GlobalAveragePooling2D",
-    "GlobalAveragePooling3D",
-    "GlobalAvgPool1D",
-    "GlobalAvgPool2D",
-    "GlobalAvgPool3D",
-    "GlobalMaxPool1D",
-    "GlobalMaxPool2D",
-    "GlobalMaxPool3D",
-    "GlobalMaxPooling1D",
-    "GlobalMaxPooling2D",
-    "GlobalMaxPooling3D",
     "MaxPool1D",
     "MaxPool2D",
     "MaxPool3D",
@@ -42,6 +35,27 @@ __all__ = [
 
 
 class Pooling(SpatialLayer):
+    """One value for each of several windows of positions, channel by channel. A subclass says which windows."""
+
+    _kernel: ClassVar[Callable[..., Tensor]]
+
+    def _pool(self, inputs: Tensor) -> Tensor:
+        """The values for an NCHW view."""
+        raise NotImplementedError
+
+    def _new_positions(self, positions: Shape) -> Shape:
+        """How many windows there are along each spatial axis."""
+        raise NotImplementedError
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self._from_channels_first(self._pool(self._channels_first_view(inputs)))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        positions = self._new_positions(self._positions(input_shape))
+        return self._with_positions(input_shape, positions, input_shape[self._channel_axis])
+
+
+class WindowPooling(Pooling):
     """One value for each window of positions, channel by channel.
 
     Shape: `(batch, *positions, channels)` -> `(batch, *new positions, channels)`; with channels_first the channels come
@@ -60,8 +74,6 @@ class Pooling(SpatialLayer):
         ValueError: an argument is out of range.
     """
 
-    _kernel: ClassVar[Callable[..., Tensor]]
-
     def __init__(
         self,
         pool_size: int | tuple[int, ...] = 2,
@@ -78,13 +90,10 @@ class Pooling(SpatialLayer):
         self.padding = one_of(padding, ("valid", "same"), "padding", owner)
         self._set_data_format(data_format)
 
-    def call(self, inputs: Tensor) -> Tensor:
-        inputs = self._channels_first_view(inputs)
-        outputs = self._pool_same(inputs) if self.padding == "same" else self._pool(inputs, (0,) * self.rank, False)
-        return self._from_channels_first(outputs)
-
-    def _pool(self, inputs: Tensor, padding: tuple[int, ...], ceil_mode: bool) -> Tensor:
-        raise NotImplementedError
+    def _pool(self, inputs: Tensor) -> Tensor:
+        if self.padding == "same":
+            return self._pool_same(inputs)
+        return self._kernel(inputs, self.pool_size, self.strides)
 
     def _pool_same(self, inputs: Tensor) -> Tensor:
         """Windows over the edges, without copying the input into a padded one.
@@ -96,19 +105,18 @@ class Pooling(SpatialLayer):
         padding = tuple(
             window // 2 if stride == 1 else same_padding(size, window, stride)[0] for size, window, stride in axes
         )
-        outputs = self._pool(inputs, padding, True)
+        outputs = self._kernel(inputs, self.pool_size, self.strides, padding, ceil_mode=True)
         for axis, (size, window, stride) in enumerate(axes):
             if stride == 1 and window % 2 == 0:
                 outputs = outputs.narrow(2 + axis, 1, size)
         return outputs
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def _new_positions(self, positions: Shape) -> Shape:
         padded = self.padding == "same"
-        positions = (
+        return tuple(
             output_size(size, window, stride, padded)
-            for size, window, stride in zip(self._positions(input_shape), self.pool_size, self.strides, strict=True)
+            for size, window, stride in zip(positions, self.pool_size, self.strides, strict=True)
         )
-        return self._with_positions(input_shape, tuple(positions), input_shape[self._channel_axis])
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -120,156 +128,147 @@ class Pooling(SpatialLayer):
         }
 
 
-class _MaxPooling(Pooling):
-    def _pool(self, inputs: Tensor, padding: tuple[int, ...], ceil_mode: bool) -> Tensor:
-        return self._kernel(inputs, self.pool_size, self.strides, padding, ceil_mode=ceil_mode)
-
-
-class MaxPooling1D(_MaxPooling):
-    """The largest value of each window of steps: `(batch, steps, channels)` -> the same rank. See `Pooling`."""
+class MaxPooling1D(WindowPooling):
+    """The largest value of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`."""
 
     rank = 1
     _kernel = staticmethod(F.max_pool1d)
 
 
-class MaxPooling2D(_MaxPooling):
-    """The largest value of each window: `(batch, height, width, channels)` -> the same rank. See `Pooling`."""
+class MaxPooling2D(WindowPooling):
+    """The largest value of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`."""
 
     rank = 2
     _kernel = staticmethod(F.max_pool2d)
 
 
-class MaxPooling3D(_MaxPooling):
-    """The largest value of each window: `(batch, depth, height, width, channels)` -> the same rank. See `Pooling`."""
+class MaxPooling3D(WindowPooling):
+    """The largest value of each window: `(batch, depth, height, width, channels)` -> the same rank.
+
+    See `WindowPooling`.
+    """
 
     rank = 3
     _kernel = staticmethod(F.max_pool3d)
 
 
-class _AveragePooling(Pooling):
-    def _pool(self, inputs: Tensor, padding: tuple[int, ...], ceil_mode: bool) -> Tensor:
-        return self._kernel(inputs, self.pool_size, self.strides, padding, ceil_mode=ceil_mode, count_include_pad=False)
+def _average(kernel: Callable[..., Tensor]) -> Any:
+    """Torch's kernel, for averages in which positions outside the input do not count."""
+    return staticmethod(functools.partial(kernel, count_include_pad=False))
 
 
-class AveragePooling1D(_AveragePooling):
-    """The average of each window of steps: `(batch, steps, channels)` -> the same rank. See `Pooling`."""
+class AveragePooling1D(WindowPooling):
+    """The average of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`."""
 
     rank = 1
-    _kernel = staticmethod(F.avg_pool1d)
+    _kernel = _average(F.avg_pool1d)
 
 
-class AveragePooling2D(_AveragePooling):
-    """The average of each window: `(batch, height, width, channels)` -> the same rank. See `Pooling`."""
+class AveragePooling2D(WindowPooling):
+    """The average of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`."""
 
     rank = 2
-    _kernel = staticmethod(F.avg_pool2d)
+    _kernel = _average(F.avg_pool2d)
 
 
-class AveragePooling3D(_AveragePooling):
-    """The average of each window: `(batch, depth, height, width, channels)` -> the same rank. See `Pooling`."""
+class AveragePooling3D(WindowPooling):
+    """The average of each window: `(batch, depth, height, width, channels)` -> the same rank. See `WindowPooling`."""
 
     rank = 3
-    _kernel = staticmethod(F.avg_pool3d)
+    _kernel = _average(F.avg_pool3d)
 
 
-class GlobalPooling(SpatialLayer):
-    """One value for all positions, channel by channel.
+class AdaptivePooling(Pooling):
+    """As many windows as the output is to have positions; they share out the input, and overlap where they must.
 
-    Shape: `(batch, *positions, channels)` -> `(batch, channels)`, or with `keepdims` `(batch, 1, ..., channels)`; with
-    channels_first the channels come before the positions.
+    Window `i` of `m` over `n` positions is `floor(i * n / m)` up to `ceil((i + 1) * n / m)`, as in torch.
+
+    Shape: `(batch, *positions, channels)` -> `(batch, *output_size, channels)`; with channels_first the channels come
+    before the positions.
 
     Args:
+        output_size: an integer, or one for each spatial axis.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
-        keepdims: whether to keep the spatial axes, with size 1.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    Raises:
+        ValueError: `output_size` is not made of positive integers.
     """
 
-    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
+    def __init__(self, output_size: int | tuple[int, ...], data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.keepdims = bool(keepdims)
+        self.output_size = integers(output_size, self.rank, "output_size", type(self).__name__)
         self._set_data_format(data_format)
-        self._axes = tuple(range(self._first_spatial, self._first_spatial + self.rank))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        ones = (1,) * self.rank if self.keepdims else ()
-        return self._with_positions(input_shape, ones, input_shape[self._channel_axis])
+    def _pool(self, inputs: Tensor) -> Tensor:
+        return self._kernel(inputs, self.output_size)
+
+    def _new_positions(self, positions: Shape) -> Shape:
+        return self.output_size
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "data_format": self.data_format, "keepdims": self.keepdims}
+        return {**super().get_config(), "output_size": self.output_size, "data_format": self.data_format}
 
 
-class _GlobalMaxPooling(GlobalPooling):
-    def call(self, inputs: Tensor) -> Tensor:
-        return inputs.amax(self._axes, self.keepdims)
+class AdaptiveMaxPooling1D(AdaptivePooling):
+    """The largest value of each of `output_size` windows: `(batch, steps, channels)` -> the same rank.
 
-
-class GlobalMaxPooling1D(_GlobalMaxPooling):
-    """The largest value over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
-
-    rank = 1
-
-
-class GlobalMaxPooling2D(_GlobalMaxPooling):
-    """The largest value: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
-
-    rank = 2
-
-
-class GlobalMaxPooling3D(_GlobalMaxPooling):
-    """The largest value: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
-
-    rank = 3
-
-
-class _GlobalAveragePooling(GlobalPooling):
-    def call(self, inputs: Tensor) -> Tensor:
-        return self._as_float(inputs).mean(self._axes, self.keepdims)
-
-    def _as_float(self, inputs: Tensor) -> Tensor:
-        return inputs.to(promote_to_float(inputs.dtype, self.dtype))
-
-    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
-        return promote_to_float(input_dtypes[0], self.dtype)
-
-
-class GlobalAveragePooling1D(_GlobalAveragePooling):
-    """The average over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
-
-    Steps that a mask (batch, steps) leaves out do not count; a sample without any step left gives NaN.
+    See `AdaptivePooling`.
     """
 
     rank = 1
-    supports_masking = True
-
-    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None:
-            return super().call(inputs)
-        inputs = self._as_float(inputs)
-        kept = mask.to(torch.bool).unsqueeze(self._channel_axis)
-        total = inputs.masked_fill(~kept, 0).sum(self._axes, self.keepdims)
-        return total / kept.to(inputs.dtype).sum(self._axes, self.keepdims)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        return None
+    _kernel = staticmethod(F.adaptive_max_pool1d)
 
 
-class GlobalAveragePooling2D(_GlobalAveragePooling):
-    """The average: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+class AdaptiveMaxPooling2D(AdaptivePooling):
+    """The largest value of each of `output_size` windows: `(batch, height, width, channels)` -> the same rank.
+
+    See `AdaptivePooling`.
+    """
 
     rank = 2
+    _kernel = staticmethod(F.adaptive_max_pool2d)
 
 
-class GlobalAveragePooling3D(_GlobalAveragePooling):
-    """The average: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+class AdaptiveMaxPooling3D(AdaptivePooling):
+    """The largest value of each of `output_size` windows: `(batch, depth, height, width, channels)` -> the same rank.
+
+    See `AdaptivePooling`.
+    """
 
     rank = 3
+    _kernel = staticmethod(F.adaptive_max_pool3d)
+
+
+class AdaptiveAveragePooling1D(AdaptivePooling):
+    """The average of each of `output_size` windows: `(batch, steps, channels)` -> the same rank.
+
+    See `AdaptivePooling`.
+    """
+
+    rank = 1
+    _kernel = staticmethod(F.adaptive_avg_pool1d)
+
+
+class AdaptiveAveragePooling2D(AdaptivePooling):
+    """The average of each of `output_size` windows: `(batch, height, width, channels)` -> the same rank.
+
+    See `AdaptivePooling`.
+    """
+
+    rank = 2
+    _kernel = staticmethod(F.adaptive_avg_pool2d)
+
+
+class AdaptiveAveragePooling3D(AdaptivePooling):
+    """The average of each of `output_size` windows: `(batch, depth, height, width, channels)` -> the same rank.
+
+    See `AdaptivePooling`.
+    """
+
+    rank = 3
+    _kernel = staticmethod(F.adaptive_avg_pool3d)
 
 
 MaxPool1D, MaxPool2D, MaxPool3D = MaxPooling1D, MaxPooling2D, MaxPooling3D
 AvgPool1D, AvgPool2D, AvgPool3D = AveragePooling1D, AveragePooling2D, AveragePooling3D
-GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D
-GlobalAvgPool1D, GlobalAvgPool2D, GlobalAvgPool3D = (
-    GlobalAveragePooling1D,
-    GlobalAveragePooling2D,
-    GlobalAveragePooling3D,
-)

@@ -1,0 +1,45 @@
+"""Masking: where a mask begins, for inputs that are padded with a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.layers.core import Elementwise
+from torchfunc.layers.input_spec import InputSpec
+from torchfunc.registry import deserialize_keras_object
+
+__all__ = ["Masking"]
+
+
+class Masking(Elementwise):
+    """Marks the steps whose features all equal a value: layers behind this one, and the loss, leave them out.
+
+    Shape: `(batch, steps, features)`, or with more axes between, kept. The marked steps become 0. The mask,
+    `(batch, steps)`, is True for the steps that count.
+
+    Args:
+        mask_value: the value.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if isinstance(mask_value, Mapping):
+            mask_value = deserialize_keras_object(mask_value)
+        if not isinstance(mask_value, (int, float)):
+            raise ValueError(f"Masking takes a number for mask_value, got {mask_value!r}.")
+        self.mask_value = mask_value
+        self.input_spec = InputSpec(min_ndim=2)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return torch.where(torch.ne(inputs, self.mask_value).any(-1, keepdim=True), inputs, 0)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return torch.ne(inputs, self.mask_value).any(-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mask_value": self.mask_value}

@@ -1,0 +1,124 @@
+"""What layers with windows of weights share: convolutions, transposed, depthwise and separable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torchfunc import regularizers
+from torchfunc.layers.input_spec import InputSpec
+from torchfunc.layers.kernel import KernelLayer, check_output_shape, known_size
+from torchfunc.layers.shapes import Shape
+from torchfunc.layers.spatial import SpatialLayer, integers, one_of, output_size, pad, same_padding
+
+__all__ = ["SlidingKernel", "WindowKernel"]
+
+
+class WindowKernel(SpatialLayer, KernelLayer):
+    """Windows with weights.
+
+    A subclass makes its weights in `_make_weights`, computes in `_convolve`, and knows the output's shape.
+    """
+
+    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
+    _kernel: ClassVar[Callable[..., Tensor]]
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: Any,
+        activation: Any,
+        use_bias: bool,
+        weights: Mapping[str, tuple[Any, Any, Any]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activation, use_bias, weights, **kwargs)
+        owner = type(self).__name__
+        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
+        self.strides = integers(strides, self.rank, "strides", owner)
+        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
+        self.padding = one_of(padding, self.paddings, "padding", owner)
+        self._set_data_format(data_format)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
+                f"dilation_rate={self.dilation_rate}."
+            )
+        # The positions a kernel reaches over, holes included.
+        self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+
+    def build(self, input_shape: Shape) -> None:
+        channels = known_size(input_shape, self._channel_axis, self)
+        check_output_shape(self, input_shape)
+        self._make_weights(channels)
+        axes = self.rank + 2
+        self.input_spec = InputSpec(min_ndim=axes, max_ndim=axes, axes={self._channel_axis: channels})
+
+    def _make_weights(self, channels: int) -> None:
+        """Make the weights for so many input channels."""
+        raise NotImplementedError
+
+    def _convolve(self, inputs: Tensor) -> Tensor:
+        """The convolution of an NCHW view, bias included."""
+        raise NotImplementedError
+
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "dilation_rate": self.dilation_rate,
+            **self._kernel_config(),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+        }
+
+
+class SlidingKernel(WindowKernel):
+    """Windows slid over the input, with Keras' three paddings. A subclass says how many channels come out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # What the kernel itself can pad: as much before as after, whatever the input's size. None if it cannot.
+        self._symmetric = None
+        if self.padding == "valid" or max(self._extent) == 1:
+            self._symmetric = (0,) * self.rank
+        elif self.padding == "same" and max(self.strides) == 1 and all(extent % 2 for extent in self._extent):
+            self._symmetric = tuple(extent // 2 for extent in self._extent)
+
+    def _channels_out(self, channels: int | None) -> int | None:
+        raise NotImplementedError
+
+    def _slide(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """The windows over an NCHW view, padded as the layer says."""
+        padding = self._symmetric
+        if padding is None:
+            inputs, padding = self._pad(inputs)
+        return self._kernel(inputs, weight, bias, self.strides, padding, self.dilation_rate, groups)
+
+    def _pad(self, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The NCHW view, padded if the kernel cannot do it, and the padding that is left to the kernel."""
+        if self.padding == "causal":
+            pairs = [(extent - 1, 0) for extent in self._extent]
+        else:
+            pairs = list(map(same_padding, inputs.shape[2:], self._extent, self.strides))
+        if all(before == after for before, after in pairs):
+            return inputs, tuple(before for before, _ in pairs)
+        return pad(inputs, pairs), (0,) * self.rank
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        padded = self.padding != "valid"
+        positions = (
+            output_size(size, extent, stride, padded)
+            for size, extent, stride in zip(self._positions(input_shape), self._extent, self.strides, strict=True)
+        )
+        return self._with_positions(input_shape, tuple(positions), self._channels_out(input_shape[self._channel_axis]))
