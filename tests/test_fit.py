@@ -212,31 +212,6 @@ class TestNamesAndReturns:
 
 
 class TestData:
-    def test_every_kind_trains_alike(self):
-        tensors = torch.from_numpy(X), torch.from_numpy(Y)
-        dataset = TensorDataset(*tensors)
-
-        def generator():
-            yield from DataLoader(dataset, batch_size=10)
-
-        results = []
-        start, _ = twins()
-        for data in (
-            (X, Y),
-            (X.astype("float64"), Y.astype("float64")),
-            tensors,
-            (X.tolist(), Y.tolist()),
-            ([X], [Y]),
-            ({model_input(start): X}, {"value": Y}),
-            (DataLoader(dataset, batch_size=10),),
-            (generator(),),
-        ):
-            model = copy.deepcopy(start)
-            model.compile("sgd", "mse")
-            size = {"batch_size": 10} if len(data) == 2 else {}
-            results.append(model.fit(*data, shuffle=False, verbose=0, **size).history["loss"][0])
-        assert results == pytest.approx([results[0]] * len(results), rel=1e-6)
-
     def test_one_weight_array_counts_for_all_outputs(self):
         mine, _ = twins("list")
         mine.compile("sgd", "mse")
@@ -275,10 +250,6 @@ class TestData:
             torch.manual_seed(seed)
             histories.append(model.fit(X, Y, batch_size=8, epochs=2, verbose=0).history["loss"])
         assert histories[0] == histories[1] != histories[2]
-
-
-def model_input(model):
-    return model.input.name
 
 
 class TestModelsOfTheGuides:

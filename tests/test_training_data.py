@@ -1,7 +1,6 @@
 """Data for training: what arrays become, and how they are dealt out batch by batch."""
 
 import itertools
-import random
 import re
 
 import keras
@@ -12,7 +11,7 @@ from keras.src.trainers.data_adapters.data_adapter_utils import class_weight_to_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from torchfunc import config, utils
+from torchfunc import config
 from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.training.arrays import (
     class_weights_to_sample_weights,
@@ -331,28 +330,3 @@ class TestIterables:
         loader = DataLoader(TensorDataset(torch.zeros(3)))
         with pytest.raises(ValueError, match=words("DataLoader", name)):
             batches(loader, **{name: 2 if name == "batch_size" else np.zeros(3)})
-
-
-class TestUtils:
-    @pytest.mark.parametrize("x", [[0, 2, 1], np.array([[1], [0]]), np.array([[0, 1], [2, 2]])])
-    @pytest.mark.parametrize("count", [None, 4])
-    def test_to_categorical_equals_keras(self, x, count):
-        found, expected = utils.to_categorical(x, count), keras.utils.to_categorical(x, count)
-        np.testing.assert_array_equal(found, expected)
-        assert found.dtype == expected.dtype
-        tensor = torch.tensor(np.array(x))
-        assert torch.equal(utils.to_categorical(tensor, 4), keras.utils.to_categorical(tensor, 4))
-
-    @pytest.mark.parametrize(("x", "count"), [([-1, 0], None), ([0, 3], 3)])
-    def test_indices_that_are_no_class(self, x, count):
-        with pytest.raises(ValueError, match=f"got {x[0]} to {x[1]}"):
-            utils.to_categorical(x, count)
-
-    def test_random_seed(self):
-        def draw():
-            utils.set_random_seed(5)
-            return random.random(), np.random.random(), torch.rand(1).item()
-
-        assert draw() == draw()
-        with pytest.raises(ValueError, match=r"1\.5"):
-            utils.set_random_seed(1.5)

@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ __all__ = [
     "Family",
     "custom_object_scope",
     "deserialize_keras_object",
+    "did_you_mean",
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
@@ -49,6 +50,15 @@ def to_snake_case(name: str) -> str:
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+    """A sentence for messages that offers what is spelled like `name`, with a space before it; else nothing."""
+    names = [str(each) for each in known]
+    near = [
+        found for spelling in (str(name), str(name).lower()) for found in difflib.get_close_matches(spelling, names)
+    ]
+    return f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
 
 
 def register_builtins(module: str, members: Mapping[str, Any]) -> None:
@@ -295,6 +305,4 @@ class Family:
             return custom
         if name in self._names:
             return self._names[name]
-        close = difflib.get_close_matches(name.lower(), self._names, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise ValueError(f"There is no {self.kind} called {name!r}.{hint}")
+        raise ValueError(f"There is no {self.kind} called {name!r}.{did_you_mean(name, self._names)}")

@@ -86,7 +86,7 @@ class _Cloner:
     def graph(self, model: GraphNetwork, inputs: Any) -> Any:
         old_inputs = model.inputs
         if inputs is None:
-            new_inputs = [_like(value, name) for value, name in zip(old_inputs, model.input_names, strict=True)]
+            new_inputs = [_like(value, name) for value, name in zip(old_inputs, model.input_names or (), strict=True)]
         else:
             new_inputs = model._binding.arrange((inputs,), {})
         values: dict[SymbolicValue, Any] = dict(zip(old_inputs, new_inputs, strict=True))

@@ -268,7 +268,7 @@ class GraphNetwork(Network, fx.GraphModule):
         return _shapes(self._outputs)
 
     @property
-    def input_names(self) -> list[str]:
+    def input_names(self) -> list[str] | None:
         """The names of the inputs, in order."""
         return list(self._binding.names)
 

@@ -106,6 +106,11 @@ class Network(Layer):
         return self.layers[names.index(name)]
 
     @property
+    def input_names(self) -> list[str] | None:
+        """The inputs' names, if they are known before the model runs."""
+        return None
+
+    @property
     def output_names(self) -> list[str] | None:
         """The names of the outputs in order; None where only running the model would tell."""
         return None

@@ -206,6 +206,11 @@ class SequentialNetwork(GraphNetwork):
         return list(self._stack)
 
     @property
+    def input_names(self) -> list[str] | None:
+        """The input's name, None if its shape is not known yet."""
+        return None if self._inputs is None else super().input_names
+
+    @property
     def output_names(self) -> list[str] | None:
         return None if self._inputs is None else [self._names[self._stack[-1]]] if self._stack else ["output"]
 

@@ -19,9 +19,19 @@ __all__ = ["ArrayBatches", "Batches", "row_order"]
 class Batches:
     """Something that can be gone through batch by batch, each `x`, `(x, y)` or `(x, y, sample_weight)` of tensors."""
 
-    num_batches: int | None = None
     # Whether each iteration begins anew, as that of a generator does not.
     restarts = True
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches of a pass, None if that is not known."""
+        raise NotImplementedError
+
+    def on_epoch_begin(self) -> None:
+        """Called before the first batch of an epoch."""
+
+    def on_epoch_end(self) -> None:
+        """Called after the last batch of an epoch."""
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError
@@ -51,13 +61,17 @@ class ArrayBatches(Batches):
     ) -> None:
         self.rows = check_rows(x, y, sample_weight)
         self.batch_size = batch_size
-        self.num_batches = math.ceil(self.rows / batch_size)
         self._shuffle = shuffle
         self._device = device
         data = pack_x_y_sample_weight(x, y, sample_weight)
         # All arrays lie together, so that one index serves them all.
         self.home = device if _is_on(data, device) or _fits(data, device) else torch.device("cpu")
         self.tensors = moved(data, self.home)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a pass, with the short last one."""
+        return math.ceil(self.rows / self.batch_size)
 
     def epoch_indices(self) -> Tensor | None:
         """The rows of the next epoch in their order `(rows,)`, at home; None if they are taken as they lie.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.training.frames import frame_to_array, is_frame
 
 __all__ = [
     "check_rows",
@@ -125,10 +126,7 @@ def to_tensors(structure: Any, name: str) -> Any:
 
 
 def _array_to_tensor(value: Any, name: str) -> Tensor:
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
+    array = frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
     if array.dtype.kind not in "biufc":
         raise ValueError(
             f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "
@@ -142,6 +140,13 @@ def _array_to_tensor(value: Any, name: str) -> Tensor:
     array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
 
 
 def check_rows(x: Any, y: Any, sample_weight: Any) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from torchfunc.training.array_batches import ArrayBatches, Batches
 from torchfunc.training.arrays import (
@@ -18,49 +18,15 @@ from torchfunc.training.arrays import (
     class_weights_to_sample_weights,
     is_array_like,
     named_leaves,
-    pack_x_y_sample_weight,
     to_tensors,
     unpack_x_y_sample_weight,
 )
 from torchfunc.training.generators import generator_states, set_generator_states
-from torchfunc.training.transfer import prefetched
+from torchfunc.training.iterable_batches import IterableBatches, SequenceReader, dataset_loader, is_sequence
 
-__all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches"]
+__all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches", "takes_batch_size"]
 
 DEFAULT_BATCH_SIZE = 32
-
-
-class IterableBatches(Batches):
-    """Batches that something else makes: a DataLoader, a generator, any iterable of batches.
-
-    Args:
-        source: gives `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors or arrays, one batch at a time.
-        device: where batches are needed.
-        class_weight: weights by class index, turned into sample weights batch by batch.
-    """
-
-    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: Mapping[int, float] | None) -> None:
-        self._source = source
-        self._device = device
-        self._class_weight = class_weight
-        # An IterableDataset's DataLoader has a `len` that raises TypeError.
-        try:
-            self.num_batches = len(source) if isinstance(source, Sized) else None
-        except TypeError:
-            self.num_batches = None
-        self.restarts = not isinstance(source, Iterator)
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from prefetched(self._host_batches(), self._device)
-
-    def _host_batches(self) -> Iterator[Any]:
-        for batch in self._source:
-            x, y, sample_weight = unpack_x_y_sample_weight(batch)
-            x, y = to_tensors(x, "x"), to_tensors(y, "y")
-            sample_weight = to_tensors(sample_weight, "sample_weight")
-            if self._class_weight is not None:
-                sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
-            yield pack_x_y_sample_weight(x, y, sample_weight)
 
 
 @dataclass
@@ -79,6 +45,7 @@ class EpochStream:
 
     def __post_init__(self) -> None:
         self._iterator: Iterator[Any] | None = None
+        self._has_begun = False
         # Of the pass over `batches` that the last epoch belongs to: the generators' states when it began (noted for
         # training only), the batches dealt out before that epoch, and those of the epoch that are not dealt out again.
         self._pass_states: dict[str, Any] | None = None
@@ -118,12 +85,12 @@ class EpochStream:
         for batch in itertools.islice(rest, None if self.steps is None else self.steps - count):
             count += 1
             yield batch
-        if self.steps is None:
-            return
         if count == self.steps:
             self._iterator = rest if self.goes_on else None
             self._drawn += count
-        else:
+        self._has_begun = False
+        self.batches.on_epoch_end()
+        if self.steps is not None and count < self.steps:
             warnings.warn(
                 f"The data ran out after {count} of {self.steps} steps, so this epoch is shorter. Give at least as "
                 "many batches as there are steps in an epoch.",
@@ -145,6 +112,7 @@ class EpochStream:
         Raises:
             ValueError: there are fewer batches.
         """
+        self._begin()
         set_generator_states(place["generators"])
         if self.batches.restarts or self._iterator is None:
             self._iterator = iter(self.batches)
@@ -163,8 +131,14 @@ class EpochStream:
         self._done = done
         return first
 
+    def _begin(self) -> None:
+        if not self._has_begun:
+            self.batches.on_epoch_begin()
+            self._has_begun = True
+
     def _start(self) -> tuple[list[Any], Iterator[Any]]:
         """The next batch, in a list, from where the last epoch ended if there is more, and what comes after it."""
+        self._begin()
         begun, self._iterator = self._iterator, None
         for first in begun or ():
             assert begun is not None
@@ -221,24 +195,55 @@ def make_batches(
         rows = check_rows(x, y, sample_weight)
         size = batch_size or (math.ceil(rows / steps) if steps else DEFAULT_BATCH_SIZE)
         return EpochStream(ArrayBatches(x, y, sample_weight, size, shuffle, device), steps, goes_on)
+    unused = {"y": y, "sample_weight": sample_weight}
     if isinstance(x, Dataset):
-        mixed = bool(shuffle) and not isinstance(x, IterableDataset)
-        x = DataLoader(x, batch_size or DEFAULT_BATCH_SIZE, shuffle=mixed)
-        batch_size = None
-    _check_iterable(x, {"y": y, "sample_weight": sample_weight, "batch_size": batch_size})
+        _check_unused(x, unused)
+        size = batch_size or DEFAULT_BATCH_SIZE
+        if type(x) is TensorDataset:
+            return EpochStream(_tensor_batches(x, size, shuffle, class_weight, device), steps, goes_on)
+        x = dataset_loader(x, size, shuffle)
+    else:
+        _check_unused(x, {**unused, "batch_size": batch_size})
+        if is_sequence(x):
+            x = SequenceReader(x, bool(shuffle))
+            if x.endless and steps is None:
+                raise ValueError("There is no end to these batches (num_batches is None): say how many are a pass.")
+        elif isinstance(x, (str, bytes, Mapping, list, tuple)) or not isinstance(x, Iterable):
+            raise _no_data(x)
     return EpochStream(IterableBatches(x, device, class_weight), steps, goes_on)
 
 
-def _check_iterable(x: Any, unused: Mapping[str, Any]) -> None:
-    if isinstance(x, (str, bytes, Mapping, list, tuple)) or not isinstance(x, Iterable):
-        strange = next((f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x")), "x is empty")
-        raise ValueError(
-            f"Not data: {strange}. Give NumPy arrays, tensors, lists or dicts of them, a DataLoader, or an iterable of "
-            "batches."
-        )
+def takes_batch_size(x: Any) -> bool:
+    """Whether batches of this data are made here, rather than by itself."""
+    return is_array_like(x) or isinstance(x, Dataset)
+
+
+def _tensor_batches(
+    dataset: TensorDataset,
+    batch_size: int,
+    shuffle: bool | str,
+    class_weight: Mapping[int, float] | None,
+    device: torch.device,
+) -> ArrayBatches:
+    """A TensorDataset's tensors, which need not be taken apart and put together again row by row."""
+    x, y, sample_weight = unpack_x_y_sample_weight(dataset.tensors)
+    if class_weight is not None:
+        sample_weight = class_weights_to_sample_weights(y, class_weight, sample_weight)
+    return ArrayBatches(x, y, sample_weight, batch_size, shuffle, device)
+
+
+def _check_unused(x: Any, unused: Mapping[str, Any]) -> None:
     given = [name for name, value in unused.items() if value is not None]
     if given:
         raise ValueError(
             f"x is a {type(x).__name__}, which gives whole batches (x, y) or (x, y, sample_weight) itself, so "
             f"{', '.join(given)} cannot be given beside it."
         )
+
+
+def _no_data(x: Any) -> ValueError:
+    strange = next((f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x")), "x is empty")
+    return ValueError(
+        f"Not data: {strange}. Give NumPy arrays, tensors, lists or dicts of them, pandas frames, a Dataset or "
+        "DataLoader, a PyDataset, or an iterable of batches."
+    )

@@ -22,6 +22,10 @@ class Trainable(nn.Module):
     if TYPE_CHECKING:
 
         @property
+        def input_names(self) -> list[str] | None:
+            """The inputs' names in order; None if they are known only when the model runs."""
+
+        @property
         def output_names(self) -> list[str] | None:
             """The outputs' names in order; None if they are known only when the model runs (a subclassed model)."""
 

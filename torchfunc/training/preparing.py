@@ -17,7 +17,8 @@ from torchfunc.training.arrays import (
     train_validation_split,
     unpack_x_y_sample_weight,
 )
-from torchfunc.training.batches import EpochStream, make_batches
+from torchfunc.training.batches import EpochStream, make_batches, takes_batch_size
+from torchfunc.training.frames import columns_or_frame
 from torchfunc.training.interface import Trainable
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "callback_list",
     "check_supported",
     "checked_verbose",
+    "columns_by_name",
     "one_batch",
     "returned",
     "split_off",
@@ -72,15 +74,24 @@ def split_off(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any,
     return train_validation_split(*arrays, fraction)
 
 
+def columns_by_name(model: Trainable, x: Any, y: Any = None) -> tuple[Any, Any]:
+    """x and y with frames taken apart, if the model's several inputs or outputs are named like their columns."""
+    return columns_or_frame(x, "x", model.input_names), columns_or_frame(y, "y", model.output_names)
+
+
 def validation_batches(
-    data: Any, batch_size: int | None, steps: int | None, device: torch.device
+    model: Trainable, data: Any, batch_size: int | None, steps: int | None, device: torch.device
 ) -> EpochStream | None:
-    """The batches of `fit(validation_data=...)`: `(x, y)`, `(x, y, sample_weight)`, or what gives such batches."""
+    """The batches of `fit(validation_data=...)`: `(x, y)`, `(x, y, sample_weight)`, or what gives such batches.
+
+    `batch_size` is for those that come without one, arrays and Datasets.
+    """
     if data is None:
         return None
-    if not isinstance(data, (tuple, list)):
-        return make_batches(data, steps=steps, device=device)
     x, y, sample_weight = unpack_x_y_sample_weight(data)
+    x, y = columns_by_name(model, x, y)
+    if not takes_batch_size(x):
+        batch_size = None
     return make_batches(x, y, sample_weight, batch_size=batch_size, steps=steps, device=device)
 
 
@@ -93,6 +104,7 @@ def one_batch(
     device: torch.device,
 ) -> tuple[Any, Any, Any]:
     """Arrays as one batch on the device, with the model built for it."""
+    x, y = columns_by_name(model, x, y)
     data = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
     check_rows(*data)
     x, y, sample_weight = map_leaves(lambda leaf: leaf.to(device), data)

@@ -23,6 +23,7 @@ from torchfunc.training.preparing import (
     callback_list,
     check_supported,
     checked_verbose,
+    columns_by_name,
     one_batch,
     returned,
     split_off,
@@ -269,12 +270,15 @@ class Trainer(Trainable):
         compiled = self.compiled_state("fit")
         device = device_of(self, compiled.device)
         verbose = checked_verbose(verbose)
+        x, y = columns_by_name(self, x, y)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_off(x, y, sample_weight, validation_split)
         data = make_batches(
             x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, goes_on=True, device=device
         )
-        validation = validation_batches(validation_data, validation_batch_size or batch_size, validation_steps, device)
+        validation = validation_batches(
+            self, validation_data, validation_batch_size or batch_size, validation_steps, device
+        )
         told = callback_list(self, callbacks, verbose, epochs, data.num_batches, add_history=True)
         build_for(self, data, device)
         try:
@@ -305,6 +309,7 @@ class Trainer(Trainable):
             ValueError: the data do not fit each other or the model, or the model was not compiled.
         """
         device = device_of(self, self.compiled_state("evaluate").device)
+        x, y = columns_by_name(self, x, y)
         data = make_batches(x, y, sample_weight, batch_size=batch_size, steps=steps, device=device)
         told = callback_list(self, callbacks, checked_verbose(verbose), 1, data.num_batches)
         build_for(self, data, device)
@@ -327,6 +332,7 @@ class Trainer(Trainable):
             NumPy arrays `(rows, ...)` in the structure that the model returns.
         """
         device = device_of(self, None if self._compiled is None else self._compiled.device)
+        x, _ = columns_by_name(self, x)
         data = make_batches(x, batch_size=batch_size, steps=steps, device=device)
         told = callback_list(self, callbacks, checked_verbose(verbose), 1, data.num_batches)
         build_for(self, data, device)

@@ -1,8 +1,7 @@
-"""Small helpers under Keras' names."""
+"""Arrays turned into other arrays: one-hot rows, and rows of length 1."""
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,8 @@ from torch.nn import functional as F
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.training.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
 
-__all__ = ["pack_x_y_sample_weight", "set_random_seed", "to_categorical", "unpack_x_y_sample_weight"]
-
-
-def set_random_seed(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch, so that what follows comes out the same again.
-
-    Raises:
-        ValueError: `seed` is no integer from 0 to 2**32 - 1.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"A seed is an integer from 0 to 2**32 - 1, got {seed!r}.")
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+__all__ = ["normalize", "to_categorical"]
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> Any:
@@ -55,3 +40,21 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
         )
     one_hot = F.one_hot(classes, count)
     return one_hot.to(as_dtype(floatx())) if isinstance(x, Tensor) else one_hot.numpy().astype("float64")
+
+
+def normalize(x: Any, axis: int = -1, order: float = 2) -> Any:
+    """x divided by its norm along an axis, so that the norm becomes 1. What is zero stays zero.
+
+    Args:
+        x: an array or list of any shape; or a tensor.
+        axis: along which the norm is taken.
+        order: which norm; 2 is the Euclidean length.
+
+    Returns:
+        a NumPy array, or for a tensor a tensor, of the same shape.
+    """
+    if isinstance(x, Tensor):
+        return F.normalize(x if x.is_floating_point() else x.to(as_dtype(floatx())), p=order, dim=axis)
+    array = np.asarray(x)
+    norm = np.linalg.norm(array, order, axis, keepdims=True)
+    return array / np.where(norm == 0, 1, norm)

@@ -1,0 +1,41 @@
+"""Helpers under Keras' names."""
+
+from torchfunc.registry import (
+    custom_object_scope,
+    deserialize_keras_object,
+    get_custom_objects,
+    get_registered_name,
+    get_registered_object,
+    serialize_keras_object,
+)
+from torchfunc.registry import custom_object_scope as CustomObjectScope
+from torchfunc.registry import register_serializable as register_keras_serializable
+from torchfunc.training.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
+from torchfunc.utils.datasets import split_dataset, timeseries_dataset_from_array
+from torchfunc.utils.numerical import normalize, to_categorical
+from torchfunc.utils.py_dataset import PyDataset
+from torchfunc.utils.py_dataset import PyDataset as Sequence
+from torchfunc.utils.sequences import pad_sequences
+from torchfunc.utils.session import clear_session, set_random_seed
+
+__all__ = [
+    "CustomObjectScope",
+    "PyDataset",
+    "Sequence",
+    "clear_session",
+    "custom_object_scope",
+    "deserialize_keras_object",
+    "get_custom_objects",
+    "get_registered_name",
+    "get_registered_object",
+    "normalize",
+    "pack_x_y_sample_weight",
+    "pad_sequences",
+    "register_keras_serializable",
+    "serialize_keras_object",
+    "set_random_seed",
+    "split_dataset",
+    "timeseries_dataset_from_array",
+    "to_categorical",
+    "unpack_x_y_sample_weight",
+]

@@ -1,0 +1,40 @@
+"""State of the process: the seeds of the random generators, and what Keras keeps and torchfunc does not."""
+
+from __future__ import annotations
+
+import gc
+import random
+
+import numpy as np
+import torch
+
+__all__ = ["clear_session", "set_random_seed"]
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch, so that what follows comes out the same again.
+
+    Raises:
+        ValueError: `seed` is no integer from 0 to 2**32 - 1.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"A seed is an integer from 0 to 2**32 - 1, got {seed!r}.")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Free what models that are no longer used have left: compiled code, and memory that torch keeps for reuse.
+
+    Keras counts layers per process and starts anew here. torchfunc numbers them within each model, so there is nothing
+    that it would have to forget.
+
+    Args:
+        free_memory: whether to collect garbage and give cached memory of the device back.
+    """
+    torch.compiler.reset()
+    if free_memory:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
