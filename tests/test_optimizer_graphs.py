@@ -10,6 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchfunc import optimizers
 
+# Torch's compiler imports what torch has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+
 SHAPES = [(3, 4), (4,), (2, 2, 2)]
 
 CASES = [
@@ -106,8 +109,6 @@ def test_every_option_is_compiled(options):
     check_compiled_equals_eager("Adam", options)
 
 
-# Inductor's own imports warn.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.slow
 def test_inductor():
     options = {"gradient_accumulation_steps": 2, "use_ema": True, "ema_overwrite_frequency": 2, "clipnorm": 0.7}
@@ -251,3 +252,101 @@ def test_a_changed_hyperparameter_is_reported():
     optimizer.momentum = 0.5
     assert optimizer.hyperparameters() != built
     assert len(before) == len(built)
+
+
+# In a graph, torch corrects the bias with a step count in float32.
+TORCH_OPTIMIZERS = [
+    (torch.optim.ASGD, {}, 1e-6),
+    (torch.optim.Adadelta, {}, 1e-10),
+    (torch.optim.Adafactor, {}, 1e-10),
+    (torch.optim.Adagrad, {}, 1e-8),
+    (torch.optim.Adam, {"amsgrad": True}, 1e-6),
+    (torch.optim.AdamW, {}, 1e-6),
+    (torch.optim.Adamax, {}, 1e-7),
+    (torch.optim.NAdam, {}, 1e-6),
+    (torch.optim.RAdam, {}, 1e-5),
+    (torch.optim.RMSprop, {"momentum": 0.5, "centered": True}, 1e-10),
+    (torch.optim.Rprop, {}, 1e-10),
+    (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}, 1e-10),
+]
+
+
+@pytest.mark.parametrize(("cls", "options", "tolerance"), TORCH_OPTIMIZERS, ids=lambda v: getattr(v, "__name__", ""))
+def test_torch_optimizers_in_a_graph_equal_a_torch_loop(cls, options, tolerance):
+    params, expected = parameters(), parameters()
+    reference, optimizer = cls(expected, lr=0.01, **options), optimizers.get(cls(params, lr=0.01, **options))
+    optimizer.build(params)
+    count, step = compiled(optimizer, params, "aot_eager")
+    takes_rate = cls is not torch.optim.Adafactor
+    for index, grads in enumerate(gradients(8)):
+        rate = 0.01 / (1 + index // 3) if takes_rate else 0.01
+        optimizer.learning_rate = rate
+        for group in reference.param_groups:
+            group["lr"] = rate
+        for param, grad in zip(expected, grads, strict=True):
+            param.grad = grad
+        reference.step()
+        if index == 0 or index == 5:
+            assert optimizer.prepare_capture() == (index > 0)
+            optimizer.apply(grads, params)
+        elif index == 1:
+            assert optimizer.prepare_capture()
+            numbers = optimizer.hyperparameters()
+            step(grads)
+            frames = count.frame_count
+        else:
+            step(grads)
+    assert count.frame_count == frames, "it was compiled again"
+    assert optimizer.hyperparameters() == numbers
+    assert_close(params, expected, tolerance)
+    assert isinstance(optimizer.learning_rate, torch.Tensor) == takes_rate
+    assert int(optimizer.iterations) == 8
+
+
+def test_a_rate_that_stays_a_number_is_reported():
+    params = parameters()
+    optimizer = optimizers.get(torch.optim.Adafactor(params, lr=0.1))
+    optimizer.apply(gradients(1)[0], params)
+    assert optimizer.prepare_capture()
+    before = optimizer.hyperparameters()
+    optimizer.learning_rate = 0.2
+    assert optimizer.hyperparameters() != before
+
+
+def test_weights_without_gradients_stay_without_in_a_graph():
+    params, expected = parameters(), parameters()
+    optimizer = optimizers.get(torch.optim.SGD(params, lr=0.1, weight_decay=0.5))
+    reference = torch.optim.SGD(expected, lr=0.1, weight_decay=0.5)
+    _, step = compiled(optimizer, params, "aot_eager")
+    for index, grads in enumerate(gradients(3)):
+        grads[1] = None
+        for param, grad in zip(expected, grads, strict=True):
+            param.grad = grad
+        reference.step()
+        optimizer.apply(grads, params) if index == 0 else step(grads)
+        assert optimizer.prepare_capture()
+    assert_close(params, expected)
+    assert params[1].grad is None
+
+
+class Counting(torch.optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self, closure=None):
+        for param in self.param_groups[0]["params"]:
+            self.state[param]["count"] = self.state[param].get("count", 0) + 1
+
+
+def test_optimizers_that_cannot_be_captured_say_why():
+    params = parameters()
+    counting = optimizers.get(Counting(params))
+    counting.apply(gradients(1)[0], params)
+    with pytest.raises(ValueError, match=r"Counting keeps Python numbers in its state \(count\)"):
+        counting.prepare_capture()
+    hooked = torch.optim.SGD(params, lr=0.1)
+    hooked.register_step_post_hook(lambda *_: None)
+    wrapped = optimizers.get(hooked)
+    wrapped.apply(gradients(1)[0], params)
+    with pytest.raises(ValueError, match="SGD has step hooks"):
+        wrapped.prepare_capture()

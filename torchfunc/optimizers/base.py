@@ -155,6 +155,10 @@ class Optimizer(OptimizerState):
         self._calls.forget()
         self._rate.forget()
 
+    def prepare_capture(self) -> bool:
+        """Get ready for a step in a graph. False if a step outside of a graph has to be made first."""
+        return self.built
+
     def hyperparameters(self) -> tuple[Any, ...]:
         """All numbers that a compiled step takes for constants: when they change, it has to be compiled again."""
         return tuple(value for value in vars(self).values() if isinstance(value, (int, float)))

@@ -42,9 +42,10 @@ class HostNumber:
         return self._value
 
     def set(self, value: float) -> None:
-        """Set the tensor, one of float32, and the number."""
+        """Set the tensor, one of float32 or float64, and the number."""
         self.tensor.fill_(value)
-        self._value, self._version = float(np.float32(value)), self.tensor._version
+        rounded = float(np.float32(value)) if self.tensor.dtype == torch.float32 else value
+        self._value, self._version = rounded, self.tensor._version
 
     def add(self, amount: int) -> None:
         """Add to the tensor and the number."""

@@ -1,4 +1,9 @@
-"""Any `torch.optim.Optimizer` behind the protocol of our own."""
+"""Any `torch.optim.Optimizer` behind the protocol of our own.
+
+Outside of a graph it is driven as in any loop: gradients are put into `grad`, then `step()` is called. In a graph
+nothing can be put into `grad`, so gradients are copied into tensors that lie there already; state that the optimizer
+makes in its first step has to be there, too. `prepare_capture` sees to both.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,9 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
+from torchfunc.optimizers.host_number import HostNumber
 from torchfunc.optimizers.learning_rate import checked_rate
+from torchfunc.optimizers.state import contains
 
 __all__ = ["TorchOptimizer"]
 
@@ -32,6 +39,8 @@ class TorchOptimizer(Optimizer):
     def __init__(self, optimizer: torch.optim.Optimizer | OptimizerFactory) -> None:
         super().__init__(learning_rate=0.0)
         self._variables = [self._iterations]
+        self._rates: list[HostNumber] = []
+        self._stepped: list[Tensor] = []
         self._factory: OptimizerFactory | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         if isinstance(optimizer, torch.optim.Optimizer):
@@ -67,11 +76,19 @@ class TorchOptimizer(Optimizer):
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
+        rate = checked_rate(value)
         for group in self.torch_optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(value)
+            known = self._rate_of(group)
+            if known is not None:
+                known.set(rate)
+            elif isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
             else:
-                group["lr"] = checked_rate(value)
+                group["lr"] = rate
+
+    def _rate_of(self, group: dict[str, Any]) -> HostNumber | None:
+        """The rate of a parameter group if `prepare_capture` has made a tensor of it."""
+        return next((rate for rate in self._rates if rate.tensor is group["lr"]), None)
 
     @property
     def variables(self) -> list[Tensor]:
@@ -109,15 +126,76 @@ class TorchOptimizer(Optimizer):
         """Weights that the torch optimizer does not hold are left alone, as in any torch loop."""
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
-        """One `step()` on these gradients; the weights' own `grad` is as before afterwards."""
+        """One `step()` on these gradients. Outside of a graph, the weights' own `grad` is as before afterwards."""
+        optimizer = self.torch_optimizer
+        if self._in_graph():
+            for param, gradient in zip(params, gradients, strict=True):
+                if param.grad is not None:
+                    param.grad.copy_(gradient)
+            # Without the wrapper that calls hooks and profiles.
+            inspect.unwrap(type(optimizer).step)(optimizer)
+            return
         before = [param.grad for param in params]
+        rates = [(group, self._rate_of(group)) for group in optimizer.param_groups] if self._rates else []
         try:
             for param, gradient in zip(params, gradients, strict=True):
                 param.grad = gradient
-            self.torch_optimizer.step()
+            for group, rate in rates:
+                if rate is not None:
+                    # Kernels outside of a graph take a number only.
+                    group["lr"] = rate.get()
+            optimizer.step()
         finally:
             for param, grad in zip(params, before, strict=True):
                 param.grad = grad
+            for group, rate in rates:
+                if rate is not None:
+                    group["lr"] = rate.tensor
+        self._stepped = params
+
+    def prepare_capture(self) -> bool:
+        """Get ready for a step in a graph: gradients to copy into, and numbers that change as tensors.
+
+        A learning rate stays a number if the class does not say that it takes tensors; among torch's own these are
+        Muon, SparseAdam and Adafactor (whose formula branches on it). `hyperparameters` shows it then.
+
+        Returns:
+            False if a step outside of a graph has to be made first, in which the optimizer makes its state.
+
+        Raises:
+            ValueError: it counts in Python numbers, which a graph would freeze, or has hooks, which it would leave out.
+        """
+        if not self._stepped:
+            return False
+        optimizer = self.torch_optimizer
+        _check_capturable(optimizer)
+        held = [param for group in optimizer.param_groups for param in group["params"]]
+        for param in held:
+            if param.grad is None and contains(self._stepped, param):
+                param.grad = torch.zeros_like(param)
+        device = held[0].device
+        if device.type != "cpu":
+            _move_counters(optimizer, device)
+        if _takes_tensor_rate(optimizer):
+            for group in optimizer.param_groups:
+                if not isinstance(group["lr"], Tensor):
+                    double = device.type == "cpu" or any(param.dtype == torch.float64 for param in held)
+                    dtype = torch.float64 if double else torch.float32
+                    group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
+                    self._rates.append(HostNumber(group["lr"]))
+            self._rates = [rate for rate in self._rates if any(g["lr"] is rate.tensor for g in optimizer.param_groups)]
+        return True
+
+    def hyperparameters(self) -> tuple[Any, ...]:
+        """All numbers in the parameter groups that are no tensors: a compiled step takes them for constants."""
+        groups = self.torch_optimizer.param_groups
+        return tuple(value for group in groups for value in group.values() if isinstance(value, (int, float, tuple)))
+
+    def state_changed(self) -> None:
+        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
+        super().state_changed()
+        for rate in self._rates:
+            rate.forget()
 
     def _step_rate(self) -> Any:
         return None
@@ -145,3 +223,41 @@ class TorchOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         return f"TorchOptimizer({self._optimizer or self._factory!r})"
+
+
+def _takes_tensor_rate(optimizer: torch.optim.Optimizer) -> bool:
+    parameter = inspect.signature(type(optimizer)).parameters.get("lr")
+    return (
+        parameter is not None and "Tensor" in str(parameter.annotation) and type(optimizer) is not torch.optim.Adafactor
+    )
+
+
+def _move_counters(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Let step counts live on the device, as torch does if `capturable=True` is given from the beginning."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+    for entry in optimizer.state.values():
+        for key, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == ():
+                entry[key] = value.to(device)
+
+
+def _check_capturable(optimizer: torch.optim.Optimizer) -> None:
+    name = type(optimizer).__name__
+    numbers = {
+        str(key)
+        for entry in optimizer.state.values()
+        for key, value in entry.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    if numbers:
+        raise ValueError(
+            f"{name} keeps Python numbers in its state ({', '.join(sorted(numbers))}), which a compiled step would "
+            "freeze. Train without compiling (jit_compile=False), or take an optimizer that counts in tensors."
+        )
+    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise ValueError(
+            f"{name} has step hooks, which a compiled step would leave out. Train without compiling "
+            "(jit_compile=False), or do their work in a callback."
+        )
