@@ -2,50 +2,32 @@
 
 import copy
 import functools
+import json
 import pickle
 
 import keras
 import numpy as np
 import pytest
 import torch
+from loss_cases import (
+    BATCH,
+    CASES,
+    CLASSES,
+    IDS,
+    TIME,
+    bits,
+    classes,
+    numbers,
+    one_hot,
+    positive,
+    probabilities,
+    rng,
+    unit,
+)
 from torch.nn import functional as F
 
 from torchfunc import losses, registry
 
-BATCH, TIME, CLASSES = 6, 4, 5
-rng = np.random.default_rng(0)
-
-
-def numbers(*shape):
-    return rng.normal(size=shape).astype("float32")
-
-
-def positive(*shape):
-    return rng.uniform(0.05, 2.0, size=shape).astype("float32")
-
-
-def probabilities(*shape):
-    p = positive(*shape)
-    return p / p.sum(-1, keepdims=True)
-
-
-def one_hot(*shape):
-    return np.eye(CLASSES, dtype="float32")[rng.integers(0, CLASSES, shape)]
-
-
-def classes(*shape):
-    return rng.integers(0, CLASSES, shape)
-
-
-def bits(*shape):
-    return rng.integers(0, 2, shape).astype("float32")
-
-
-def unit(*shape):
-    return rng.uniform(0.0, 1.0, shape).astype("float32")
-
-
-REGRESSION = ["MeanSquaredError", "MeanAbsoluteError", "MeanAbsolutePercentageError", "Huber", "LogCosh"]
 REGRESSION_FUNCTIONS = [
     "mean_squared_error",
     "mean_absolute_error",
@@ -57,59 +39,17 @@ REGRESSION_FUNCTIONS = [
     "poisson",
     "kl_divergence",
 ]
-# class, arguments, targets, predictions
-CASES = [
-    *[(name, {}, numbers(BATCH, 3), numbers(BATCH, 3)) for name in REGRESSION],
-    ("MeanSquaredError", {}, numbers(BATCH), numbers(BATCH, 1)),
-    ("MeanSquaredError", {}, numbers(BATCH, 1), numbers(BATCH)),
-    ("MeanSquaredError", {}, numbers(BATCH, TIME, 1), numbers(BATCH, TIME)),
-    ("MeanSquaredError", {}, classes(BATCH, 3), numbers(BATCH, 3)),
-    ("MeanAbsoluteError", {}, numbers(BATCH, TIME, 3), numbers(BATCH, TIME, 3)),
-    ("Huber", {"delta": 0.3}, numbers(BATCH, 3), numbers(BATCH, 3)),
-    ("MeanSquaredLogarithmicError", {}, numbers(BATCH, 3), positive(BATCH, 3)),
-    ("CosineSimilarity", {}, numbers(BATCH, 3), numbers(BATCH, 3)),
-    ("CosineSimilarity", {"axis": 1}, numbers(BATCH, TIME, 3), numbers(BATCH, TIME, 3)),
-    ("Poisson", {}, positive(BATCH, 3), positive(BATCH, 3)),
-    ("KLDivergence", {}, probabilities(BATCH, CLASSES), probabilities(BATCH, CLASSES)),
-    ("BinaryCrossentropy", {}, bits(BATCH, 3), unit(BATCH, 3)),
-    ("BinaryCrossentropy", {}, bits(BATCH), unit(BATCH, 1)),
-    ("BinaryCrossentropy", {}, bits(BATCH, 1), np.array([[0], [1], [1], [0], [0.5], [1e-9]], "float32")),
-    ("BinaryCrossentropy", {"from_logits": True}, bits(BATCH, 3), 9 * numbers(BATCH, 3)),
-    ("BinaryCrossentropy", {"label_smoothing": 0.2}, bits(BATCH, 3), unit(BATCH, 3)),
-    ("BinaryCrossentropy", {"label_smoothing": 0.2, "from_logits": True}, bits(BATCH, 3), numbers(BATCH, 3)),
-    ("BinaryCrossentropy", {"axis": 1}, bits(BATCH, TIME, 3), unit(BATCH, TIME, 3)),
-    ("CategoricalCrossentropy", {}, one_hot(BATCH), positive(BATCH, CLASSES)),
-    ("CategoricalCrossentropy", {"from_logits": True}, one_hot(BATCH, TIME), numbers(BATCH, TIME, CLASSES)),
-    ("CategoricalCrossentropy", {"label_smoothing": 0.1}, one_hot(BATCH), positive(BATCH, CLASSES)),
-    (
-        "CategoricalCrossentropy",
-        {"axis": 1, "from_logits": True},
-        one_hot(BATCH, TIME).swapaxes(1, 2),
-        numbers(BATCH, CLASSES, TIME),
-    ),
-    ("SparseCategoricalCrossentropy", {}, classes(BATCH), positive(BATCH, CLASSES)),
-    ("SparseCategoricalCrossentropy", {}, classes(BATCH).astype("float32"), positive(BATCH, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"from_logits": True}, classes(BATCH, 1), numbers(BATCH, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"from_logits": True}, classes(BATCH, TIME), numbers(BATCH, TIME, CLASSES)),
-    ("SparseCategoricalCrossentropy", {}, classes(BATCH, TIME, 1), positive(BATCH, TIME, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"axis": 1}, classes(BATCH, TIME), positive(BATCH, CLASSES, TIME)),
-    ("SparseCategoricalCrossentropy", {"ignore_class": 2}, classes(BATCH, TIME), positive(BATCH, TIME, CLASSES)),
-    (
-        "SparseCategoricalCrossentropy",
-        {"ignore_class": -1, "from_logits": True},
-        classes(BATCH) - 1,
-        numbers(BATCH, CLASSES),
-    ),
-]
-IDS = [f"{name}-{arguments}-{y.shape}-{p.shape}" for name, arguments, y, p in CASES]
 REDUCTIONS = ["sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", None, "none"]
 
 
-def both(name, **arguments):
-    """Our class and Keras' class as functions of targets, predictions, weights and mask, giving (loss, gradient)."""
+def both(name, dtype="float64", **arguments):
+    """Our class and Keras' class as functions of targets, predictions, weights and mask, giving (loss, gradient).
+
+    In float64, so that 1e-6 tells a wrong formula from rounding.
+    """
 
     def run(loss, y, p, weight=None, mask=None):
-        prediction = torch.tensor(p, requires_grad=True)
+        prediction = torch.tensor(p, dtype=getattr(torch, dtype), requires_grad=True)
         if loss.__class__.__module__.startswith("keras") and mask is not None:
             prediction._keras_mask = torch.tensor(mask)
         weight = None if weight is None else torch.tensor(weight)
@@ -118,13 +58,14 @@ def both(name, **arguments):
         (gradient,) = torch.autograd.grad(value.sum(), prediction)
         return value, gradient
 
-    ours, theirs = getattr(losses, name)(**arguments), getattr(keras.losses, name)(**arguments)
-    return functools.partial(run, ours), functools.partial(run, theirs)
+    classes_of_both = getattr(losses, name), getattr(keras.losses, name)
+    return [functools.partial(run, loss(**arguments, dtype=dtype)) for loss in classes_of_both]
 
 
-def close(ours, theirs):
+def close(ours, theirs, tolerance=1e-6):
     for mine, reference in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5)
+        # Keras casts every mean to float32.
+        torch.testing.assert_close(mine, reference, rtol=tolerance, atol=tolerance, check_dtype=False)
 
 
 def weights(*shape):
@@ -133,19 +74,22 @@ def weights(*shape):
 
 @pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
 def test_value_and_gradient(name, arguments, y, p):
-    ours, theirs = both(name, **arguments)
-    close(ours(y, p), theirs(y, p))
+    for dtype, tolerance in (("float64", 1e-6), ("float32", 1e-5)):
+        ours, theirs = both(name, dtype, **arguments)
+        # Keras computes this one in float32 whatever it is told; gamma=80 multiplies the rounding.
+        close(ours(y, p), theirs(y, p), 1e-5 if name == "Circle" else tolerance)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
 def test_reductions_and_weights(name, arguments, y, p, reduction):
     ours, theirs = both(name, **arguments, reduction=reduction)
-    close(ours(y, p), theirs(y, p))
+    tolerance = 1e-5 if name == "Circle" else 1e-6
+    close(ours(y, p), theirs(y, p), tolerance)
     unreduced, _ = both(name, **arguments, reduction=None)
     weight = weights(*unreduced(y, p)[0].shape)
-    close(ours(y, p, weight), theirs(y, p, weight))
-    if "ignore_class" not in arguments:  # where Keras fails: it multiplies into the scalar in place
+    close(ours(y, p, weight), theirs(y, p, weight), tolerance)
+    if name != "Circle" and "ignore_class" not in arguments:  # Keras multiplies into the scalar in place, and fails
         close(ours(y, p, np.float32(0.5)), theirs(y, p, np.float32(0.5)))
 
 
@@ -315,19 +259,24 @@ def test_subclasses_may_redefine_call():
     assert losses.Loss().name == "loss"
 
 
+def assert_same_json(first, second):
+    assert json.loads(json.dumps(first)) == json.loads(json.dumps(second))
+
+
 @pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
 def test_configs_are_keras(name, arguments, y, p):
     ours, theirs = getattr(losses, name)(**arguments), getattr(keras.losses, name)(**arguments)
     lost_by_keras = {key: value for key, value in arguments.items() if key not in theirs.get_config()}
     assert ours.get_config() == {**theirs.get_config(), **lost_by_keras}
     config = {**keras.losses.serialize(theirs)}
-    assert losses.serialize(ours) == {**config, "config": ours.get_config()}
+    assert losses.serialize(ours) == json.loads(json.dumps({**config, "config": ours.get_config()}))
     again = losses.deserialize(losses.serialize(ours))
     assert type(again) is type(ours)
-    assert again.get_config() == ours.get_config()
+    assert_same_json(again.get_config(), ours.get_config())
     torch.testing.assert_close(again(y, p), ours(y, p))
     assert losses.get(config).get_config() == getattr(losses, name)(**theirs.get_config()).get_config()
-    assert keras.losses.deserialize(losses.serialize(ours)).get_config() == theirs.get_config()
+    if name != "CategoricalGeneralizedCrossEntropy":  # which Keras exports, but cannot read back
+        assert_same_json(keras.losses.deserialize(losses.serialize(ours)).get_config(), theirs.get_config())
     for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), type(ours).from_config(ours.get_config())):
         torch.testing.assert_close(twin(y, p), ours(y, p))
 
@@ -341,12 +290,14 @@ def test_signatures_are_keras():
 
 
 def test_get_knows_kerass_names():
-    known = [*losses.catalogue._ALIASES, *(alias.upper() for alias in losses.catalogue._ALIASES)]
-    known += [function.__name__ for function in losses.catalogue.CLASS_OF_FUNCTION]
-    for name in known:
-        assert losses.get(name).__name__ == keras.losses.get(name).__name__
+    for name, reference in keras.src.losses.ALL_OBJECTS_DICT.items():
+        if name not in ("Loss", "LossFunctionWrapper"):  # which take no part without arguments
+            ours, theirs = losses.get(name), keras.losses.get(name)
+            assert getattr(ours, "__name__", type(ours).__name__) == reference.__name__
+            assert isinstance(theirs, keras.Loss) == isinstance(ours, losses.Loss)
+    for name in vars(keras.losses):
+        assert name.startswith("_") or hasattr(losses, name), name
     for cls in losses.catalogue.CLASS_OF_FUNCTION.values():
-        assert type(losses.get(cls.__name__)) is cls
         assert losses.get(cls).get_config() == cls().get_config()
     assert losses.get(None) is None
     assert losses.get({"class_name": "Huber", "config": {"delta": 2.0}})._fn_kwargs == {"delta": 2.0}
@@ -386,28 +337,64 @@ def test_a_registered_loss_is_found():
     assert losses.get("test_losses>Mine").name == "mine"
 
 
-def test_on_logits():
-    for cls, y in [
-        (losses.SparseCategoricalCrossentropy, torch.randint(0, CLASSES, (BATCH,))),
-        (losses.CategoricalCrossentropy, F.one_hot(torch.randint(0, CLASSES, (BATCH,)), CLASSES)),
-    ]:
-        loss, logits = cls(name="mine", reduction="sum"), torch.randn(BATCH, CLASSES)
-        twin = loss.on_logits()
-        torch.testing.assert_close(twin(y, logits), loss(y, logits.softmax(-1)))
-        assert (loss.from_logits, twin.from_logits, twin.name) == (False, True, "mine")
-        assert twin.get_config()["from_logits"] is True
-        assert loss.get_config()["from_logits"] is False
-
-
 @pytest.mark.parametrize(("name", "arguments", "y", "p"), CASES, ids=IDS)
-def test_fullgraph_compile(name, arguments, y, p):
-    loss = getattr(losses, name)(**arguments)
-    y, p = torch.tensor(y), torch.tensor(p, requires_grad=True)
-    weight = torch.rand(getattr(losses, name)(**arguments, reduction=None)(y, p).shape)
+def test_on_logits(name, arguments, y, p):
+    loss = getattr(losses, name)(**arguments, name="mine", reduction="sum", dtype="float64")
+    activation = {"B": "sigmoid", "C": "softmax", "S": "softmax"}[name[0]] if "ropy" in name else None
+    if activation is None or name == "CategoricalGeneralizedCrossEntropy" or loss.from_logits:
+        assert loss.on_logits() is None
+        return
+    axis = arguments.get("axis", -1)
+    logits = torch.tensor(2 * numbers(*p.shape), dtype=torch.float64, requires_grad=True)
+    y = torch.tensor(y)
+    probabilities = logits.sigmoid() if activation == "sigmoid" else logits.softmax(axis)
+    twin = loss.on_logits(activation, axis)
+    assert type(twin) is type(loss)
+    assert (loss.from_logits, twin.from_logits, twin.name, twin.reduction) == (False, True, "mine", "sum")
+    assert twin.get_config() == {**loss.get_config(), "from_logits": True}
+    weight = torch.rand(p.shape[0], dtype=torch.float64)
+    weight = weight if name != "BinaryCrossentropy" or "axis" not in arguments else None
+    for extra in ([], [weight]):
+        found, expected = twin(y, logits, *extra), loss(y, probabilities, *extra)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+        (gradient,), (reference,) = (torch.autograd.grad(v, logits, retain_graph=True) for v in (found, expected))
+        torch.testing.assert_close(gradient, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_on_logits_only_where_it_is_the_same_loss():
+    class Own(losses.BinaryCrossentropy):
+        def call(self, y_true, y_pred):
+            return (y_true - y_pred).abs().mean(-1)
+
+    assert losses.BinaryCrossentropy().on_logits("softmax") is None
+    assert losses.SparseCategoricalCrossentropy().on_logits("sigmoid") is None
+    assert losses.SparseCategoricalCrossentropy().on_logits("softmax", axis=1) is None
+    assert losses.SparseCategoricalCrossentropy().on_logits("softmax", axis=1, ndim=2) is not None
+    assert losses.CategoricalCrossentropy(axis=1).on_logits("softmax", axis=-1, ndim=3) is None
+    assert Own().on_logits() is None
+    assert losses.as_loss(F.cross_entropy).on_logits() is None
+    saturated = losses.BinaryCrossentropy().on_logits()(torch.zeros(1, 1), torch.full((1, 1), 50.0))
+    assert saturated.item() == 50.0  # the probability form stops at -log(epsilon), 16.1
+
+
+# Several to a graph, since tracing has its price. torch's CTC kernel has a workspace of a size that depends on data.
+TRACED = [case for case in CASES if case[0] != "CTC"]
+PER_GRAPH = 8
+
+
+@pytest.mark.parametrize("first", range(0, len(TRACED), PER_GRAPH))
+def test_fullgraph_compile(first):
+    cases = [
+        (name, arguments, torch.tensor(y), torch.tensor(p)) for name, arguments, y, p in TRACED[first:][:PER_GRAPH]
+    ]
+    made = [getattr(losses, name)(**arguments) for name, arguments, *_ in cases]
+    shapes = [getattr(losses, name)(**arguments, reduction=None)(y, p).shape for name, arguments, y, p in cases]
+    data = [(y, p, torch.rand(shape)) for (*_, y, p), shape in zip(cases, shapes, strict=True)]
+
+    def step(data):
+        found = [(loss(y, p), loss(y, p, w, w > 0.3)) for loss, (y, p, w) in zip(made, data, strict=True)]
+        return [value for pair in found for value in pair]
+
     torch.compiler.reset()
-
-    @torch.compile(fullgraph=True, backend="eager")
-    def compiled(y, p, weight):
-        return loss(y, p), loss(y, p, weight, weight > 0.3)
-
-    torch.testing.assert_close(compiled(y, p, weight), (loss(y, p), loss(y, p, weight, weight > 0.3)))
+    for mine, reference in zip(torch.compile(step, fullgraph=True, backend="eager")(data), step(data), strict=True):
+        torch.testing.assert_close(mine, reference)

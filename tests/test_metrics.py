@@ -7,81 +7,11 @@ import keras
 import numpy as np
 import pytest
 import torch
+from metric_cases import BATCH, CASES, CLASSES, IDS, TIME, bits, classes, numbers, one_hot, positive
 from torch import nn
 from torch.nn import functional as F
 
 from torchfunc import initializers, losses, metrics
-
-BATCH, TIME, CLASSES = 6, 4, 5
-rng = np.random.default_rng(0)
-
-
-def numbers(*shape):
-    return rng.normal(size=shape).astype("float32")
-
-
-def positive(*shape):
-    return rng.uniform(0.05, 2.0, size=shape).astype("float32")
-
-
-def bits(*shape):
-    return rng.integers(0, 2, shape).astype("float32")
-
-
-def classes(*shape):
-    return rng.integers(0, CLASSES, shape)
-
-
-def one_hot(*shape):
-    return np.eye(CLASSES, dtype="float32")[classes(*shape)]
-
-
-def ranking(*shape):
-    return rng.permuted(np.broadcast_to(np.arange(CLASSES), (*shape, CLASSES)), axis=-1)
-
-
-# class, arguments, makers of targets and predictions, their shapes
-CASES = [
-    ("Accuracy", {}, classes, (BATCH, 1), classes, (BATCH, 1)),
-    ("Accuracy", {}, classes, (BATCH,), classes, (BATCH, 1)),
-    ("BinaryAccuracy", {}, bits, (BATCH, 1), positive, (BATCH, 1)),
-    ("BinaryAccuracy", {}, bits, (BATCH,), positive, (BATCH, 1)),
-    ("BinaryAccuracy", {"threshold": 1.2}, bits, (BATCH, TIME, 3), positive, (BATCH, TIME, 3)),
-    ("CategoricalAccuracy", {}, one_hot, (BATCH,), numbers, (BATCH, CLASSES)),
-    ("CategoricalAccuracy", {}, one_hot, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
-    ("SparseCategoricalAccuracy", {}, classes, (BATCH,), numbers, (BATCH, CLASSES)),
-    ("SparseCategoricalAccuracy", {}, classes, (BATCH, 1), numbers, (BATCH, CLASSES)),
-    ("SparseCategoricalAccuracy", {}, classes, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
-    ("SparseCategoricalAccuracy", {}, classes, (BATCH, TIME, 1), numbers, (BATCH, TIME, CLASSES)),
-    ("TopKCategoricalAccuracy", {"k": 2}, one_hot, (BATCH,), numbers, (BATCH, CLASSES)),
-    ("TopKCategoricalAccuracy", {}, one_hot, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
-    ("SparseTopKCategoricalAccuracy", {"k": 3}, classes, (BATCH,), bits, (BATCH, CLASSES)),
-    ("SparseTopKCategoricalAccuracy", {"k": 1}, classes, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
-    ("SparseTopKCategoricalAccuracy", {"k": 2, "from_sorted_ids": True}, classes, (BATCH,), ranking, (BATCH,)),
-    ("MeanSquaredError", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("MeanSquaredError", {}, numbers, (BATCH,), numbers, (BATCH, 1)),
-    ("MeanSquaredError", {}, numbers, (BATCH, TIME, 3), numbers, (BATCH, TIME, 3)),
-    ("RootMeanSquaredError", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("RootMeanSquaredError", {}, numbers, (BATCH,), numbers, (BATCH, 1)),
-    ("MeanAbsoluteError", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("MeanAbsolutePercentageError", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("MeanSquaredLogarithmicError", {}, positive, (BATCH, 3), positive, (BATCH, 3)),
-    ("CosineSimilarity", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("CosineSimilarity", {"axis": 1}, numbers, (BATCH, TIME, 3), numbers, (BATCH, TIME, 3)),
-    ("LogCoshError", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("KLDivergence", {}, positive, (BATCH, 3), positive, (BATCH, 3)),
-    ("Poisson", {}, positive, (BATCH, 3), positive, (BATCH, 3)),
-    ("BinaryCrossentropy", {}, bits, (BATCH, 3), positive, (BATCH, 3)),
-    ("BinaryCrossentropy", {"from_logits": True, "label_smoothing": 0.1}, bits, (BATCH, 3), numbers, (BATCH, 3)),
-    ("CategoricalCrossentropy", {}, one_hot, (BATCH,), positive, (BATCH, CLASSES)),
-    ("CategoricalCrossentropy", {"label_smoothing": 0.1}, one_hot, (BATCH, TIME), positive, (BATCH, TIME, CLASSES)),
-    ("CategoricalCrossentropy", {"from_logits": True}, one_hot, (BATCH,), numbers, (BATCH, CLASSES)),
-    ("SparseCategoricalCrossentropy", {}, classes, (BATCH,), positive, (BATCH, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"from_logits": True}, classes, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"ignore_class": 2}, classes, (BATCH, TIME), positive, (BATCH, TIME, CLASSES)),
-    ("SparseCategoricalCrossentropy", {"axis": 1}, classes, (BATCH, TIME), positive, (BATCH, CLASSES, TIME)),
-]
-IDS = [f"{name}-{arguments}-{y_shape}-{p_shape}" for name, arguments, _, y_shape, _, p_shape in CASES]
 
 
 def both(name, **arguments):
@@ -442,24 +372,6 @@ def test_a_forgotten_super_call_is_told():
 
     with pytest.raises(RuntimeError, match=r"Forgetful.__init__ has to call super\(\)"):
         Forgetful()
-
-
-@pytest.mark.parametrize(("name", "arguments", "make_y", "y_shape", "make_p", "p_shape"), CASES, ids=IDS)
-def test_fullgraph_compile(name, arguments, make_y, y_shape, make_p, p_shape):
-    eager, metric = getattr(metrics, name)(**arguments), getattr(metrics, name)(**arguments)
-    torch.compiler.reset()
-
-    @torch.compile(fullgraph=True, backend="eager")
-    def step(y, p, weight):
-        metric.update_state(y, p)
-        metric.update_state(y, p, weight)
-        return metric.result()
-
-    for _ in range(2):
-        y, p, weight = torch.tensor(make_y(*y_shape)), torch.tensor(make_p(*p_shape)), torch.rand(BATCH)
-        eager.update_state(y, p)
-        eager.update_state(y, p, weight)
-        torch.testing.assert_close(step(y, p, weight), eager.result())
 
 
 def test_a_whole_step_compiles_as_one_graph():

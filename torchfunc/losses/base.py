@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torchfunc.losses.weighting import Reduction, check_reduction, is_mean, redu
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
 
 __all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper", "written_arguments"]
+
+T = TypeVar("T", bound="Loss")
 
 
 class Loss:
@@ -100,6 +102,23 @@ class Loss:
     def to(self, device: torch.device | str) -> Loss:
         """Move what the loss holds to `device`, in place. Most hold nothing."""
         return self
+
+    def on_logits(self: T, activation: str | None = None, axis: int = -1, ndim: int | None = None) -> T | None:
+        """This loss for a model without the sigmoid or softmax that ends it: stabler, and fewer kernels.
+
+        Where probabilities stay clear of 0 and 1 it gives the same number; within `config.epsilon()` of them the
+        probability form clips, and the one on logits does not.
+
+        Args:
+            activation: "sigmoid" or "softmax", what ended the model; None if the caller knows that it fits.
+            axis: of the softmax.
+            ndim: axes of the predictions, to compare a positive with a negative axis.
+
+        Returns:
+            a twin of this loss (the reduction, name and everything else as they are), or None where there is none:
+            it is no crossentropy, takes logits already, goes with another activation or axis, or redefines `call`.
+        """
+        return None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"

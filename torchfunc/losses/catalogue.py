@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torchfunc.losses import focal, hinge, overlap, sequence, similarity
 from torchfunc.losses import probabilistic as prob
 from torchfunc.losses import regression as reg
 from torchfunc.losses.base import FunctionLoss, Loss, LossFunctionWrapper
@@ -13,8 +14,16 @@ from torchfunc.registry import Family, serialize_keras_object
 __all__ = ["CLASS_OF_FUNCTION", "deserialize", "get", "serialize"]
 
 CLASS_OF_FUNCTION: dict[Callable[..., Any], Callable[..., FunctionLoss]] = {
+    focal.binary_focal_crossentropy: focal.BinaryFocalCrossentropy,
+    focal.categorical_focal_crossentropy: focal.CategoricalFocalCrossentropy,
+    hinge.categorical_hinge: hinge.CategoricalHinge,
+    hinge.hinge: hinge.Hinge,
+    hinge.squared_hinge: hinge.SquaredHinge,
+    overlap.dice: overlap.Dice,
+    overlap.tversky: overlap.Tversky,
     prob.binary_crossentropy: prob.BinaryCrossentropy,
     prob.categorical_crossentropy: prob.CategoricalCrossentropy,
+    prob.categorical_generalized_cross_entropy: prob.CategoricalGeneralizedCrossEntropy,
     prob.kl_divergence: prob.KLDivergence,
     prob.poisson: prob.Poisson,
     prob.sparse_categorical_crossentropy: prob.SparseCategoricalCrossentropy,
@@ -25,6 +34,8 @@ CLASS_OF_FUNCTION: dict[Callable[..., Any], Callable[..., FunctionLoss]] = {
     reg.mean_absolute_percentage_error: reg.MeanAbsolutePercentageError,
     reg.mean_squared_error: reg.MeanSquaredError,
     reg.mean_squared_logarithmic_error: reg.MeanSquaredLogarithmicError,
+    sequence.ctc: sequence.CTC,
+    similarity.circle: similarity.Circle,
 }
 
 _ALIASES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,24 +12,64 @@ from torch.nn import functional as F
 
 from torchfunc.config import epsilon, floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
-from torchfunc.losses.base import FunctionLoss
-from torchfunc.losses.shapes import TensorLike, as_tensors, same_shape
+from torchfunc.losses.base import FunctionLoss, LossFunctionWrapper
+from torchfunc.losses.shapes import TensorLike, class_indices, same_shape
 from torchfunc.losses.weighting import Reduction
 
 __all__ = [
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "CategoricalGeneralizedCrossEntropy",
+    "Crossentropy",
     "KLDivergence",
     "Poisson",
     "SparseCategoricalCrossentropy",
     "binary_crossentropy",
+    "bits_crossentropy",
     "categorical_crossentropy",
+    "categorical_generalized_cross_entropy",
     "kl_divergence",
+    "log_probabilities",
     "poisson",
+    "smoothed_bits",
+    "smoothed_classes",
     "sparse_categorical_crossentropy",
 ]
 
-T = TypeVar("T", bound="_Crossentropy")
+T = TypeVar("T", bound="Crossentropy")
+
+
+def smoothed_bits(name: str, y_true: TensorLike, y_pred: TensorLike, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Yes-or-no labels, drawn towards 0.5, and predictions of the same shape and dtype."""
+    y_true, y_pred = same_shape(name, y_true, y_pred)
+    return (y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing if label_smoothing else y_true), y_pred
+
+
+def smoothed_classes(
+    name: str, y_true: TensorLike, y_pred: TensorLike, label_smoothing: float, axis: int
+) -> tuple[Tensor, Tensor]:
+    """One-hot labels, drawn towards the uniform distribution, and predictions of the same shape and dtype."""
+    y_true, y_pred = same_shape(name, y_true, y_pred)
+    if y_pred.shape[axis] == 1:
+        raise ValueError(
+            f"{name}: y_pred has shape {tuple(y_pred.shape)}, one class on axis {axis}, for which the loss is always "
+            "0. With two classes and one output use 'binary_crossentropy'."
+        )
+    if label_smoothing:
+        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[-1]
+    return y_true, y_pred
+
+
+def bits_crossentropy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Cross-entropy of each yes-or-no label under a probability, kept away from 0 and 1."""
+    # Not F.binary_cross_entropy: it stops the process (on CUDA for good) at a NaN, and a NaN should reach the logs.
+    y_pred = y_pred.clamp(epsilon(), 1.0 - epsilon())
+    return -torch.lerp((-y_pred).log1p(), y_pred.log(), y_true)
+
+
+def log_probabilities(y_pred: Tensor, axis: int) -> Tensor:
+    """The logarithm of predictions that are first made to sum to 1 and kept away from 0."""
+    return (y_pred / y_pred.sum(axis, keepdim=True)).clamp(epsilon(), 1.0 - epsilon()).log()
 
 
 def _binary(
@@ -40,20 +80,11 @@ def _binary(
     axis: int = -1,
     reduction: str = "mean",
 ) -> Tensor:
-    y_true, y_pred = same_shape("binary_crossentropy", y_true, y_pred)
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    y_true, y_pred = smoothed_bits("binary_crossentropy", y_true, y_pred, label_smoothing)
     if from_logits:
         return F.binary_cross_entropy_with_logits(y_pred, y_true, reduction=reduction)
-    # Not F.binary_cross_entropy: it stops the process (on CUDA for good) at a NaN, and a NaN should reach the logs.
-    y_pred = y_pred.clamp(epsilon(), 1.0 - epsilon())
-    values = -torch.lerp((-y_pred).log1p(), y_pred.log(), y_true)
+    values = bits_crossentropy(y_true, y_pred)
     return values.mean() if reduction == "mean" else values
-
-
-def _log_probabilities(y_pred: Tensor, axis: int) -> Tensor:
-    """The logarithm of predictions that are first made to sum to 1 and kept away from 0."""
-    return (y_pred / y_pred.sum(axis, keepdim=True)).clamp(epsilon(), 1.0 - epsilon()).log()
 
 
 def _categorical(
@@ -64,15 +95,8 @@ def _categorical(
     axis: int,
     reduction: str = "mean",
 ) -> Tensor:
-    y_true, y_pred = same_shape("categorical_crossentropy", y_true, y_pred)
-    if y_pred.shape[axis] == 1:
-        raise ValueError(
-            f"categorical_crossentropy: y_pred has shape {tuple(y_pred.shape)}, one class on axis {axis}, for which "
-            "the loss is always 0. With two classes and one output use 'binary_crossentropy'."
-        )
-    if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[-1]
-    log_p = y_pred.log_softmax(axis) if from_logits else _log_probabilities(y_pred, axis)
+    y_true, y_pred = smoothed_classes("categorical_crossentropy", y_true, y_pred, label_smoothing, axis)
+    log_p = y_pred.log_softmax(axis) if from_logits else log_probabilities(y_pred, axis)
     values = -(y_true * log_p).sum(axis)
     return values.mean() if reduction == "mean" else values
 
@@ -85,26 +109,19 @@ def _sparse(
     axis: int,
     reduction: str = "mean",
 ) -> Tensor:
-    y_true, y_pred = as_tensors(y_true, y_pred)
+    y_true, y_pred = class_indices(
+        "sparse_categorical_crossentropy", y_true, y_pred, axis, for_one_hot="categorical_crossentropy"
+    )
     if not y_pred.is_floating_point():
         y_pred = y_pred.to(as_dtype(floatx()))
     axis = axis % y_pred.ndim
-    if y_true.ndim == y_pred.ndim and y_true.shape[axis] == 1:
-        y_true = y_true.squeeze(axis)
-    if y_true.shape != y_pred.shape[:axis] + y_pred.shape[axis + 1 :]:
-        raise ValueError(
-            f"sparse_categorical_crossentropy: y_true has shape {tuple(y_true.shape)} and y_pred has shape "
-            f"{tuple(y_pred.shape)} with the classes on axis {axis}. y_true holds one class index for each "
-            f"prediction, shape {tuple(y_pred.shape[:axis] + y_pred.shape[axis + 1 :])}. For one-hot targets use "
-            "'categorical_crossentropy'."
-        )
     # torch wants the classes on axis 1, of a single prediction on axis 0.
     if axis != 1 and y_pred.ndim > 1:
         y_pred, axis = y_pred.movedim(axis, 1), 1
     ignored = -100 if ignore_class is None else ignore_class
     if from_logits:
         return F.cross_entropy(y_pred, y_true.long(), ignore_index=ignored, reduction=reduction)
-    return F.nll_loss(_log_probabilities(y_pred, axis), y_true.long(), ignore_index=ignored, reduction=reduction)
+    return F.nll_loss(log_probabilities(y_pred, axis), y_true.long(), ignore_index=ignored, reduction=reduction)
 
 
 def binary_crossentropy(
@@ -179,18 +196,58 @@ def poisson(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
     return (y_pred - y_true * (y_pred + epsilon()).log()).mean(-1)
 
 
-class _Crossentropy(FunctionLoss):
-    from_logits: bool
+def categorical_generalized_cross_entropy(y_true: TensorLike, y_pred: TensorLike, q: float) -> Tensor:
+    """`(1 - p**q) / q` for the probability p of the true class, one number a prediction: -> `(batch, ...)`.
 
-    def on_logits(self: T) -> T:
-        """This loss for the same model without its last softmax or sigmoid, where it is exact and faster."""
+    Zhang & Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels" (2018).
+
+    Args:
+        y_true: class indices, `(batch, ...)` or `(batch, ..., 1)`; integers or floats that hold integers.
+        y_pred: predicted probabilities, `(batch, ..., classes)`.
+        q: in (0, 1); near 0 it is the cross-entropy, near 1 the absolute error, which noisy labels move less.
+
+    Raises:
+        ValueError: there is not one index for each prediction.
+    """
+    y_true, y_pred = class_indices("categorical_generalized_cross_entropy", y_true, y_pred)
+    if not y_pred.is_floating_point():
+        y_pred = y_pred.to(as_dtype(floatx()))
+    probability = y_pred.gather(-1, y_true.long().unsqueeze(-1)).squeeze(-1)
+    return (1.0 - probability**q) / q
+
+
+class Crossentropy(FunctionLoss):
+    """A loss of probabilities that can also be computed from logits: what a sigmoid or softmax was given.
+
+    Attributes:
+        activation: "sigmoid" or "softmax": what makes this loss's probabilities of logits.
+        from_logits: whether predictions are logits.
+        axis: for "softmax": where the classes are.
+    """
+
+    activation: ClassVar[str]
+    from_logits: bool
+    axis: int
+
+    def on_logits(self: T, activation: str | None = None, axis: int = -1, ndim: int | None = None) -> T | None:
+        if self.from_logits or type(self).call is not LossFunctionWrapper.call:
+            return None
+        if activation is not None and not self._is_undone_by(activation, axis, ndim):
+            return None
         twin = copy.copy(self)
         twin.from_logits = True
         twin._fn_kwargs = {**self._fn_kwargs, "from_logits": True}
         return twin
 
+    def _is_undone_by(self, activation: str, axis: int, ndim: int | None) -> bool:
+        if activation != self.activation:
+            return False
+        if activation == "sigmoid" or axis == self.axis:
+            return True
+        return ndim is not None and axis % ndim == self.axis % ndim
 
-class BinaryCrossentropy(_Crossentropy):
+
+class BinaryCrossentropy(Crossentropy):
     """Cross-entropy of yes-or-no labels, `(batch, n)` for n independent ones.
 
     Args:
@@ -200,6 +257,7 @@ class BinaryCrossentropy(_Crossentropy):
         reduction, name, dtype: as for `Loss`.
     """
 
+    activation = "sigmoid"
     _fused = staticmethod(_binary)
 
     def __init__(
@@ -216,7 +274,7 @@ class BinaryCrossentropy(_Crossentropy):
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
 
-class CategoricalCrossentropy(_Crossentropy):
+class CategoricalCrossentropy(Crossentropy):
     """Cross-entropy of one-hot labels, `(batch, ..., classes)`.
 
     Args:
@@ -226,6 +284,7 @@ class CategoricalCrossentropy(_Crossentropy):
         reduction, name, dtype: as for `Loss`.
     """
 
+    activation = "softmax"
     _fused = staticmethod(_categorical)
 
     def __init__(
@@ -242,7 +301,7 @@ class CategoricalCrossentropy(_Crossentropy):
         self.from_logits, self.label_smoothing, self.axis = from_logits, label_smoothing, axis
 
 
-class SparseCategoricalCrossentropy(_Crossentropy):
+class SparseCategoricalCrossentropy(Crossentropy):
     """Cross-entropy of class indices: targets `(batch,)`, predictions `(batch, classes)`.
 
     Args:
@@ -253,6 +312,7 @@ class SparseCategoricalCrossentropy(_Crossentropy):
         name, dtype: as for `Loss`.
     """
 
+    activation = "softmax"
     _fused: Callable[..., Tensor] | None = staticmethod(_sparse)
     _unwritten = {"axis": -1}
 
@@ -294,3 +354,27 @@ class Poisson(FunctionLoss):
         self, reduction: Reduction = "sum_over_batch_size", name: str = "poisson", dtype: DTypeLike | None = None
     ) -> None:
         super().__init__(poisson, reduction, name, dtype)
+
+
+class CategoricalGeneralizedCrossEntropy(FunctionLoss):
+    """`(1 - p**q) / q` for the probability p of the true class: between cross-entropy and absolute error.
+
+    Args:
+        q: in (0, 1); near 0 it is the cross-entropy, near 1 the absolute error.
+        reduction, name, dtype: as for `Loss`.
+
+    Raises:
+        ValueError: `q` is not within (0, 1).
+    """
+
+    def __init__(
+        self,
+        q: float = 0.5,
+        reduction: Reduction = "sum_over_batch_size",
+        name: str = "categorical_generalized_cross_entropy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        if not 0 < q < 1:
+            raise ValueError(f"CategoricalGeneralizedCrossEntropy: q lies between 0 and 1, both excluded, got {q!r}.")
+        super().__init__(categorical_generalized_cross_entropy, reduction, name, dtype, q=q)
+        self.q = q

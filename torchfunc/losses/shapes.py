@@ -12,7 +12,7 @@ from torch import Tensor
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 
-__all__ = ["TensorLike", "as_tensors", "match_ranks", "same_shape", "target_kind"]
+__all__ = ["TensorLike", "as_tensors", "class_indices", "match_ranks", "same_shape", "target_kind"]
 
 TensorLike: TypeAlias = Tensor | np.ndarray | Sequence[Any] | float
 
@@ -73,6 +73,36 @@ def same_shape(name: str, y_true: TensorLike, y_pred: TensorLike) -> tuple[Tenso
         if y_true.numel() < y_pred.numel():
             advice += " If y_true holds class indices, use a sparse loss or metric, or one-hot targets."
         raise ValueError(f"{name}: {given}, but they are compared element by element. {advice}")
+    return y_true, y_pred
+
+
+def class_indices(
+    name: str, y_true: TensorLike, y_pred: TensorLike, axis: int = -1, for_one_hot: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Class indices `(batch, ...)` for predictions `(batch, ..., classes)`; a class axis of size 1 is dropped.
+
+    Args:
+        name: what compares them, for the message.
+        y_true: class indices; integers, or floats that hold integers. Their dtype is kept.
+        y_pred: predictions; integers are kept.
+        axis: where the classes are.
+        for_one_hot: what to use for one-hot targets, for the message.
+
+    Raises:
+        ValueError: there is not one index for each prediction.
+    """
+    y_true, y_pred = as_tensors(y_true, y_pred)
+    given = tuple(y_true.shape)
+    axis = axis % y_pred.ndim if y_pred.ndim else 0
+    expected = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
+    if y_true.ndim == y_pred.ndim and y_true.shape[axis : axis + 1] == (1,):
+        y_true = y_true.squeeze(axis)
+    if y_true.shape != expected:
+        advice = f" For one-hot targets use {for_one_hot!r}." if for_one_hot else ""
+        raise ValueError(
+            f"{name}: y_true has shape {given} and y_pred has shape {tuple(y_pred.shape)} with the classes on axis "
+            f"{axis}. y_true holds one class index for each prediction, shape {tuple(expected)}.{advice}"
+        )
     return y_true, y_pred
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from torchfunc.losses import (
     binary_crossentropy,
+    binary_focal_crossentropy,
     categorical_crossentropy,
+    categorical_focal_crossentropy,
+    categorical_hinge,
+    hinge,
     huber,
     kl_divergence,
     log_cosh,
@@ -14,6 +18,7 @@ from torchfunc.losses import (
     mean_squared_logarithmic_error,
     poisson,
     sparse_categorical_crossentropy,
+    squared_hinge,
 )
 from torchfunc.metrics.accuracy import (
     Accuracy,
@@ -29,12 +34,24 @@ from torchfunc.metrics.accuracy import (
     top_k_categorical_accuracy,
 )
 from torchfunc.metrics.adapters import TorchMetric, as_metric
+from torchfunc.metrics.auc import AUC
 from torchfunc.metrics.base import Metric
 from torchfunc.metrics.catalogue import deserialize, get, serialize
+from torchfunc.metrics.confusion import FalseNegatives, FalsePositives, TrueNegatives, TruePositives
+from torchfunc.metrics.correlation import (
+    ConcordanceCorrelation,
+    PearsonCorrelation,
+    R2Score,
+    concordance_correlation,
+    pearson_correlation,
+)
+from torchfunc.metrics.f_score import F1Score, FBetaScore
 from torchfunc.metrics.from_losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CategoricalHinge,
     CosineSimilarity,
+    Hinge,
     KLDivergence,
     LogCoshError,
     MeanAbsoluteError,
@@ -44,40 +61,79 @@ from torchfunc.metrics.from_losses import (
     Poisson,
     RootMeanSquaredError,
     SparseCategoricalCrossentropy,
+    SquaredHinge,
+)
+from torchfunc.metrics.iou import BinaryIoU, IoU, MeanIoU, OneHotIoU, OneHotMeanIoU
+from torchfunc.metrics.precision_recall import (
+    Precision,
+    PrecisionAtRecall,
+    Recall,
+    RecallAtPrecision,
+    SensitivityAtSpecificity,
+    SpecificityAtSensitivity,
 )
 from torchfunc.metrics.reduction import Mean, MeanMetricWrapper, Sum
 
 __all__ = [
+    "AUC",
     "Accuracy",
     "BinaryAccuracy",
     "BinaryCrossentropy",
+    "BinaryIoU",
     "CategoricalAccuracy",
     "CategoricalCrossentropy",
+    "CategoricalHinge",
+    "ConcordanceCorrelation",
     "CosineSimilarity",
+    "F1Score",
+    "FBetaScore",
+    "FalseNegatives",
+    "FalsePositives",
+    "Hinge",
+    "IoU",
     "KLDivergence",
     "LogCoshError",
     "Mean",
     "MeanAbsoluteError",
     "MeanAbsolutePercentageError",
+    "MeanIoU",
     "MeanMetricWrapper",
     "MeanSquaredError",
     "MeanSquaredLogarithmicError",
     "Metric",
+    "OneHotIoU",
+    "OneHotMeanIoU",
+    "PearsonCorrelation",
     "Poisson",
+    "Precision",
+    "PrecisionAtRecall",
+    "R2Score",
+    "Recall",
+    "RecallAtPrecision",
     "RootMeanSquaredError",
+    "SensitivityAtSpecificity",
     "SparseCategoricalAccuracy",
     "SparseCategoricalCrossentropy",
     "SparseTopKCategoricalAccuracy",
+    "SpecificityAtSensitivity",
+    "SquaredHinge",
     "Sum",
     "TopKCategoricalAccuracy",
     "TorchMetric",
+    "TrueNegatives",
+    "TruePositives",
     "as_metric",
     "binary_accuracy",
     "binary_crossentropy",
+    "binary_focal_crossentropy",
     "categorical_accuracy",
     "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "categorical_hinge",
+    "concordance_correlation",
     "deserialize",
     "get",
+    "hinge",
     "huber",
     "kl_divergence",
     "log_cosh",
@@ -85,10 +141,12 @@ __all__ = [
     "mean_absolute_percentage_error",
     "mean_squared_error",
     "mean_squared_logarithmic_error",
+    "pearson_correlation",
     "poisson",
     "serialize",
     "sparse_categorical_accuracy",
     "sparse_categorical_crossentropy",
     "sparse_top_k_categorical_accuracy",
+    "squared_hinge",
     "top_k_categorical_accuracy",
 ]

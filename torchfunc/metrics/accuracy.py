@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
-from torchfunc.losses.shapes import TensorLike, as_tensors, same_shape
+from torchfunc.losses.shapes import TensorLike, class_indices, same_shape
 from torchfunc.metrics.reduction import FunctionMetric
 
 __all__ = [
@@ -31,21 +31,6 @@ __all__ = [
 
 def _as_float(matches: Tensor) -> Tensor:
     return matches.to(as_dtype(floatx()))
-
-
-def _class_indices(name: str, y_true: TensorLike, y_pred: TensorLike) -> tuple[Tensor, Tensor]:
-    """Class indices `(batch, ...)` for predictions `(batch, ..., classes)`; a last axis of 1 is dropped."""
-    y_true, y_pred = as_tensors(y_true, y_pred)
-    given = tuple(y_true.shape)
-    if y_true.ndim == y_pred.ndim and y_true.shape[-1] == 1:
-        y_true = y_true.squeeze(-1)
-    if y_true.shape != y_pred.shape[:-1]:
-        raise ValueError(
-            f"{name}: y_true has shape {given} and y_pred has shape {tuple(y_pred.shape)}, but there is one class "
-            f"index for each prediction, shape {tuple(y_pred.shape[:-1])}. For one-hot targets use "
-            f"{name.removeprefix('sparse_')!r}."
-        )
-    return y_true, y_pred
 
 
 def accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
@@ -79,7 +64,7 @@ def sparse_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tenso
     Raises:
         ValueError: there is not one index for each prediction.
     """
-    y_true, y_pred = _class_indices("sparse_categorical_accuracy", y_true, y_pred)
+    y_true, y_pred = class_indices("sparse_categorical_accuracy", y_true, y_pred, for_one_hot="categorical_accuracy")
     return _as_float(y_pred.argmax(-1) == y_true)
 
 
@@ -106,7 +91,9 @@ def sparse_top_k_categorical_accuracy(
     Raises:
         ValueError: there is not one index for each prediction.
     """
-    y_true, y_pred = _class_indices("sparse_top_k_categorical_accuracy", y_true, y_pred)
+    y_true, y_pred = class_indices(
+        "sparse_top_k_categorical_accuracy", y_true, y_pred, for_one_hot="top_k_categorical_accuracy"
+    )
     target = y_true.unsqueeze(-1)
     if from_sorted_ids:
         return _as_float((y_pred[..., :k] == target).any(-1))

@@ -42,6 +42,8 @@ class TorchMetric(Metric):
         name: shown in logs.
     """
 
+    outside_step = True
+
     def __init__(self, metric: Any, name: str | None = None) -> None:
         super().__init__(name=name or object_name(metric))
         self.metric = metric
@@ -109,4 +111,6 @@ def as_metric(
         return MeanMetricWrapper(as_loss(metric) if is_torch_loss(metric) else metric, name)
     if isinstance(identifier, str):
         metric.name = identifier
+    if y_true_shape is not None and y_pred_shape is not None:
+        metric.build(y_true_shape, y_pred_shape)
     return metric

@@ -26,7 +26,7 @@ class Metric:
 
         class Positives(Metric):
             def __init__(self, name="positives", dtype=None):
-                super().__init__(name, dtype)
+                super().__init__(name=name, dtype=dtype)
                 self.count = self.add_variable((), "zeros", name="count")
 
             def update_state(self, y_true, y_pred, sample_weight=None):
@@ -37,16 +37,22 @@ class Metric:
 
     Nothing here waits for the device: read `result()` when the number is needed.
 
+    A metric whose state depends on the shapes of the data makes it in `build(y_true_shape, y_pred_shape)`, which is
+    called once these are known.
+
     Args:
-        name: shown in logs; the class's name in snake case by default.
         dtype: what results are computed in; `config.floatx()` by default.
+        name: shown in logs; the class's name in snake case by default.
     """
 
+    # Whether `update_state` has to stay out of a compiled step, and is called after it with what the step saw.
+    outside_step: ClassVar[bool] = False
     # "up" or "down": which way is better, when the metric knows it.
     direction: ClassVar[str | None] = None
 
-    def __init__(self, name: str | None = None, dtype: DTypeLike | None = None) -> None:
+    def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         self._variables: list[Tensor] = []
+        self._constants: list[Tensor] = []
         self.name = name or to_snake_case(type(self).__name__)
         self.dtype = as_dtype(dtype or floatx())
 
@@ -80,6 +86,32 @@ class Metric:
 
     add_weight = add_variable
 
+    def _add_constant(self, values: Any, dtype: torch.dtype | None = None) -> Tensor:
+        """A tensor that follows the state to its device, so that no update copies it there, but is never reset."""
+        with torch.inference_mode(False):
+            constant = torch.tensor(values, dtype=dtype)
+        self._constants.append(constant)
+        return constant
+
+    def build(self, y_true_shape: Sequence[int | None], y_pred_shape: Sequence[int | None]) -> None:
+        """Make the state that depends on the shapes of targets and predictions; nothing by default.
+
+        May be called again. Metrics that need it also do it in the first `update_state`, though a compiled step
+        wants its state before.
+        """
+
+    def masked_weight(self, sample_weight: Any, mask: Tensor | None) -> Any:
+        """The `sample_weight` with which `update_state` leaves out what the output's mask does.
+
+        As in Keras only metrics that are the mean of a function heed masks; this one does not, unless it redefines
+        this.
+
+        Args:
+            sample_weight: weights so far, or None.
+            mask: True where a sample or timestep counts, or None if the output has none.
+        """
+        return sample_weight
+
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take in one batch. Write to the state in place (`add_`, `copy_`); read nothing back."""
         raise NotImplementedError(f"{type(self).__name__} has to define update_state(self, y_true, y_pred, ...).")
@@ -108,7 +140,7 @@ class Metric:
 
     def to(self: T, device: torch.device | str) -> T:
         """Move the state to `device`, in place: the state tensors stay the same objects."""
-        for variable in self._variables:
+        for variable in (*self._variables, *self._constants):
             variable.data = variable.data.to(device)
         for metric in self._held_metrics():
             metric.to(device)

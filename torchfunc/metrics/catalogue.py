@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchfunc.metrics import accuracy, from_losses, reduction
+from torchfunc.metrics import (
+    accuracy,
+    auc,
+    confusion,
+    correlation,
+    f_score,
+    from_losses,
+    iou,
+    precision_recall,
+    reduction,
+)
 from torchfunc.metrics.base import Metric
 from torchfunc.registry import Family, register_builtins, serialize_keras_object
 
@@ -19,7 +29,15 @@ _CLASSES: tuple[type[Metric], ...] = (
     *(from_losses.MeanAbsolutePercentageError, from_losses.MeanSquaredLogarithmicError),
     *(from_losses.CosineSimilarity, from_losses.LogCoshError, from_losses.KLDivergence, from_losses.Poisson),
     *(from_losses.BinaryCrossentropy, from_losses.CategoricalCrossentropy),
-    from_losses.SparseCategoricalCrossentropy,
+    *(from_losses.SparseCategoricalCrossentropy, from_losses.Hinge, from_losses.SquaredHinge),
+    from_losses.CategoricalHinge,
+    *(correlation.PearsonCorrelation, correlation.ConcordanceCorrelation, correlation.R2Score),
+    *(confusion.TruePositives, confusion.FalsePositives, confusion.TrueNegatives, confusion.FalseNegatives),
+    *(precision_recall.Precision, precision_recall.Recall, auc.AUC),
+    *(precision_recall.SensitivityAtSpecificity, precision_recall.SpecificityAtSensitivity),
+    *(precision_recall.PrecisionAtRecall, precision_recall.RecallAtPrecision),
+    *(f_score.F1Score, f_score.FBetaScore),
+    *(iou.IoU, iou.BinaryIoU, iou.MeanIoU, iou.OneHotIoU, iou.OneHotMeanIoU),
 )
 
 # Known to configs but not to `get`: a metric's name means its class, as in Keras.
@@ -29,6 +47,8 @@ _FUNCTIONS = (
     accuracy.sparse_categorical_accuracy,
     accuracy.sparse_top_k_categorical_accuracy,
     accuracy.top_k_categorical_accuracy,
+    correlation.concordance_correlation,
+    correlation.pearson_correlation,
 )
 
 _ALIASES: dict[str, type[Metric]] = {

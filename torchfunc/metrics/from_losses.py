@@ -13,7 +13,9 @@ from torchfunc.metrics.reduction import FunctionMetric, Mean
 __all__ = [
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
+    "CategoricalHinge",
     "CosineSimilarity",
+    "Hinge",
     "KLDivergence",
     "LogCoshError",
     "MeanAbsoluteError",
@@ -23,6 +25,7 @@ __all__ = [
     "Poisson",
     "RootMeanSquaredError",
     "SparseCategoricalCrossentropy",
+    "SquaredHinge",
 ]
 
 
@@ -107,6 +110,33 @@ class LogCoshError(FunctionMetric):
 
     def __init__(self, name: str = "logcosh", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.log_cosh, name, dtype)
+
+
+class Hinge(FunctionMetric):
+    """`mean(max(1 - y_true * y_pred, 0))`, labels -1 and 1 (or 0 and 1). Arguments as for `Metric`."""
+
+    direction = "down"
+
+    def __init__(self, name: str = "hinge", dtype: DTypeLike | None = None) -> None:
+        super().__init__(losses.hinge, name, dtype)
+
+
+class SquaredHinge(FunctionMetric):
+    """`mean(max(1 - y_true * y_pred, 0)²)`, labels -1 and 1 (or 0 and 1). Arguments as for `Metric`."""
+
+    direction = "down"
+
+    def __init__(self, name: str = "squared_hinge", dtype: DTypeLike | None = None) -> None:
+        super().__init__(losses.squared_hinge, name, dtype)
+
+
+class CategoricalHinge(FunctionMetric):
+    """How far the true class's score stays short of the best other one plus 1. Arguments as for `Metric`."""
+
+    direction = "down"
+
+    def __init__(self, name: str = "categorical_hinge", dtype: DTypeLike | None = None) -> None:
+        super().__init__(losses.categorical_hinge, name, dtype)
 
 
 class KLDivergence(FunctionMetric):

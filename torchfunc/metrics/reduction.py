@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfunc.dtypes import DTypeLike
 from torchfunc.losses.base import written_arguments
 from torchfunc.losses.shapes import TensorLike, as_tensors
-from torchfunc.losses.weighting import divide_no_nan, match_weight
+from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
 from torchfunc.metrics.base import Metric
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
@@ -24,7 +24,7 @@ class _Reduction(Metric):
     _reduce: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, name: str | None = None, dtype: DTypeLike | None = None) -> None:
-        super().__init__(name, dtype)
+        super().__init__(name=name, dtype=dtype)
         self._state_dtype = torch.promote_types(self.dtype, torch.float32)
         self.total = self.add_variable((), "zeros", dtype=self._state_dtype, name="total")
 
@@ -124,6 +124,14 @@ class MeanMetricWrapper(Mean):
         """
         y_true, y_pred = as_tensors(y_true, y_pred)
         super().update_state(self._fn(y_true, y_pred.detach(), **self._fn_kwargs), sample_weight)
+
+    def masked_weight(self, sample_weight: TensorLike | None, mask: Tensor | None) -> TensorLike | None:
+        """The weights with 0 wherever the mask says so; None if there are neither weights nor mask."""
+        if mask is None:
+            return sample_weight
+        if sample_weight is not None:
+            sample_weight = torch.as_tensor(sample_weight, device=mask.device)
+        return apply_mask(sample_weight, mask, "sum", self._state_dtype)
 
     def get_config(self) -> dict[str, Any]:
         fn = serialize_keras_object(self._fn)
