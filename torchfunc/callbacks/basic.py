@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
-from torchfunc.viewing.progress import ProgressLine
+from torchfunc.viewing.progress import ProgressLine, print_message
 
 __all__ = ["History", "LambdaCallback", "ProgbarLogger"]
 
@@ -91,6 +91,7 @@ class ProgbarLogger(Callback):
     """
 
     batch_interval = 0.1
+    defers_logs = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +116,7 @@ class ProgbarLogger(Callback):
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Name the epoch, and begin its line."""
         if self.params["epochs"] > 1 and self.params["verbose"]:
-            print(f"Epoch {epoch + 1}/{self.params['epochs']}", flush=True)
+            print_message(f"Epoch {epoch + 1}/{self.params['epochs']}")
         self._begin()
 
     def on_test_begin(self, logs: Logs | None = None) -> None:

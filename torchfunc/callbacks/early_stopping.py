@@ -1,4 +1,4 @@
-"""Callbacks that watch one number of the logs."""
+"""Ending training when it no longer helps."""
 
 from __future__ import annotations
 
@@ -6,68 +6,11 @@ import copy
 import warnings
 from typing import Any
 
-from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.callbacks.base import Logs
+from torchfunc.callbacks.monitor import MonitorCallback
+from torchfunc.viewing.progress import print_message
 
-__all__ = ["EarlyStopping", "MonitorCallback"]
-
-
-class MonitorCallback(Callback):
-    """Base of callbacks that ask whether a logged number has improved.
-
-    Args:
-        monitor: its name in the logs, such as "val_loss".
-        mode: "min" if smaller is better, "max" if larger is; "auto" tells by the name, or asks the metric.
-        baseline: the value to beat at first.
-        min_delta: a change by less than this is no improvement.
-
-    Raises:
-        ValueError: `mode` is none of the three; or, when training, "auto" cannot tell.
-    """
-
-    def __init__(
-        self, monitor: str = "val_loss", mode: str = "auto", baseline: float | None = None, min_delta: float = 0
-    ) -> None:
-        super().__init__()
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"{type(self).__name__}: mode is 'auto', 'min' or 'max', got {mode!r}.")
-        self.monitor = monitor
-        self.mode = mode
-        self.best = baseline
-        self.min_delta = abs(min_delta)
-
-    def monitored(self, logs: Logs | None) -> float | None:
-        """The number in these logs; a warning and None if it is not there."""
-        logs = logs or {}
-        if self.monitor not in logs:
-            warnings.warn(
-                f"{type(self).__name__} watches {self.monitor!r}, which is not in the logs; "
-                f"there are {', '.join(map(repr, logs))}.",
-                stacklevel=2,
-            )
-        return logs.get(self.monitor)
-
-    def is_improvement(self, value: float, reference: float | None) -> bool:
-        """Whether `value` is better than `reference` by at least `min_delta`."""
-        if reference is None:
-            return True
-        if self._wants_less():
-            return value + self.min_delta < reference
-        return value - self.min_delta > reference
-
-    def _wants_less(self) -> bool:
-        if self.mode != "auto":
-            return self.mode == "min"
-        name = self.monitor.removeprefix("val_")
-        if name == "loss" or name.endswith("_loss"):
-            return True
-        for metric in self.model.metrics:
-            direction = getattr(metric, "direction", None)
-            if direction is not None and (name == metric.name or name.endswith(f"_{metric.name}")):
-                return direction == "down"
-        raise ValueError(
-            f"{type(self).__name__} cannot tell whether {self.monitor!r} should grow or shrink. "
-            "Pass mode='min' or mode='max'."
-        )
+__all__ = ["EarlyStopping"]
 
 
 _STATE = ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")
@@ -119,7 +62,7 @@ class EarlyStopping(MonitorCallback):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Compare with the best so far."""
-        current = self.monitored(logs)
+        current = self.get_monitor_value(logs)
         if current is None or epoch < self.start_from_epoch:
             return
         if self.restore_best_weights and self.best_weights is None:
@@ -137,11 +80,23 @@ class EarlyStopping(MonitorCallback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Say that training stopped, and put back the best weights if asked to."""
         if self.stopped_epoch > 0 and self.verbose:
-            print(f"Epoch {self.stopped_epoch + 1}: early stopping", flush=True)
+            print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:
             if self.verbose:
-                print(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.", flush=True)
+                print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
             self.model.load_state_dict(self.best_weights)
+
+    def get_monitor_value(self, logs: Logs | None) -> float | None:
+        """The watched number; a warning and None if it is not in the logs."""
+        logs = logs or {}
+        value = logs.get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"Early stopping conditioned on metric `{self.monitor}` which is not available. "
+                f"Available metrics are: {','.join(logs)}",
+                stacklevel=2,
+            )
+        return value
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, and how long ago it was."""

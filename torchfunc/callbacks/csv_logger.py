@@ -1,0 +1,85 @@
+"""The logs of each epoch as a line in a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import numpy as np
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.saving.files import PathLike
+
+__all__ = ["CSVLogger"]
+
+
+class CSVLogger(Callback):
+    """Write the logs of each epoch to a CSV file, with the epoch (from 0) in front.
+
+    The columns are those of the first epoch, and "val_..." ones if that had none; "NA" stands for what is missing. When
+    `BackupAndRestore` takes up an interrupted training, the file goes on as if there had been no interruption.
+
+    Args:
+        filename: the file.
+        separator: what stands between the columns.
+        append: whether to add to a file that is there, rather than to begin it anew.
+    """
+
+    def __init__(self, filename: PathLike, separator: str = ",", append: bool = False) -> None:
+        super().__init__()
+        self.sep = separator
+        self.filename = os.fspath(filename)
+        self.append = append
+        self.keys: list[str] | None = None
+        self._file: TextIO | None = None
+        # Where to cut the file off before the first line is written; None to leave it as it is.
+        self._cut: int | None = None
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Open the file. It is emptied, if need be, when the first line is written."""
+        self._close()
+        self.keys = None
+        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # noqa: SIM115
+        self._cut = None if self.append else 0
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Write a line."""
+        logs = logs or {}
+        assert self._file is not None
+        if self._cut is not None:
+            self._file.truncate(self._cut)
+            self._cut = None
+        if self.keys is None:
+            self.keys = sorted(logs)
+            if not any(key.startswith("val_") for key in self.keys):
+                self.keys += [f"val_{key}" for key in self.keys]
+        writer = csv.DictWriter(self._file, ["epoch", *self.keys], delimiter=self.sep)
+        if not os.path.getsize(self.filename):
+            writer.writeheader()
+        writer.writerow({"epoch": epoch, **{key: _cell(logs.get(key, "NA")) for key in self.keys}})
+        self._file.flush()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Close the file."""
+        self._close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The columns, and how much of the file there is."""
+        return {"keys": self.keys, "size": os.path.getsize(self.filename)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Drop what was written to the file after that."""
+        self.keys, self._cut = state["keys"], state["size"]
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Iterable) and not isinstance(value, str) and np.ndim(value) > 0:  # type: ignore[arg-type]
+        return f'"[{", ".join(map(str, value))}]"'
+    return value

@@ -1,0 +1,39 @@
+"""Ending training that has gone wrong."""
+
+from __future__ import annotations
+
+import math
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.viewing.progress import print_message
+
+__all__ = ["TerminateOnNaN"]
+
+
+class TerminateOnNaN(Callback):
+    """Stop training when the loss is no finite number.
+
+    The loss is looked at after every batch, so training waits for the device each time.
+
+    Args:
+        raise_error: whether to raise at once, so that no callback's `on_train_end` is called, rather than to stop.
+
+    Raises:
+        RuntimeError: in `fit`, when the loss is NaN or infinite and `raise_error` is set.
+    """
+
+    def __init__(self, raise_error: bool = False) -> None:
+        super().__init__()
+        self.raise_error = raise_error
+
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """Look at the loss."""
+        loss = (logs or {}).get("loss")
+        if loss is None or math.isfinite(loss):
+            return
+        if self.raise_error:
+            raise RuntimeError(
+                f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Terminating training immediately."
+            )
+        print_message(f"Batch {batch}: Invalid loss, terminating training")
+        self.model.stop_training = True
