@@ -1,9 +1,10 @@
-"""Callbacks: which hooks are called when, with which logs, against Keras'; history, early stopping."""
+"""Callbacks: which hooks are called when, with which logs, against Keras'; what is read from the device, and when."""
 
 import keras
 import numpy as np
 import pytest
 import torch
+from scripted_training import play
 
 from torchfunc import callbacks, optimizers
 from torchfunc.callbacks.callback_list import plain_logs
@@ -93,6 +94,42 @@ class TestHooks:
         model.fit(X, Y, batch_size=2, verbose=0, epochs=3, callbacks=callbacks.Callback())
         assert len(reads) == 3
 
+    def test_deferred_logs_are_read_when_looked_at(self, monkeypatch):
+        class Sometimes(callbacks.Callback):
+            defers_logs = True
+            seen = []
+
+            def on_train_batch_end(self, batch, logs=None):
+                if batch in (3, 5):
+                    self.seen.append((len(logs), list(logs), logs["loss"]))
+
+        model = make()
+        model.fit(X, Y, verbose=0)
+        reads = []
+        read = type(model).get_metrics_result
+        monkeypatch.setattr(Model, "get_metrics_result", lambda self: reads.append(1) or read(self))
+        every = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(dict(logs)))
+        seen = []
+        model.fit(X, Y, batch_size=2, verbose=0, callbacks=[Sometimes(), Sometimes()])
+        assert len(reads) == 2 + 1  # the end of the epoch
+        model.fit(X, Y, batch_size=2, verbose=0, callbacks=[every, Sometimes()])
+        assert len(reads) == 3 + 10 + 1
+        assert Sometimes.seen[-1] == (2, ["loss", "mae"], seen[5]["loss"])
+
+    @pytest.mark.parametrize(
+        "watch",
+        [
+            lambda folder: callbacks.BackupAndRestore(folder),
+            lambda folder: callbacks.ModelCheckpoint(folder / "w.safetensors", save_weights_only=True),
+            lambda folder: callbacks.TensorBoard(folder),
+            lambda folder: callbacks.TorchLRScheduler(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)),
+            lambda folder: callbacks.EarlyStopping("loss"),
+        ],
+    )
+    def test_callbacks_of_epochs_cost_nothing_in_batches(self, watch, tmp_path):
+        hooks = callbacks.CallbackList(watch(tmp_path)).batch_hooks("train")
+        assert hooks._begin == hooks._end == []
+
     def test_an_interval_thins_out_the_calls(self):
         class Slow(callbacks.Callback):
             batch_interval = 1000.0
@@ -172,6 +209,16 @@ class TestCallbackList:
         assert len(calls) == 14
         assert ("on_epoch_end", 0, ["a", "b"]) in calls
 
+    def test_one_that_runs_last(self):
+        class Last(callbacks.Callback):
+            runs_last = True
+
+        last, first = Last(), callbacks.Callback()
+        told = callbacks.CallbackList([last, first], add_history=True, model=make())
+        assert told.callbacks == [first, told.history, last]
+        told.append(first)
+        assert told.callbacks[-1] is last
+
     @pytest.mark.parametrize(("wrong", "part"), [(callbacks.Callback, "instance"), (3, "3"), ("log", "'log'")])
     def test_what_is_no_callback(self, wrong, part):
         with pytest.raises(TypeError, match=part):
@@ -200,63 +247,7 @@ class TestLambdaCallback:
             callbacks.LambdaCallback(on_epoch_ends=print)
 
 
-class Feed:
-    """Feeds a sequence of values to EarlyStopping of either library and says when it stops."""
-
-    metrics = ()
-
-    def __init__(self):
-        self.stop_training = False
-        self.weights = 0
-
-    def get_weights(self):
-        return self.weights
-
-    def set_weights(self, weights):
-        self.weights = weights
-
-    def state_dict(self):
-        return {"w": self.weights}
-
-    def load_state_dict(self, state):
-        self.weights = state["w"]
-
-
-def epochs_run(early_stopping, values, name="val_loss"):
-    model = Feed()
-    early_stopping.set_model(model)
-    early_stopping.on_train_begin()
-    for epoch, value in enumerate(values):
-        model.weights = epoch
-        early_stopping.on_epoch_end(epoch, {name: value})
-        if model.stop_training:
-            break
-    early_stopping.on_train_end()
-    return epoch, model.weights, early_stopping.best_epoch
-
-
 class TestEarlyStopping:
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {},
-            {"patience": 2},
-            {"patience": 2, "min_delta": 0.15},
-            {"mode": "max", "patience": 1},
-            {"baseline": 0.55, "patience": 2},
-            {"start_from_epoch": 3, "patience": 1},
-            {"restore_best_weights": True, "patience": 2},
-            {"restore_best_weights": True, "baseline": 0.1, "patience": 2},
-        ],
-        ids=str,
-    )
-    @pytest.mark.parametrize(
-        "values", [[1.0, 0.9, 0.95, 0.6, 0.7, 0.58, 0.8, 0.9, 0.5], [0.5, 0.6, 0.7, 0.4, 0.3], [0.1, 0.2, 0.3]]
-    )
-    def test_stops_where_keras_stops(self, options, values):
-        mine = epochs_run(callbacks.EarlyStopping(**options), values)
-        assert mine == epochs_run(keras.callbacks.EarlyStopping(**options), values)
-
     def test_in_fit(self, capsys):
         model = make()
         model.optimizer.learning_rate = 10.0
@@ -280,10 +271,10 @@ class TestEarlyStopping:
 
     def test_direction_that_cannot_be_told(self):
         with pytest.raises(ValueError, match=r"'val_thing'.*mode='min'"):
-            epochs_run(callbacks.EarlyStopping("val_thing"), [1.0, 2.0], "val_thing")
+            play(callbacks.EarlyStopping("val_thing"), [{"val_thing": 1.0}, {"val_thing": 2.0}])
 
     def test_a_name_that_is_not_logged(self):
-        with pytest.warns(UserWarning, match="'val_loss', which is not in the logs; there are 'loss', 'mae'"):
+        with pytest.warns(UserWarning, match="`val_loss` which is not available. Available metrics are: loss,mae"):
             make().fit(X, Y, verbose=0, callbacks=callbacks.EarlyStopping())
 
     def test_unknown_mode(self):

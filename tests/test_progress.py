@@ -1,14 +1,18 @@
 """The progress line: Keras' wording, one line an epoch, and nothing but text where there is no terminal."""
 
 import io
+import itertools
 import re
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
+from torchfunc import callbacks
 from torchfunc.layers import Dense, Input
 from torchfunc.models import Model
-from torchfunc.viewing.progress import ProgressLine, format_progress
+from torchfunc.viewing.progress import ProgressLine, format_progress, print_message
 
 X = np.zeros((20, 3), "float32")
 Y = np.zeros((20, 1), "float32")
@@ -30,26 +34,47 @@ def model():
     return model
 
 
+def keras_lines(monkeypatch, capsys, target, verbose, moments):
+    """What Keras' progress bar prints at each `(steps done, seconds, logs)`, without colours; the last one ends it."""
+    clock = [0.0]
+    monkeypatch.setattr("keras.src.utils.progbar.time", SimpleNamespace(time=lambda: clock[0]))
+    bar = keras.utils.Progbar(target, verbose=verbose, interval=0)
+    printed = []
+    for index, (current, seconds, logs) in enumerate(moments):
+        clock[0] = seconds
+        capsys.readouterr()
+        bar.update(current, list(logs.items()), finalize=index == len(moments) - 1)
+        text = capsys.readouterr().out
+        printed.append(re.sub(r"\x1b\[37m━*\x1b\[0m|\x1b\[\d+m|[\b\r\n]", "", text).rstrip())
+    return printed
+
+
 class TestFormat:
-    @pytest.mark.parametrize(
-        ("arguments", "expected"),
-        [
-            (
-                (750, 750, 0.647, {"accuracy": 0.84251, "loss": 0.5733}, "━", True),
-                "750/750 ━━━━━━━━━━━━━━━━━━━━ 1s 863us/step - accuracy: 0.8425 - loss: 0.5733",
-            ),
-            ((5, 750, 1.0, None, "━", False), "  5/750                      149s 200ms/step".replace("149s", "2:29")),
-            (
-                (375, 750, 3.0, {"loss": 0.0001}, "=", False),
-                "375/750 ========== " + " " * 10 + "3s 8ms/step - loss: 1.0000e-04",
-            ),
-            ((12, None, 24.0, None, "━", False), "     12/Unknown 24s 2s/step"),
-            ((750, 750, 0.647, {"loss": -2.0}, "", True), "750/750 - 1s - 863us/step - loss: -2.0000"),
-            ((1, 2, 4000.0, {"note": "x"}, "", True), "1/2 - 1:06:40 - 4000s/step - note: x"),
-        ],
-    )
-    def test_as_in_keras(self, arguments, expected):
-        assert re.sub(" +", " ", format_progress(*arguments)) == re.sub(" +", " ", expected)
+    @pytest.mark.parametrize(("target", "verbose"), [(4, 1), (750, 1), (None, 1), (4, 2), (750, 2)])
+    @pytest.mark.parametrize("second", [3e-4, 0.02, 7.4, 200.0])
+    def test_as_in_keras(self, monkeypatch, capsys, target, second, verbose):
+        logs = {"accuracy": 0.84251, "loss": 5.5e-4}
+        # A slow first step, then others; as many as that are done each time.
+        moments = [(1, 30.0, logs), (2, 30.0 + second, logs), (4, 30.0 + 3 * second, logs)]
+        expected = keras_lines(monkeypatch, capsys, target, verbose, moments)
+        clock = [0.0]
+        monkeypatch.setattr("torchfunc.viewing.progress.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+        shown = []
+        line = ProgressLine(target, draws_bar=verbose == 1, file=Terminal())
+        line._draw = lambda current, text, refresh=True: shown.append(text)
+        for current, seconds, _ in moments[:-1]:
+            clock[0] = seconds
+            line.update(current, logs)
+        clock[0] = moments[-1][1]
+        line.redraws = True
+        line.finish(4, logs)
+        if verbose == 2:
+            expected = [text for text in expected if text]
+        assert [re.sub(" +", " ", text) for text in shown] == [re.sub(" +", " ", text) for text in expected]
+
+    @pytest.mark.parametrize(("value", "text"), [(-2.0, "-2.0000"), ("x", "x"), (np.array([1.0, 2.0]), "1.5000")])
+    def test_numbers(self, value, text):
+        assert format_progress(1, 2, 1.0, {"n": value}, "").endswith(f" - n: {text}")
 
 
 class TestWithoutTerminal:
@@ -81,6 +106,20 @@ class TestWithoutTerminal:
         model.predict(X, verbose=0)
         assert capsys.readouterr() == ("", "")
 
+    def test_nothing_is_read_for_a_line_that_is_not_drawn(self, model, monkeypatch):
+        reads = []
+        read = type(model).get_metrics_result
+        monkeypatch.setattr(Model, "get_metrics_result", lambda self: reads.append(1) or read(self))
+        model.fit(X, Y, batch_size=1)
+        assert len(reads) == 1
+
+    def test_a_log_file_gets_no_control_characters(self, model, capsys):
+        stop = callbacks.EarlyStopping("loss", patience=0, min_delta=10.0, verbose=1)
+        model.fit(X, Y, epochs=3, callbacks=stop)
+        out = capsys.readouterr().out
+        assert "Epoch 2: early stopping" in out.splitlines()
+        assert not re.search(r"[\r\b\x1b]", out)
+
     def test_unknown_length(self, model, capsys):
         model.fit((X, Y) for _ in range(3))
         assert re.match(r"3/3 ━", capsys.readouterr().out)
@@ -111,6 +150,32 @@ class TestInTerminal:
             run(model, batches())
         assert terminal.getvalue().endswith("\n")
         assert error.tb is not None
+
+    def test_messages_do_not_break_the_line(self, model, monkeypatch):
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        line = ProgressLine(3)
+        line.update(1)
+        print_message("Epoch 1: something happened")
+        line.update(2)
+        line.finish(3)
+        rows = [row.split("\r")[-1].strip() for row in terminal.getvalue().split("\n")]
+        assert rows[0] == "Epoch 1: something happened"
+        assert rows[1].startswith("3/3 ━")
+        assert rows[2:] == [""]
+
+    def test_at_most_ten_updates_a_second(self, model, monkeypatch):
+        clock = itertools.count(0, 0.01)
+        monkeypatch.setattr("torchfunc.callbacks.callback_list.time", SimpleNamespace(perf_counter=clock.__next__))
+        terminal = Terminal()
+        monkeypatch.setattr("sys.stdout", terminal)
+        reads = []
+        read = type(model).get_metrics_result
+        monkeypatch.setattr(Model, "get_metrics_result", lambda self: reads.append(1) or read(self))
+        x = np.zeros((300, 3), "float32")
+        model.fit(x, x[:, :1], batch_size=1)  # three seconds by that clock
+        assert 29 <= len(reads) <= 32
+        assert len(re.findall(r"\d+/300 ", terminal.getvalue())) <= 34
 
     def test_redraws_and_finish(self):
         terminal = Terminal()

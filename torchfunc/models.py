@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, become_graph, clone_model, graph_class
 from torchfunc.registry import register_builtins
+from torchfunc.saving.files import PathLike
+from torchfunc.saving.weights import load_weights, save_weights
 from torchfunc.training import Trainer
 from torchfunc.viewing import summarize
 
@@ -73,6 +76,38 @@ class Model(Trainer, Network):
         """
         text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
         (print_fn or print)(text)
+
+    def save_weights(self, filepath: PathLike, overwrite: bool = True) -> None:
+        """Write the weights to a file, under the names of `state_dict`.
+
+        Args:
+            filepath: the file; its name ends in ".safetensors".
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            ValueError: the name ends otherwise, or the model's weights are not made yet.
+            FileExistsError: the file is there and must not be replaced.
+        """
+        if not self.is_fully_built():
+            raise ValueError(f"The model {self.name!r} has no weights to save yet: call it on data, or `build` it.")
+        if not overwrite and Path(filepath).exists():
+            raise FileExistsError(f"{filepath} exists already, and overwrite=False.")
+        save_weights(self, filepath)
+
+    def load_weights(self, filepath: PathLike, skip_mismatch: bool = False) -> None:
+        """Read the weights from a file that `save_weights` wrote.
+
+        Args:
+            filepath: the file; its name ends in ".safetensors".
+            skip_mismatch: whether to leave alone what the file does not hold, or holds in another shape.
+
+        Raises:
+            ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it holds other
+                weights than the model has; then nothing is changed.
+        """
+        if not self.is_fully_built():
+            raise ValueError(f"The model {self.name!r} has no weights to fill yet: call it on data, or `build` it.")
+        load_weights(self, filepath, skip_mismatch)
 
 
 class GraphModule(Model, GraphNetwork):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,8 @@ class BackupAndRestore(Callback):
         self._frequency = SaveFrequency(save_freq)
         self._path = Path(self.backup_dir) / "latest.safetensors"
         self._previous = Path(self.backup_dir) / "previous.safetensors"
+        if not self._frequency.counts_batches:
+            self.batch_interval = math.inf
         self._run: Any = None
         self._epoch = 0
 

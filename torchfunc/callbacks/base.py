@@ -21,7 +21,8 @@ class Callback:
     Attributes:
         params: "verbose", "epochs" and "steps" of the run.
         model: the model that is trained.
-        batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each.
+        batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each
+            batch, `math.inf` for none.
         defers_logs: whether the hooks for the end of a batch get logs that are read from the device only when they are
             looked at: a `Mapping`, and not a dict.
         runs_last: whether the callback is called after all others, wherever it stands in the list.

@@ -1,4 +1,4 @@
-"""The callbacks that every run has, History and ProgbarLogger, and the one made of functions, LambdaCallback."""
+"""The progress line, ProgbarLogger, and the callback that is made of functions, LambdaCallback."""
 
 from __future__ import annotations
 
@@ -8,40 +8,7 @@ from typing import Any
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.viewing.progress import ProgressLine, print_message
 
-__all__ = ["History", "LambdaCallback", "ProgbarLogger"]
-
-
-class History(Callback):
-    """What `fit` returns: the logs of every epoch.
-
-    Attributes:
-        history: one list of numbers, one for each epoch, by log name.
-        epoch: the epochs that were run, from 0.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.history: dict[str, list[Any]] = {}
-        self.epoch: list[int] = []
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Start counting epochs anew."""
-        self.epoch = []
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Keep the logs."""
-        self.epoch.append(epoch)
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(value)
-        self.model.history = self
-
-    def state_dict(self) -> dict[str, Any]:
-        """The logs so far."""
-        return {"history": self.history, "epoch": self.epoch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from these logs."""
-        self.history, self.epoch = state["history"], state["epoch"]
+__all__ = ["LambdaCallback", "ProgbarLogger"]
 
 
 class LambdaCallback(Callback):

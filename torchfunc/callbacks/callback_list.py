@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torchfunc.callbacks.base import Callback, Logs
-from torchfunc.callbacks.basic import History, ProgbarLogger
+from torchfunc.callbacks.basic import ProgbarLogger
+from torchfunc.callbacks.history import History
 
 __all__ = ["BatchHooks", "CallbackList", "DeferredLogs", "plain_logs"]
 
@@ -77,10 +78,14 @@ class BatchHooks:
     def __init__(self, callbacks: Iterable[Callback], phase: str) -> None:
         begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
         self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
-        self._end = [callback for callback in callbacks if self._wanted(callback, end)]
-        self._names = begin, end
         # Callbacks written for Keras have no interval, and take a dict.
-        self._intervals = [getattr(callback, "batch_interval", 0.0) for callback in self._end]
+        intervals = [(callback, getattr(callback, "batch_interval", 0.0)) for callback in callbacks]
+        called = [
+            (callback, every) for callback, every in intervals if every < math.inf and self._wanted(callback, end)
+        ]
+        self._end = [callback for callback, _ in called]
+        self._intervals = [every for _, every in called]
+        self._names = begin, end
         self._defer = [getattr(callback, "defers_logs", False) for callback in self._end]
         self._last_call = [-math.inf] * len(self._end)
 

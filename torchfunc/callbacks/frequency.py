@@ -23,6 +23,11 @@ class SaveFrequency:
         self._seen = 0
         self._last_batch = -1
 
+    @property
+    def counts_batches(self) -> bool:
+        """Whether batches matter."""
+        return self._count is not None
+
     def is_due(self, batch: int) -> bool:
         """Whether it is time, now that the batch of this number in its epoch is done. Asked after every batch."""
         if self._count is None:

@@ -201,6 +201,7 @@ class TorchLRScheduler(Callback):
         self.on = on
         self.monitor = monitor
         self._factory = None if self.scheduler else scheduler
+        self._optimizer: Any = None
         if on == "epoch":
             self.batch_interval = math.inf
 
@@ -208,13 +209,15 @@ class TorchLRScheduler(Callback):
         """Make the scheduler, or see that it belongs to the model's optimizer."""
         optimizer = self.model.optimizer
         own = optimizer.torch_optimizer if isinstance(optimizer, TorchOptimizer) else None
-        if self._factory is not None and self.scheduler is None:
+        if self._factory is not None and self._optimizer is not optimizer:
             self.scheduler = self._factory(own or _stand_in(optimizer))
+            self._optimizer = optimizer
         assert self.scheduler is not None
         if self._factory is None and self.scheduler.optimizer is not own:
             raise ValueError(
-                f"The {type(self.scheduler).__name__} belongs to an optimizer that the model is not trained with. Make "
-                "it from the torch optimizer that `compile` is given, or give TorchLRScheduler a function that makes it."
+                f"The {type(self.scheduler).__name__} belongs to an optimizer that the model is not trained with. "
+                "Make it from the torch optimizer that `compile` is given, or give TorchLRScheduler a function that "
+                "makes it."
             )
         self._copy_rate()
 

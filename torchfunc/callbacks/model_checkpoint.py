@@ -62,7 +62,7 @@ class ModelCheckpoint(MonitorCallback):
         self.save_freq = save_freq
         self._frequency = SaveFrequency(save_freq)
         self._epoch = 0
-        if save_freq == "epoch":
+        if not self._frequency.counts_batches:
             self.batch_interval = math.inf
         if save_weights_only:
             check_weights_path(self.filepath)

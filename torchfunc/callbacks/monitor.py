@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from torchfunc.callbacks.base import Callback
 
 __all__ = ["MonitorCallback"]
@@ -35,9 +37,11 @@ class MonitorCallback(Callback):
         """Whether `value` is better than `reference` by more than `min_delta`."""
         if reference is None:
             return True
-        if self._wants_less():
-            return value + self.min_delta < reference
-        return value - self.min_delta > reference
+        # In float32, as logs are and as Keras compares: 0.7 is not better than 0.8 by more than 0.1.
+        with np.errstate(over="ignore"):
+            if self._wants_less():
+                return bool(np.float32(value + self.min_delta) < np.float32(reference))
+            return bool(np.float32(value - self.min_delta) > np.float32(reference))
 
     def _wants_less(self) -> bool:
         if self.mode != "auto":

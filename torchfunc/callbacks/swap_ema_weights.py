@@ -67,5 +67,5 @@ class SwapEMAWeights(Callback):
                 "SwapEMAWeights needs an optimizer that keeps moving averages of the weights: make it with "
                 f"use_ema=True. Got {optimizer!r}."
             )
-        if optimizer.averages_in_use != wanted:
+        if optimizer.built and optimizer.averages_in_use != wanted:
             optimizer.swap_averages()

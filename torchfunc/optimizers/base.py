@@ -82,6 +82,8 @@ class Optimizer(OptimizerState):
         self.gradient_accumulation_steps = gradient_accumulation_steps
         check_options(self)
         self.built = False
+        self.averages_in_use = False
+        """Whether `swap_averages` has put the moving averages in the weights' place."""
         self._decayed: list[Tensor] = []
         self._no_decay: list[Tensor] = []
         self._no_decay_names: list[str] = []
@@ -343,9 +345,22 @@ class Optimizer(OptimizerState):
 
     def finalize_variable_values(self, var_list: Iterable[Tensor] | None = None) -> None:
         """Called when training ends: with `use_ema`, the weights become their moving averages."""
-        if self.use_ema and self.built:
-            with torch.no_grad():
+        if not (self.use_ema and self.built):
+            return
+        with torch.no_grad():
+            if self.averages_in_use:
+                torch._foreach_copy_(self._averages, self._params)
+            else:
                 torch._foreach_copy_(self._params, self._averages)
+        self.averages_in_use = False
+
+    def swap_averages(self) -> None:
+        """With `use_ema`, exchange the weights and their moving averages; a second call swaps them back."""
+        with torch.no_grad():
+            weights = [param.clone() for param in self._params]
+            torch._foreach_copy_(self._params, self._averages)
+            torch._foreach_copy_(self._averages, weights)
+        self.averages_in_use = not self.averages_in_use
 
     # Config --------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) 
     stored, _ = read_tensors(path)
     own: Mapping[str, Tensor] = model.state_dict()
     fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
-    differing = sorted((own.keys() | stored.keys()) - fitting.keys())
+    differing = [name for name in {**own, **stored} if name not in fitting]
     if differing and not skip_mismatch:
         told = ", ".join(f"{name} ({_shape(own, name)}, in the file {_shape(stored, name)})" for name in differing[:5])
         raise ValueError(

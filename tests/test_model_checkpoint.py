@@ -1,0 +1,132 @@
+"""Files of weights: what ModelCheckpoint writes in `fit`, `save_weights` and `load_weights`."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from torchfunc import callbacks, layers
+from torchfunc.models import Model
+
+X = np.random.default_rng(0).standard_normal((20, 3)).astype("float32")
+Y = X.sum(1, keepdims=True)
+
+
+def make(units=4):
+    inputs = layers.Input((3,))
+    x = layers.BatchNormalization()(layers.Dense(units)(inputs))
+    model = Model(inputs, layers.Dense(1)(x))
+    model.compile("sgd", "mse")
+    return model
+
+
+def same(left, right):
+    return list(left) == list(right) and all(torch.equal(left[name], right[name]) for name in left)
+
+
+class TestModelCheckpoint:
+    def test_every_epoch(self, tmp_path):
+        model = make()
+        path = tmp_path / "new folder" / "{epoch:02d}-{val_loss:.3f}.safetensors"
+        checkpoint = callbacks.ModelCheckpoint(path, save_weights_only=True)
+        history = model.fit(X, Y, epochs=2, validation_split=0.2, verbose=0, callbacks=checkpoint)
+        names = [f"{epoch:02d}-{loss:.3f}.safetensors" for epoch, loss in enumerate(history.history["val_loss"], 1)]
+        assert sorted(file.name for file in path.parent.iterdir()) == names
+        assert same(dict(sorted(load_file(path.parent / names[1]).items())), dict(sorted(model.state_dict().items())))
+
+    def test_every_so_many_batches(self, tmp_path):
+        checkpoint = callbacks.ModelCheckpoint(
+            tmp_path / "{epoch}-{batch}.safetensors", save_weights_only=True, save_freq=3
+        )
+        make().fit(X, Y, batch_size=5, epochs=2, verbose=0, callbacks=checkpoint)
+        assert sorted(file.stem for file in tmp_path.iterdir()) == ["1-3", "2-2"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "part"),
+        [
+            ({"filepath": "model.keras"}, "pass save_weights_only=True"),
+            ({"filepath": "model.pt"}, "'.keras' or '.torchfunc', got 'model.pt'"),
+            ({"filepath": "w.weights.h5", "save_weights_only": True}, "comes later"),
+            ({"filepath": "w.pt", "save_weights_only": True}, "ends in '.safetensors', got 'w.pt'"),
+            ({"filepath": "w.safetensors", "save_weights_only": True, "save_freq": "batch"}, "'batch'"),
+            ({"filepath": "w.safetensors", "save_weights_only": True, "save_freq": 0}, "got 0"),
+        ],
+    )
+    def test_mistakes_are_found_before_training(self, arguments, part):
+        model = make()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(ValueError, match=part):
+            model.fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(**arguments))
+        assert same(model.state_dict(), before)
+
+    def test_a_name_that_is_not_logged(self, tmp_path):
+        checkpoint = callbacks.ModelCheckpoint(f"{tmp_path}/{{val_mae}}.safetensors", save_weights_only=True)
+        with pytest.raises(ValueError, match="asks for 'val_mae'; there are 'epoch', 'loss'"):
+            make().fit(X, Y, verbose=0, callbacks=checkpoint)
+
+    def test_a_folder_in_the_way(self, tmp_path):
+        path = tmp_path / "w.safetensors"
+        path.mkdir()
+        with pytest.raises(IsADirectoryError, match="non-directory filepath"):
+            make().fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(path, save_weights_only=True))
+
+    def test_a_model_that_can_be_saved_whole(self, tmp_path, monkeypatch):
+        saved = []
+        monkeypatch.setattr(Model, "save", lambda self, path, overwrite: saved.append((path, overwrite)), raising=False)
+        make().fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(tmp_path / "model.keras"))
+        assert saved == [(str(tmp_path / "model.keras"), True)]
+
+
+class TestWeights:
+    def test_there_and_back(self, tmp_path):
+        model, other = make(), make()
+        path = tmp_path / "w.safetensors"
+        model.fit(X, Y, verbose=0)
+        model.save_weights(path)
+        other.load_weights(str(path))
+        assert same(model.state_dict(), other.state_dict())
+        with pytest.raises(FileExistsError, match="overwrite=False"):
+            model.save_weights(path, overwrite=False)
+
+    def test_shared_weights(self, tmp_path):
+        model = make()
+        model.get_layer("dense").bias.data = model.get_layer("dense").weight.data[:, 0]  # a view
+        model.save_weights(tmp_path / "w.safetensors")
+        assert torch.equal(load_file(tmp_path / "w.safetensors")["dense.bias"], model.get_layer("dense").bias)
+
+    def test_another_model(self, tmp_path):
+        path = tmp_path / "w.safetensors"
+        make().save_weights(path)
+        model = make(units=5)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(
+            ValueError,
+            match=r"does not fit this model in 7 of 8 weights: dense\.weight \(\(5, 3\), in the file \(4, 3\)\)",
+        ):
+            model.load_weights(path)
+        assert same(model.state_dict(), before)
+        model.load_weights(path, skip_mismatch=True)
+        assert torch.equal(model.get_layer("dense_1").bias, load_file(path)["dense_1.bias"])
+        assert torch.equal(model.get_layer("dense").bias, before["dense.bias"])
+
+    def test_what_is_no_such_file(self, tmp_path):
+        path = tmp_path / "w.safetensors"
+        path.write_bytes(b"not at all")
+        with pytest.raises(ValueError, match="damaged"):
+            make().load_weights(path)
+        with pytest.raises(FileNotFoundError):
+            make().load_weights(tmp_path / "other.safetensors")
+
+    def test_a_model_without_weights(self, tmp_path):
+        class Later(Model):
+            def __init__(self):
+                super().__init__()
+                self.dense = layers.Dense(1)
+
+            def call(self, inputs):
+                return self.dense(inputs)
+
+        with pytest.raises(ValueError, match="no weights to save yet"):
+            Later().save_weights(tmp_path / "w.safetensors")
+        with pytest.raises(ValueError, match="no weights to fill yet"):
+            Later().load_weights(tmp_path / "w.safetensors")

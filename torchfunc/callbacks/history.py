@@ -1,0 +1,67 @@
+"""What `fit` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.viewing.curves import plot_curves
+
+__all__ = ["History"]
+
+
+class History(Callback):
+    """What `fit` returns: the logs of every epoch.
+
+    Attributes:
+        history: one list of numbers, one for each epoch, by log name.
+        epoch: the epochs that were run, from 0.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.history: dict[str, list[Any]] = {}
+        self.epoch: list[int] = []
+        # Of each number: validation need not run in every epoch.
+        self._epochs: dict[str, list[int]] = {}
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Start counting epochs anew."""
+        self.epoch = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Keep the logs."""
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+            self._epochs.setdefault(name, []).append(epoch)
+        self.model.history = self
+
+    def state_dict(self) -> dict[str, Any]:
+        """The logs so far."""
+        return {"history": self.history, "epoch": self.epoch, "epochs": self._epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from these logs."""
+        self.history, self.epoch, self._epochs = state["history"], state["epoch"], state["epochs"]
+
+    def plot(self, metrics: str | Sequence[str] | None = None) -> Any:
+        """Draw the curves with matplotlib, the numbers of training and validation together.
+
+        Args:
+            metrics: the names to draw, such as "loss" or ["loss", "accuracy"]; by default all that are single numbers.
+
+        Returns:
+            an array of matplotlib axes, one for each name. Their figure is `axes[0].figure`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ValueError: nothing was logged, or nothing of that name.
+        """
+        curves = {name: (self._epochs[name], values) for name, values in self.history.items()}
+        return plot_curves({name: curve for name, curve in curves.items() if _are_numbers(curve[1])}, metrics)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) for value in values)
