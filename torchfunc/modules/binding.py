@@ -36,6 +36,20 @@ class InputBinding:
             else [structure]
         )
 
+        self._expected = [(tensor.dtype.is_floating_point, tensor.shape) for tensor in self.tensors]
+
+    def fits(self, values: Sequence[Any]) -> bool:
+        """Whether these are plain tensors, one for each input, that need no conversion."""
+        if len(values) != len(self._expected):
+            return False
+        for value, (floats, shape) in zip(values, self._expected, strict=True):
+            if type(value) is not Tensor or value.is_floating_point() != floats or value.ndim != len(shape):
+                return False
+            for size, expected in zip(value.shape, shape, strict=True):
+                if size != expected and expected is not None:
+                    return False
+        return True
+
     def arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The values of a call `model(*args, **kwargs)` in the order of the inputs.
 

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
 from torch.fx.node import map_aggregate
@@ -17,6 +18,7 @@ from torchfunc.graph import (
     SymbolicTensor,
     format_source,
     map_structure,
+    pass_over,
     symbolic_tensors,
     topological_order,
     with_own_code,
@@ -26,6 +28,7 @@ from torchfunc.layers.shapes import map_shapes
 from torchfunc.layers.tracking import retrack
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.codegen import ModuleTableCodeGen
+from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.functional_config import graph_config, graph_from_config
 from torchfunc.modules.hooks import is_hooked
 from torchfunc.modules.lowering import BeforeActivation, lower
@@ -40,8 +43,10 @@ __all__ = ["OWN_CALLS", "GraphNetwork", "become_graph", "graph_class"]
 # What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
 _REBUILT = (
     *("_nodes", "_mask_nodes", "_inputs", "_outputs", "output_masks", "_names", "_keys", "_binding", "_graph"),
-    *("_inbound_nodes", "_call_losses", "_training_forward"),
+    *("_inbound_nodes", "_call_losses", "_training_forward", "_generated", "_direct"),
 )
+# How many calls on end may find hooks or other changes until they are adapted to: they may be there for one call only.
+_PATIENCE = 3
 
 
 class GraphNetwork(Network, fx.GraphModule):
@@ -67,6 +72,9 @@ class GraphNetwork(Network, fx.GraphModule):
     _mask_nodes: Sequence[Node] = ()
     # None when the torch.fx graph is not the one that was drawn, but one that somebody changed.
     _training_forward: TrainingForward | None = None
+    # The forward that `recompile` made, and what stands for the model in it when layers need not be called as modules.
+    _generated: Any = None
+    _direct: DirectCalls | None = None
     # The tensors among the arguments of the calls, and what they are called in this model. Moving the model to another
     # dtype or device replaces its buffers, but not these.
     _recorded: list[tuple[Tensor, str]]
@@ -157,8 +165,8 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
-        self.__dict__["_training_forward"] = None
         code: PythonCode = super().recompile()
+        self.__dict__.update(_generated=type(self).forward, _training_forward=None)
         # In place of torch.fx's, which prints generated code on errors: ours has to come first.
         type(self).__call__ = with_own_code(type(self).__mro__[1].__call__)  # type: ignore[method-assign]
         return code
@@ -166,11 +174,30 @@ class GraphNetwork(Network, fx.GraphModule):
     # Calling
 
     def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        values = self.prepare_inputs(*args, **kwargs)
+        if training is None and not kwargs and self._binding.fits(args):
+            direct = self.direct_calls()
+            if direct is not None:
+                return self.run_outermost(self._generated, direct, *args)
+            values = args
+        else:
+            values = self.prepare_inputs(*args, **kwargs)
         return super().__call__(*values) if training is None else super().__call__(*values, training=training)
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         return self._binding.convert(self._binding.arrange(args, kwargs), self._first_weight)
+
+    @pass_over
+    def direct_calls(self) -> DirectCalls | None:
+        """What to give generated code as `self`, on plain tensors, to spare the calls of layers; None to be safe."""
+        tracing = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if tracing or type(self).forward is not self._generated:
+            return None
+        direct = self._direct
+        if direct is None or direct.misses > _PATIENCE:
+            if is_hooked(self):
+                return None
+            direct = self._direct = DirectCalls(self)
+        return direct if direct.hold() else None
 
     def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
         if self._training_forward is None:

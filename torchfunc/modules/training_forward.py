@@ -99,8 +99,7 @@ class TrainingForward:
         if not key and not self._masked:
             return TrainingOutputs(self.model(*prepared))
         self._generate(key)
-        run = self._run_hooked if hooked else self.model.run_outermost
-        y_pred, masks, logits = run(self._functions[key], self.model, *prepared)
+        y_pred, masks, logits = (self._run_hooked if hooked else self._run)(self._functions[key], prepared)
         return TrainingOutputs(y_pred, masks if self._masked else None, logits if key else None)
 
     # torch.compile makes this call and does not look into it.
@@ -109,12 +108,18 @@ class TrainingForward:
         if key not in self._functions:
             self._functions[key] = compile_forward(self.model.lower_for_training(dict(key)))
 
-    def _run_hooked(self, function: Callable[..., Any], model: GraphNetwork, *prepared: Any) -> tuple[Any, Any, Any]:
+    def _run(self, function: Callable[..., Any], prepared: Sequence[Any]) -> tuple[Any, Any, Any]:
+        plain = all(type(value) is Tensor for value in prepared)
+        this = (self.model.direct_calls() if plain else None) or self.model
+        found: tuple[Any, Any, Any] = self.model.run_outermost(function, this, *prepared)
+        return found
+
+    def _run_hooked(self, function: Callable[..., Any], prepared: Sequence[Any]) -> tuple[Any, Any, Any]:
         """Run `function` where the model's call, with all that surrounds it, runs its forward."""
         if self._hooked_class is None:
-            self._hooked_class = type("Hooked", (_Hooked, type(model)), {})
+            self._hooked_class = type("Hooked", (_Hooked, type(self.model)), {})
         twin = object.__new__(self._hooked_class)
-        for name, value in (("__dict__", model.__dict__), ("function", function)):
+        for name, value in (("__dict__", self.model.__dict__), ("function", function)):
             object.__setattr__(twin, name, value)
         y_pred = twin(*prepared)
         _, masks, logits = twin.returned
