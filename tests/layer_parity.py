@@ -26,6 +26,7 @@ def check_layer(
     *,
     keras_kwargs: Mapping[str, Any] | None = None,
     call_kwargs: Mapping[str, Any] | None = None,
+    spread: bool = False,
     training: bool | None = None,
     dtype: str = "float32",
     atol: float | None = None,
@@ -46,6 +47,7 @@ def check_layer(
         kwargs: constructor arguments of both (`keras_kwargs` for Keras instead, where they differ).
         inputs: a shape (normal floats of that shape), an array, or a list or dict of them.
         call_kwargs: further arguments of the call, arrays or plain values.
+        spread: whether a list of inputs is several arguments of the call, not one.
         training: handed to Keras, and our layer's mode; None is inference on both sides.
         dtype: of the layers and of inputs that are floats.
         atol: the largest difference, as a share of max(1, the largest expected entry); 1e-5 by default, and 1e-9 in
@@ -74,14 +76,15 @@ def check_layer(
     extra = _tensors(dict(call_kwargs or {}), False)
     mode = {} if training is None else {"training": training}
     ours.train(bool(training))
+    args, keras_args = (each if spread else [each] for each in (ours_inputs, keras_inputs))
     with torch.no_grad():
-        theirs(keras_inputs, **extra)
-        ours(ours_inputs, **extra)
+        theirs(*keras_args, **extra)
+        ours(*args, **extra)
     _share_weights(ours, theirs, rng, randomize, label)
     HELD[name, "weights"] += bool(theirs.weights)
     ours.clear_losses()
-    expected = theirs(keras_inputs, **extra, **mode)
-    actual = ours(ours_inputs, **extra)
+    expected = theirs(*keras_args, **extra, **mode)
+    actual = ours(*args, **extra)
     _check_outputs(actual, expected, atol, label)
     assert len(ours.losses) == len(theirs.losses), f"{label}: {len(ours.losses)} losses, Keras {len(theirs.losses)}"
     assert_close(sum(ours.losses, torch.zeros(())), sum(theirs.losses, torch.zeros(())), atol, f"{label}: losses")
@@ -93,9 +96,9 @@ def check_layer(
         HELD[name, "gradients"] += any(leaf.requires_grad for leaf in tree_leaves(expected))
     _check_config(ours, theirs, ignore_config, label)
     HELD[name, "config"] += 1
-    _check_symbolic(ours, ours_inputs, actual, extra, fake_run, label)
+    _check_symbolic(ours, args, actual, extra, fake_run, label)
     HELD[name, "symbolic"] += 1
-    _check_shape_formula(ours, theirs, ours_inputs, unknown_axes, knows_more, label)
+    _check_shape_formula(ours, theirs, args, unknown_axes, knows_more, label)
     HELD[name, "formula"] += 1
     return ours, theirs
 
@@ -230,7 +233,7 @@ def _plain(value: Any) -> Any:
     return float(np.float32(value)) if isinstance(value, float) else value
 
 
-def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run: bool, label: str) -> None:
+def _check_symbolic(ours: Layer, inputs: Sequence[Any], outputs: Any, extra: Any, fake_run: bool, label: str) -> None:
     for batch_known in (True, False):
 
         def declare(tensor: torch.Tensor, batch_known: bool = batch_known) -> Any:
@@ -241,7 +244,7 @@ def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run
         # Tensors among the further arguments have the batch size of the inputs, so they need it known.
         if not batch_known and any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(extra)):
             return
-        drawn, eager = tree_leaves(ours(symbols, **extra)), tree_leaves(outputs)
+        drawn, eager = tree_leaves(ours(*symbols, **extra)), tree_leaves(outputs)
         assert len(drawn) == len(eager), f"{label}: {len(drawn)} symbolic outputs, {len(eager)} eager ones"
         for index, (a, b) in enumerate(zip(drawn, eager, strict=True)):
             shape = tuple(b.shape) if batch_known else (None, *b.shape[1:])
@@ -249,7 +252,7 @@ def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run
                 f"{label}: symbolic output {index} is {a.shape}, {a.dtype}; eager gives {shape}, {b.dtype}"
             )
         if fake_run:
-            specs = [spec for spec in tree_leaves(ours._infer_by_running((symbols,), extra)) if spec is not None]
+            specs = [spec for spec in tree_leaves(ours._infer_by_running(symbols, extra)) if spec is not None]
             for index, (a, spec) in enumerate(zip(drawn, specs, strict=True)):
                 assert (a.shape, a.dtype) == (spec.shape, spec.dtype), (
                     f"{label}: output {index} is {a.shape}, {a.dtype} by formula; a fake run gives {spec.shape}, "
@@ -258,7 +261,7 @@ def _check_symbolic(ours: Layer, inputs: Any, outputs: Any, extra: Any, fake_run
 
 
 def _check_shape_formula(
-    ours: Layer, theirs: Any, inputs: Any, unknown_axes: Sequence[int], knows_more: bool, label: str
+    ours: Layer, theirs: Any, inputs: Sequence[Any], unknown_axes: Sequence[int], knows_more: bool, label: str
 ) -> None:
     concrete = tree_map(lambda tensor: tuple(tensor.shape), inputs)
     for unknown in [(), (0,), *((0, axis) for axis in unknown_axes), (0, *unknown_axes)]:
@@ -268,10 +271,10 @@ def _check_shape_formula(
             return tuple(None if axis in axes else size for axis, size in enumerate(shape))
 
         shapes = map_shapes(hide, concrete)
-        mine, reference = ours.compute_output_shape(shapes), theirs.compute_output_shape(shapes)
+        mine, reference = ours.compute_output_shape(*shapes), theirs.compute_output_shape(*shapes)
         if knows_more:
             known = zip(mine, reference, strict=True)
             mine = tuple(None if theirs_size is None else size for size, theirs_size in known)
         assert _plain(mine) == _plain(reference), (
-            f"{label}: compute_output_shape({shapes}) is {mine}, Keras' {reference}"
+            f"{label}: compute_output_shape(*{shapes}) is {mine}, Keras' {reference}"
         )

@@ -1,6 +1,7 @@
 """Layers: Keras' names, arguments, defaults and shapes on torch's kernels."""
 
 from torchfunc.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from torchfunc.layers.attention import AdditiveAttention, Attention
 from torchfunc.layers.categories import CategoryEncoding, Discretization
 from torchfunc.layers.convolution import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
 from torchfunc.layers.convolution_separable import (
@@ -58,6 +59,8 @@ from torchfunc.layers.merging import (
     multiply,
     subtract,
 )
+from torchfunc.layers.multi_head_attention import GroupedQueryAttention as GroupQueryAttention
+from torchfunc.layers.multi_head_attention import MultiHeadAttention
 from torchfunc.layers.normalization import BatchNormalization
 from torchfunc.layers.pooling import (
     AdaptiveAveragePooling1D,
@@ -119,7 +122,9 @@ __all__ = [
     "AdaptiveMaxPooling2D",
     "AdaptiveMaxPooling3D",
     "Add",
+    "AdditiveAttention",
     "AlphaDropout",
+    "Attention",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -169,6 +174,7 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
+    "GroupQueryAttention",
     "Identity",
     "Input",
     "InputLayer",
@@ -185,6 +191,7 @@ __all__ = [
     "MaxPooling3D",
     "Maximum",
     "Minimum",
+    "MultiHeadAttention",
     "Multiply",
     "Normalization",
     "PReLU",

@@ -177,10 +177,15 @@ class Layer(NodeIntrospection, WeightHolder):
         arguments = self._bind(args, kwargs)
         first = next(iter(arguments.values()), None)
         self._check_input(arguments)
-        masks = map_aggregate(first, _mask_of)
-        masked = any(mask is not None for mask in _leaves(masks))
-        if masked and "mask" not in arguments and self._takes_mask():
+        masks = _masks_of(first)
+        if masks is not None and "mask" not in arguments and self._takes_mask():
             kwargs["mask"] = arguments["mask"] = masks
+        for name, value in list(arguments.items()):
+            # As in Keras: `call(self, query, value, query_mask=None, value_mask=None)` gets the mask of each.
+            if f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
+                own = _masks_of(value)
+                if own is not None:
+                    kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
         if not self.built:
             self._build_for(arguments)
         specs = self._output_specs(args, kwargs, arguments)
@@ -188,8 +193,9 @@ class Layer(NodeIntrospection, WeightHolder):
             kwargs["training"] = training
         node = record("module", self, args, kwargs, specs)
         self._inbound_nodes.append(node)
-        if masked or type(self).compute_mask is not Layer.compute_mask:
-            self._set_masks(node.outputs, self.compute_mask(first, masks if masked else None))
+        previous_mask = arguments.get("mask", masks)
+        if previous_mask is not None or type(self).compute_mask is not Layer.compute_mask:
+            self._set_masks(node.outputs, self.compute_mask(first, previous_mask))
         return node.outputs
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,13 +263,17 @@ class Layer(NodeIntrospection, WeightHolder):
         """Whether `compute_output_shape` works without running anything."""
         return type(self).compute_output_shape is not Layer.compute_output_shape
 
+    def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
+        """What gives the output's shape in a call with these arguments, from the shapes of those that are tensors."""
+        return self.compute_output_shape
+
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         if not self._has_shape_formula():
             return self._infer_by_running(args, kwargs)
         tensors = symbolic_tensors(arguments)
         dtype = self.compute_output_dtype(*(tensor.dtype for tensor in tensors))
         try:
-            shapes = call_with_shapes(self.compute_output_shape, shapes_of(arguments))
+            shapes = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments))
         except (ValueError, IndexError) as error:
             raise ValueError(
                 located(f"{self.describe()} cannot be called on {_shape_text(tensors)}: {error}")
@@ -278,7 +288,7 @@ class Layer(NodeIntrospection, WeightHolder):
             return tensor.spec.examples[trial] if isinstance(tensor, SymbolicTensor) else tuple(tensor.shape)
 
         try:
-            found = call_with_shapes(self.compute_output_shape, shapes_of(arguments, example))
+            found = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments, example))
             return map_shapes(
                 lambda shape, ours: ours if None not in ours else example_shapes(shape)[trial], shapes, found
             )
@@ -423,8 +433,10 @@ def _leaves(structure: Any) -> list[Any]:
     return found
 
 
-def _mask_of(leaf: Any) -> Any:
-    return leaf.mask if isinstance(leaf, SymbolicTensor) else None
+def _masks_of(structure: Any) -> Any:
+    """The masks in place of the tensors they belong to; None if there are none."""
+    masks = map_aggregate(structure, lambda leaf: leaf.mask if isinstance(leaf, SymbolicTensor) else None)
+    return masks if any(mask is not None for mask in _leaves(masks)) else None
 
 
 def _is_short(value: Any) -> bool:

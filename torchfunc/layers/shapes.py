@@ -14,7 +14,17 @@ import torch
 
 from torchfunc.graph import SymbolicTensor
 
-__all__ = ["Shape", "accepts", "bind_call", "call_with_shapes", "is_shape", "map_shapes", "merge_shapes", "shapes_of"]
+__all__ = [
+    "Shape",
+    "accepts",
+    "bind_call",
+    "call_with_shapes",
+    "differ",
+    "is_shape",
+    "map_shapes",
+    "merge_shapes",
+    "shapes_of",
+]
 
 Shape: TypeAlias = "tuple[int | None, ...]"
 
@@ -92,6 +102,13 @@ def call_with_shapes(method: Callable[..., Any], shapes: Mapping[str, Any]) -> A
 def is_shape(value: Any) -> bool:
     """Whether `value` is one shape, and not a list of them."""
     return isinstance(value, (tuple, list, torch.Size)) and all(size is None or isinstance(size, int) for size in value)
+
+
+def differ(first: Sequence[int | None], second: Sequence[int | None]) -> bool:
+    """Whether two shapes cannot be the same, whatever their unknown sizes turn out to be."""
+    return len(first) != len(second) or any(
+        a != b for a, b in zip(first, second, strict=True) if a is not None and b is not None
+    )
 
 
 def map_shapes(function: Callable[..., Any], first: Any, *others: Any) -> Any:
