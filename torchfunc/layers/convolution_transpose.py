@@ -179,6 +179,20 @@ class Conv3DTranspose(TransposedConvolution):
     rank = 3
     _kernel = staticmethod(F.conv_transpose3d)
 
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...],
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        output_padding: int | tuple[int, ...] | None = None,
+        *arguments: Any,
+        **kwargs: Any,
+    ) -> None:
+        # As in Keras, where data_format and output_padding stand the other way round than in its two siblings.
+        super().__init__(filters, kernel_size, strides, padding, output_padding, data_format, *arguments, **kwargs)
+
 
 Convolution1DTranspose = Conv1DTranspose
 Convolution2DTranspose = Conv2DTranspose

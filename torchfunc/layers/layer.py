@@ -326,6 +326,9 @@ class Layer(NodeIntrospection, WeightHolder):
 
         The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
         """
+        if torch.compiler.is_exporting():
+            # An exported program returns outputs only; a loss kept here would be left over from no call.
+            return
         Layer.adds_losses = True
         self._call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 

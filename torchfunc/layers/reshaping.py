@@ -74,7 +74,7 @@ class Reshape(Layer):
 
     def _left_over(self, sizes: Sequence[int]) -> int:
         """The size that -1 stands for, for an input of these sizes (without the batch axis)."""
-        total, known = math.prod(sizes), math.prod(size for size in self.target_shape if size != -1)
+        total, known = math.prod(sizes), math.prod([size for size in self.target_shape if size != -1])
         if -1 not in self.target_shape and total != known:
             raise ValueError(
                 f"the {total} values of {tuple(sizes)} cannot be put into target_shape={self.target_shape}, "

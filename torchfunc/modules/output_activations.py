@@ -12,6 +12,7 @@ from torch import nn
 
 from torchfunc import activations
 from torchfunc.graph import SymbolicTensor
+from torchfunc.layers.activation import Softmax
 from torchfunc.layers.kernel import ActivationLast
 from torchfunc.modules.hooks import is_hooked
 
@@ -68,6 +69,8 @@ def _kind_of_callable(function: Any, ndim: int) -> str | None:
         return None
     if type(function) is nn.Softmax:
         return _kind(F.softmax, ndim, (function.dim,), {})
+    if type(function) is Softmax:
+        return _kind(F.softmax, ndim, (function.axis,), {})
     return "sigmoid" if type(function) is nn.Sigmoid else None
 
 

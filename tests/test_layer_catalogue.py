@@ -1,0 +1,118 @@
+"""What holds for every layer there is: float64, torch's compiler and exporter, shapes by formula, copies."""
+
+import copy
+import inspect
+import pickle
+
+import keras
+import pytest
+import torch
+from layer_examples import EXAMPLES, all_layers
+from layer_parity import assert_close, check_layer
+
+from torchfunc.layers import Layer
+
+LAYERS = all_layers()
+# Not made from arguments alone, and tested by themselves.
+WITHOUT_EXAMPLE = {"Layer", "InputLayer", "Lambda", "TorchModule", "Wrapper", "TimeDistributed"}
+# Whose shape is what a function or module of the user's makes of it; each has an argument or a layer that says it.
+WITHOUT_FORMULA = {
+    "Layer": "the base of users' layers",
+    "InputLayer": "is never called",
+    "Wrapper": "the base of users' wrappers",
+}
+examples = pytest.mark.parametrize("name", EXAMPLES)
+
+
+def made(name):
+    """The example's layer in inference mode, and an input."""
+    kwargs, inputs = EXAMPLES[name]
+    layer = LAYERS[name](**kwargs).eval()
+    if isinstance(inputs, list):
+        return layer, [torch.randn(shape) for shape in inputs]
+    return layer, torch.randn(inputs) if isinstance(inputs, tuple) else torch.from_numpy(inputs)
+
+
+def test_every_layer_has_an_example():
+    assert set(LAYERS) - WITHOUT_EXAMPLE == set(EXAMPLES)
+
+
+@examples
+def test_arguments_are_those_of_keras(name):
+    """Names, order and defaults."""
+    ours, theirs = (_arguments(each) for each in (LAYERS[name], getattr(keras.layers, name)))
+    if name in ("GRU", "LSTM", "Embedding"):
+        # Ours take, at the end, what old guides write and Keras hides in **kwargs.
+        ours = {key: ours[key] for key in ours if key in theirs}
+    if name == "Conv3DTranspose":
+        # Another order of two arguments; what follows is handed on.
+        del ours["arguments"]
+        theirs = dict(list(theirs.items())[: len(ours)])
+    if name.startswith("AveragePooling"):
+        # Keras has a default for MaxPooling only.
+        assert ours.pop("pool_size") == 2
+        assert theirs.pop("pool_size") is inspect.Parameter.empty
+    assert list(ours.items()) == list(theirs.items())
+
+
+def _arguments(cls):
+    found = inspect.signature(cls.__init__).parameters.values()
+    named = {each.name: each.default for each in found if each.kind is not inspect.Parameter.VAR_KEYWORD}
+    # Arguments of Layer, which some layers write out and others leave in **kwargs.
+    of_layer = ("self", "name", "dtype", "trainable", "autocast", "activity_regularizer")
+    return {name: _same_for_all_axes(value) for name, value in named.items() if name not in of_layer}
+
+
+def _same_for_all_axes(default):
+    """`(2, 2)` as `2`, which means the same."""
+    if isinstance(default, tuple) and len(set(map(_same_for_all_axes, default))) == 1:
+        return _same_for_all_axes(default[0])
+    return default
+
+
+# Keras computes a part of these in single precision: square roots of constants, means, the product of Dense.
+IN_SINGLE = ("Normalization", "BatchNormalization", "ActivityRegularization", "Dense", "GlobalAveragePooling")
+# For these Keras returns float32, whatever the dtype; that float64 stays is tested below.
+NOT_IN_DOUBLE = ("Dot", "Maximum", "Minimum")
+
+
+@examples
+def test_float64(name):
+    kwargs, inputs = EXAMPLES[name]
+    if name in NOT_IN_DOUBLE:
+        x = [torch.randn(shape, dtype=torch.float64) for shape in inputs]
+        assert LAYERS[name](**kwargs)(x).dtype == torch.float64
+        return
+    atol = 1e-6 if name.startswith(IN_SINGLE) else None
+    keras_cls = getattr(keras.layers, name)
+    check_layer(LAYERS[name], keras_cls, kwargs, inputs, dtype="float64", atol=atol, ignore_config=["name"])
+
+
+# One rank stands for all: they differ in the kernel only.
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name[:-2] + "2D" not in EXAMPLES or "2D" in name])
+def test_compiled_and_exported(name):
+    torch._dynamo.reset()
+    layer, x = made(name)
+    expected = layer(x)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x), expected, 1e-6, "compiled")
+    exported = torch.export.export(layer, (x,)).module()
+    assert_close(exported(x), expected, 1e-6, "exported")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_shapes_are_formulas(name):
+    cls = LAYERS[name]
+    has_formula = cls.compute_output_shape is not Layer.compute_output_shape
+    assert has_formula == (name not in WITHOUT_FORMULA)
+    if name in EXAMPLES:
+        assert made(name)[0]._has_shape_formula()
+
+
+@examples
+def test_copies(name):
+    layer, x = made(name)
+    expected = layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), expected)
+        assert list(twin.state_dict()) == list(layer.state_dict())
