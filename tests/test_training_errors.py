@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from torchfunc import metrics, optimizers
-from torchfunc.layers import Dense, Input
+from torchfunc import losses, metrics, optimizers
+from torchfunc.layers import BatchNormalization, Concatenate, Dense, Input
 from torchfunc.models import Model
 
 X = np.zeros((12, 4), "float32")
 Y = np.zeros((12, 1), "float32")
-KIND = np.zeros(12, "int64")
+KIND = np.arange(12) % 3
+TITLES = {"title": X, "tags": X[:, :2]}
 LOADER = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), batch_size=4)
 
 
@@ -24,14 +25,45 @@ def words(*parts):
 
 def one(**settings):
     inputs = Input((4,), name="x_in")
-    model = Model(inputs, Dense(1, name="value")(inputs))
+    # A batch norm's forward pass changes its buffers: what is found out after it has to put them back.
+    model = Model(inputs, Dense(1, name="value")(BatchNormalization()(inputs)))
     model.compile(**{"optimizer": "sgd", "loss": "mse", **settings})
+    return model
+
+
+def classes(loss="sparse_categorical_crossentropy", **settings):
+    inputs = Input((4,))
+    model = Model(inputs, Dense(3, name="label")(BatchNormalization()(inputs)))
+    model.compile(**{"optimizer": "sgd", "loss": loss, **settings})
+    return model
+
+
+def subclassed(**settings):
+    class Own(Model):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.dense = BatchNormalization(), Dense(1)
+
+        def call(self, inputs):
+            return self.dense(self.norm(inputs))
+
+    model = Own()
+    model(X)
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **settings})
+    return model
+
+
+def pair():
+    title, tags = Input((4,), name="title"), Input((2,), name="tags")
+    model = Model([title, tags], Dense(1, name="value")(BatchNormalization()(Concatenate()([title, tags]))))
+    model.compile("sgd", "mse")
     return model
 
 
 def two(kind=list, **settings):
     inputs = Input((4,))
-    value, label = Dense(1, name="value")(inputs), Dense(3, activation="softmax", name="label")(inputs)
+    x = BatchNormalization()(inputs)
+    value, label = Dense(1, name="value")(x), Dense(3, activation="softmax", name="label")(x)
     model = Model(inputs, [value, label] if kind is list else {"value": value, "label": label})
     model.compile(**{"optimizer": "sgd", "loss": ["mse", "sparse_categorical_crossentropy"], **settings})
     return model
@@ -72,6 +104,14 @@ COMPILE = {
     "too many losses": (lambda: one(loss=["mse", "mae"]), ["loss", "list of 2", "'value'"]),
     "too few metrics": (lambda: two(metrics=["mae"]), ["metrics", "list of 1", "'value', 'label'"]),
     "too many weights": (lambda: two(loss_weights=[1, 2, 3]), ["loss_weights", "list of 3"]),
+    "loss of a wrong type": (lambda: one(loss=3), ["3", "loss"]),
+    "loss key": (lambda: two(loss={"lable": "mse"}), ["'lable'", "Did you mean 'label'"]),
+    "metric key": (
+        lambda: two(weighted_metrics={"valu": "mae"}),
+        ["weighted_metrics", "'valu'", "Did you mean 'value'"],
+    ),
+    "metric of a wrong type": (lambda: one(metrics=[3]), ["3", "metric"]),
+    "one weight that is no number": (lambda: two(loss_weights={"value": "1"}), ["loss_weights", "'1'", "str"]),
     "weights no numbers": (lambda: two(loss_weights=["a", "b"]), ["loss_weights", "'a'"]),
     "one metric object for two": (
         lambda: two(metrics=metrics.MeanAbsoluteError()),
@@ -82,7 +122,7 @@ COMPILE = {
     "precision": (lambda: one(precision="16-mixed"), ["precision", "'16-mixed'"]),
     "foreign torch optimizer": (
         lambda: one(optimizer=torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=1.0)),
-        ["SGD", "none of the model's 2 trainable weights"],
+        ["SGD", "none of the model's 4 trainable weights"],
     ),
     "optimizer with a closure": (
         lambda: one(optimizer=functools.partial(torch.optim.LBFGS, lr=1.0)),
@@ -130,6 +170,100 @@ DATA = {
         ["class_weight", "sample_weight"],
     ),
     "class weights for two": (two, lambda m: m.fit(X, [Y, KIND], class_weight={0: 1.0}), ["class_weight", "several"]),
+    "input key of two": (pair, lambda m: m.fit({"title": X, "tag": X[:, :2]}, Y), ["'tag'", "Did you mean 'tags'"]),
+    "input too many": (pair, lambda m: m.fit({**TITLES, "body": X}, Y), ["'title', 'tags'", "unknown ['body']"]),
+    "input missing": (pair, lambda m: m.fit({"title": X}, Y), ["missing ['tags']"]),
+    "one input for two": (pair, lambda m: m.fit(X, Y), ["2 inputs (title, tags)", "given 1"]),
+    "three inputs for two": (pair, lambda m: m.fit([X, X[:, :2], X], Y), ["2 inputs (title, tags)", "given 3"]),
+    "inputs in a wrong order": (pair, lambda m: m.fit([X[:, :2], X], Y), ["'title'", "(None, 4)", "(12, 2)"]),
+    "object for an input": (pair, lambda m: m.fit({**TITLES, "tags": object()}, Y), ["x['tags'] is object"]),
+    "set": (one, lambda m: m.fit({1, 2}, Y), ["x is set"]),
+    "number": (one, lambda m: m.fit(3, Y), ["x is int"]),
+    "target key": (two, lambda m: m.fit(X, {"value": Y, "lable": KIND}), ["'lable'", "Did you mean 'label'"]),
+    "text for a target": (one, lambda m: m.fit(X, np.full(12, "a")), ["y is ndarray", "<U1"]),
+    "loader for a target": (one, lambda m: m.fit(X, LOADER), ["y is DataLoader"]),
+    "weight key": (
+        two,
+        lambda m: m.fit(X, [Y, KIND], sample_weight={"lable": np.ones(12)}),
+        ["'lable'", "Did you mean 'label'"],
+    ),
+    "three weights for two": (
+        two,
+        lambda m: m.fit(X, [Y, KIND], sample_weight=[np.ones(12)] * 3),
+        ["sample_weight", "list of 3", "'value', 'label'"],
+    ),
+    "one number for weights": (one, lambda m: m.fit(X, Y, sample_weight=2.0), ["sample_weight", "single number"]),
+    "text for weights": (one, lambda m: m.fit(X, Y, sample_weight=np.full(12, "a")), ["sample_weight", "<U1"]),
+    "class index too large": (classes, lambda m: m.fit(X, KIND + 1, batch_size=2), ["'label'", "0 to 2", "holds 3"]),
+    "negative class": (classes, lambda m: m.fit(X, KIND - 1, batch_size=2), ["'label'", "0 to 2", "holds -1"]),
+    "class that is no integer": (classes, lambda m: m.fit(X, KIND + 0.5), ["'label'", "integers", "holds 0.5"]),
+    "NaN for a class": (classes, lambda m: m.fit(X, np.where(KIND == 2, np.nan, KIND)), ["integers", "holds nan"]),
+    "ignored class of another loss": (
+        lambda: classes(losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=7)),
+        lambda m: m.fit(X, np.where(KIND == 2, -1, KIND)),
+        ["0 to 2", "holds -1"],
+    ),
+    "class index for 'crossentropy'": (lambda: classes("crossentropy"), lambda m: m.fit(X, KIND + 1), ["holds 3"]),
+    "class index for torch": (
+        lambda: classes(torch.nn.CrossEntropyLoss()),
+        lambda m: m.fit(X, KIND + 1, batch_size=2),
+        ["0 to 2", "holds 3"],
+    ),
+    "class index from a loader": (
+        classes,
+        lambda m: m.fit(DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(KIND + 1)), 12)),
+        ["0 to 2", "holds 3"],
+    ),
+    "class indices for one-hot": (
+        lambda: classes("categorical_crossentropy"),
+        lambda m: m.fit(X, KIND),
+        ["(12,)", "(12, 3)", "sparse"],
+    ),
+    "target of a metric": (lambda: classes(metrics=["mse"]), lambda m: m.fit(X, KIND), ["(12,)", "(12, 3)"]),
+    "target of a subclassed model": (subclassed, lambda m: m.fit(X, np.zeros((12, 3))), ["(12, 3)", "(12, 1)"]),
+    "metric of a subclassed model": (
+        lambda: subclassed(loss=lambda y_true, y_pred: (y_pred**2).mean(), metrics=["mse"]),
+        lambda m: m.fit(X, np.zeros((12, 3))),
+        ["(12, 3)", "(12, 1)"],
+    ),
+    "class weights in a list": (
+        classes,
+        lambda m: m.fit(X, KIND, class_weight=[1, 2, 3]),
+        ["class_weight", "[1, 2, 3]"],
+    ),
+    "class weight by name": (classes, lambda m: m.fit(X, KIND, class_weight={"0": 1.0}), ["'0'", "integers 0 to 2"]),
+    "class weight of no class": (classes, lambda m: m.fit(X, KIND, class_weight={3: 1.0}), ["key 3", "0 to 2"]),
+    "class weight of a negative class": (
+        classes,
+        lambda m: m.fit(X, KIND, class_weight={-1: 1.0}),
+        ["key -1", "0 to 2"],
+    ),
+    "class weight that is no number": (classes, lambda m: m.fit(X, KIND, class_weight={0: "a"}), ["'a'", "class 0"]),
+    "class weights of a batch": (
+        classes,
+        lambda m: m.train_on_batch(X, KIND, class_weight={3: 1.0}),
+        ["key 3", "0 to 2"],
+    ),
+    "validation input": (pair, lambda m: m.fit(TITLES, Y, validation_data=({"title": X, "tag": X}, Y)), ["'tag'"]),
+    "validation target": (
+        two,
+        lambda m: m.fit(X, [Y, KIND], validation_data=(X, {"value": Y, "lable": KIND})),
+        ["'lable'", "Did you mean 'label'"],
+    ),
+    "validation of a wrong shape": (one, lambda m: m.fit(X, Y, validation_data=(X, X)), ["(12, 4)", "(12, 1)"]),
+    "validation class": (classes, lambda m: m.fit(X, KIND, validation_data=(X, KIND + 1)), ["0 to 2", "holds 3"]),
+    "validation without targets": (one, lambda m: m.fit(X, Y, validation_data=(X,)), ["y is missing"]),
+    "validation of four": (one, lambda m: m.fit(X, Y, validation_data=(X, Y, Y, Y)), ["tuple of 4"]),
+    "validation_freq": (one, lambda m: m.fit(X, Y, validation_freq=0), ["validation_freq", "0"]),
+    "validation_freq in words": (one, lambda m: m.fit(X, Y, validation_freq="often"), ["validation_freq", "'often'"]),
+    "validation_steps": (one, lambda m: m.fit(X, Y, validation_steps=0), ["validation_steps", "0"]),
+    "steps_per_epoch": (one, lambda m: m.fit(X, Y, steps_per_epoch=-1), ["steps_per_epoch", "-1"]),
+    "epochs": (one, lambda m: m.fit(X, Y, epochs="3"), ["epochs", "'3'"]),
+    "initial_epoch": (one, lambda m: m.fit(X, Y, initial_epoch=None), ["initial_epoch", "None"]),
+    "shuffle": (one, lambda m: m.fit(X, Y, shuffle="batches"), ["shuffle", "'batch'", "'batches'"]),
+    "split that is no number": (one, lambda m: m.fit(X, Y, validation_split="a"), ["validation_split", "'a'"]),
+    "batches of four": (one, lambda m: m.fit(iter([(X, Y, Y, Y)])), ["tuple of 4"]),
+    "rows of a generated batch": (one, lambda m: m.fit(iter([(X, Y[:3])])), ["x has 12", "y has 3"]),
     "verbose": (one, lambda m: m.fit(X, Y, verbose=3), ["verbose", "3"]),
     "no loss": (lambda: one(loss=None), lambda m: m.fit(X, Y), ["no loss", "compile"]),
     "no optimizer": (lambda: one(optimizer=None), lambda m: m.fit(X, Y), ["optimizer=None"]),
@@ -162,8 +296,10 @@ def test_data(case):
     # The model is none the worse for it.
     model.trainable = True
     model.compile("sgd", "mse")
-    y = Y if model.output_names is None or len(model.output_names) == 1 else {"value": Y, "label": np.zeros((12, 3))}
-    assert np.isfinite(model.fit(X, y, verbose=0).history["loss"][0])
+    x = TITLES if make is pair else X
+    targets = {"value": Y, "label": np.zeros((12, 3))}
+    y = {name: targets.get(name, Y) for name in model.output_names or ["value"]}
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"][0])
 
 
 def test_a_refused_compile_leaves_the_old_settings():
@@ -182,5 +318,5 @@ def test_weights_unfrozen_after_compile():
 def test_an_optimizer_for_two_models():
     shared = optimizers.Adam()
     one(optimizer=shared).fit(X, Y, verbose=0)
-    with pytest.raises(ValueError, match=words("built for 2 other weights", "compile")):
+    with pytest.raises(ValueError, match=words("built for 4 other weights", "compile")):
         one(optimizer=shared).fit(X, Y, verbose=0)

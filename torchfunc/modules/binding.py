@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
+from torchfunc.registry import did_you_mean
 
 __all__ = ["InputBinding"]
 
@@ -91,8 +92,9 @@ class InputBinding:
         unknown = [key for key in values if key not in keys]
         if missing or unknown:
             problem = f"missing {missing}" if missing else f"unknown {unknown}"
+            hint = did_you_mean(unknown[0], missing or keys) if unknown else ""
             raise ValueError(
-                f"{self.owner} takes inputs {list(keys)}, but was given the {what} {list(values)}: {problem}."
+                f"{self.owner} takes inputs {list(keys)}, but was given the {what} {list(values)}: {problem}.{hint}"
             )
         return [values.get(key) for key in keys]
 

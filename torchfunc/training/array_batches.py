@@ -21,6 +21,8 @@ class Batches:
 
     # Whether each iteration begins anew, as that of a generator does not.
     restarts = True
+    # Called with each batch before it goes to the device, where batches are not there to be checked beforehand.
+    check: Callable[[Any], None] | None = None
 
     @property
     def num_batches(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torchfunc.dtypes import as_dtype
 from torchfunc.training.frames import frame_to_array, is_frame
 
 __all__ = [
+    "check_counts",
     "check_rows",
     "class_weights_to_sample_weights",
     "first_leaf",
@@ -149,6 +151,17 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
 
 
+def check_counts(least: int = 1, optional: bool = True, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for what is no integer of at least `least` (nor, if `optional`, None)."""
+    for name, count in counts.items():
+        if count is None and optional:
+            continue
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < least:
+            raise ValueError(
+                f"`{name}` is an integer of at least {least}{' or None' if optional else ''}, got {count!r}."
+            )
+
+
 def check_rows(x: Any, y: Any, sample_weight: Any) -> int:
     """The number of rows that all arrays have.
 
@@ -178,7 +191,7 @@ def train_validation_split(x: Any, y: Any, sample_weight: Any, fraction: float) 
     Raises:
         ValueError: the fraction is not between 0 and 1, or one of the parts would be empty.
     """
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, Real) or not 0 < fraction < 1:
         raise ValueError(f"`validation_split` lies between 0 and 1, got {fraction!r}.")
     rows = check_rows(x, y, sample_weight)
     first = math.floor(rows * (1.0 - fraction))

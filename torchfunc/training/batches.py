@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from torchfunc.training.array_batches import ArrayBatches, Batches
 from torchfunc.training.arrays import (
+    check_counts,
     check_rows,
     class_weights_to_sample_weights,
     is_array_like,
@@ -183,9 +184,9 @@ def make_batches(
     Raises:
         ValueError: numbers of rows differ, an argument does not go with this kind of data, or x is no data.
     """
-    for name, number in (("batch_size", batch_size), ("steps", steps)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise ValueError(f"`{name}` is an integer of at least 1 or None, got {number!r}.")
+    check_counts(batch_size=batch_size, steps=steps)
+    if shuffle not in (True, False, "batch"):
+        raise ValueError(f"`shuffle` is True, False or 'batch', got {shuffle!r}.")
     if x is None:
         raise ValueError("There is no data: x is None.")
     if is_array_like(x):
@@ -195,6 +196,10 @@ def make_batches(
         rows = check_rows(x, y, sample_weight)
         size = batch_size or (math.ceil(rows / steps) if steps else DEFAULT_BATCH_SIZE)
         return EpochStream(ArrayBatches(x, y, sample_weight, size, shuffle, device), steps, goes_on)
+    if isinstance(x, (str, bytes, Mapping, list, tuple, set)) or not (
+        isinstance(x, (Iterable, Dataset)) or is_sequence(x)
+    ):
+        raise _no_data(x)
     unused = {"y": y, "sample_weight": sample_weight}
     if isinstance(x, Dataset):
         _check_unused(x, unused)
@@ -208,8 +213,6 @@ def make_batches(
             x = SequenceReader(x, bool(shuffle))
             if x.endless and steps is None:
                 raise ValueError("There is no end to these batches (num_batches is None): say how many are a pass.")
-        elif isinstance(x, (str, bytes, Mapping, list, tuple)) or not isinstance(x, Iterable):
-            raise _no_data(x)
     return EpochStream(IterableBatches(x, device, class_weight), steps, goes_on)
 
 
@@ -242,8 +245,8 @@ def _check_unused(x: Any, unused: Mapping[str, Any]) -> None:
 
 
 def _no_data(x: Any) -> ValueError:
-    strange = next((f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x")), "x is empty")
+    strange = [f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x") if not is_array_like(leaf)]
     return ValueError(
-        f"Not data: {strange}. Give NumPy arrays, tensors, lists or dicts of them, pandas frames, a Dataset or "
-        "DataLoader, a PyDataset, or an iterable of batches."
+        f"Not data: {', '.join(strange) or 'x is empty'}. Give NumPy arrays, tensors, lists or dicts of them, pandas "
+        "frames, a Dataset or DataLoader, a PyDataset, or an iterable of batches."
     )

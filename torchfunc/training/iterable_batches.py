@@ -10,8 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
 from torchfunc.training.array_batches import Batches, row_order
 from torchfunc.training.arrays import (
     check_rows,
@@ -70,7 +74,10 @@ class IterableBatches(Batches):
         check_rows(x, y, sample_weight)
         if self._class_weight is not None:
             sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
-        return pack_x_y_sample_weight(x, y, sample_weight)
+        batch = pack_x_y_sample_weight(x, y, sample_weight)
+        if self.check is not None:
+            self.check(batch)
+        return batch
 
 
 def is_sequence(x: Any) -> bool:
@@ -190,7 +197,7 @@ def dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str) 
         ValueError: a map-style Dataset without a length.
     """
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size)
+        return DataLoader(dataset, batch_size, collate_fn=_collate)
     if not isinstance(dataset, Sized):
         raise ValueError(
             f"{type(dataset).__name__} has no `__len__`, so it is not known which rows there are. Add one, or give a "
@@ -198,4 +205,17 @@ def dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str) 
         )
     # A generator of its own, so that the loader's seed for workers that it has not is not drawn from the global one.
     numbers = _RowNumbers(len(dataset), batch_size, shuffle)
-    return DataLoader(dataset, batch_sampler=numbers, generator=torch.Generator())
+    return DataLoader(dataset, batch_sampler=numbers, collate_fn=_collate, generator=torch.Generator())
+
+
+def _collate(samples: list[Any]) -> Any:
+    """One batch of samples. NumPy's and Python's floats become `config.floatx()`, as they do in arrays."""
+    batch = default_collate(samples)
+    leaves, structure = tree_flatten(batch)
+    given = tree_leaves(samples[0])
+    if len(given) != len(leaves):
+        return batch
+    for index, (value, leaf) in enumerate(zip(given, leaves, strict=True)):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not isinstance(value, Tensor):
+            leaves[index] = leaf.to(as_dtype(floatx()))
+    return tree_unflatten(leaves, structure)

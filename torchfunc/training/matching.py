@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from torchfunc.registry import did_you_mean
+
 __all__ = ["flatten_outputs", "match_metrics", "match_setting", "match_values"]
 
 Names = Sequence[str] | None
@@ -139,7 +141,7 @@ def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) 
     if unknown:
         raise ValueError(
             f"`{argument}` has the key(s) {', '.join(map(repr, unknown))}, but the model's outputs are "
-            f"{', '.join(map(repr, names))}."
+            f"{', '.join(map(repr, names))}.{did_you_mean(unknown[0], names)}"
         )
     return [value.get(name) for name in names]
 

@@ -56,16 +56,10 @@ class OutputPlan:
         return self.loss is not None or bool(self.metrics or self.weighted_metrics)
 
     def resolve(self, y_true: Tensor | None, y_pred: Tensor) -> None:
-        """Make losses and metrics for the shapes and the device of the first batch.
-
-        Raises:
-            ValueError: there is no target.
-        """
+        """Make losses and metrics for the shapes and the device of the first batch."""
         if not self.needs_target:
             return
-        if y_true is None:
-            of = f" of the output {self.name!r}" if self.name else ""
-            raise ValueError(f"There are no targets for the loss or metrics{of}: y is missing.")
+        assert y_true is not None
         if self.loss is not None:
             self.loss = losses.as_loss(self.loss, None, y_true.shape, y_pred.shape).to(y_pred.device)
         for found in (self.metrics, self.weighted_metrics):
@@ -162,10 +156,20 @@ class Plan:
         predictions, _ = flatten_outputs(y_pred, self.names)
         if len(predictions) != len(self.outputs):
             raise ValueError(f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled.")
-        targets = match_values("y", y, self.names, [output.needs_target for output in self.outputs])
+        targets = self.match_targets(y)
         if not self.resolved:
             self.resolve(targets, predictions)
         return targets, predictions
+
+    def match_targets(self, y: Any) -> list[Tensor | None]:
+        """Targets of one batch, output by output. Raises ValueError if one that is needed is missing."""
+        needed = [output.needs_target for output in self.outputs]
+        targets = match_values("y", y, self.names, needed)
+        for output, target, wanted in zip(self.outputs, targets, needed, strict=True):
+            if wanted and target is None:
+                of = f" of the output {output.name!r}" if output.name else ""
+                raise ValueError(f"There are no targets for the loss or metrics{of}: y is missing.")
+        return targets
 
     def match_weights(self, sample_weight: Any) -> list[Tensor | None]:
         """Sample weights of one batch, output by output; one array counts for all of them."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
 
 from torchfunc.callbacks import CallbackList
 from torchfunc.training.arrays import (
+    check_counts,
     check_rows,
     class_weights_to_sample_weights,
     is_array_like,
@@ -18,12 +20,14 @@ from torchfunc.training.arrays import (
     unpack_x_y_sample_weight,
 )
 from torchfunc.training.batches import EpochStream, make_batches, takes_batch_size
+from torchfunc.training.checking import check_class_weight
 from torchfunc.training.frames import columns_or_frame
 from torchfunc.training.interface import Trainable
 
 __all__ = [
     "build_for",
     "callback_list",
+    "check_fit",
     "check_supported",
     "checked_verbose",
     "columns_by_name",
@@ -104,6 +108,7 @@ def one_batch(
     device: torch.device,
 ) -> tuple[Any, Any, Any]:
     """Arrays as one batch on the device, with the model built for it."""
+    check_class_weight(class_weight, model)
     x, y = columns_by_name(model, x, y)
     data = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
     check_rows(*data)
@@ -126,6 +131,17 @@ def _build_on(model: Trainable, x: Any, device: torch.device) -> None:
         with torch.inference_mode(False):
             model.build_from_inputs(*model.prepare_inputs(x))
         model.to(device)
+
+
+def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for a number that `fit` can't do with; `counts` as for `check_counts`."""
+    check_counts(0, False, epochs=epochs, initial_epoch=initial_epoch)
+    check_counts(**counts)
+    numbers = [validation_freq] if isinstance(validation_freq, Integral) else validation_freq
+    if isinstance(numbers, (str, bytes)) or not isinstance(numbers, Collection):
+        raise ValueError(f"`validation_freq` is an integer or a list of epochs, got {validation_freq!r}.")
+    for number in numbers:
+        check_counts(optional=False, validation_freq=number)
 
 
 def returned(model: Trainable, logs: dict[str, Any], return_dict: bool) -> Any:

@@ -11,7 +11,7 @@ from torchfunc.layers.modes import kept_modes
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
 
-__all__ = ["evaluating", "flushed_denormals", "session", "training"]
+__all__ = ["evaluating", "flushed_denormals", "session", "training", "undone_without_a_step"]
 
 
 @contextlib.contextmanager
@@ -71,6 +71,28 @@ def training(model: Trainable, device: torch.device) -> Iterator[Session]:
             # A step of the user's own may have left gradients behind.
             if model.overrides("train_step"):
                 model.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def undone_without_a_step(model: Trainable) -> Iterator[None]:
+    """Put buffers back if the run fails before its first step is done: a batch norm's forward pass changes them.
+
+    For data that only turn out not to fit when the loss meets them.
+    """
+    optimizer = model.compiled_state("train").optimizer
+    if optimizer is None or model.overrides("train_step"):
+        yield
+        return
+    before = int(optimizer.iterations)
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        if int(optimizer.iterations) == before:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+        raise
 
 
 @contextlib.contextmanager

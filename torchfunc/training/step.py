@@ -39,10 +39,12 @@ def train_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
     if not compiled.gradients_checked:
         _warn_of_missing(model, session.weights, gradients)
         compiled.gradients_checked = True
+    # Before the update, so that a metric that does not fit the data stops a model that is as it was.
+    logs = _update_metrics(model, x, y, y_pred, sample_weight)
     optimizer.apply(gradients, session.weights)
     for project in session.constraints:
         project()
-    return _update_metrics(model, x, y, y_pred, sample_weight)
+    return logs
 
 
 def evaluate_batch(model: Trainable, data: Any) -> dict[str, Any] | None:

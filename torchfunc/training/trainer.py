@@ -16,11 +16,13 @@ from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import runs
 from torchfunc.training.batches import make_batches
+from torchfunc.training.checking import check_class_weight, check_data
 from torchfunc.training.interface import Trainable
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.preparing import (
     build_for,
     callback_list,
+    check_fit,
     check_supported,
     checked_verbose,
     columns_by_name,
@@ -270,6 +272,15 @@ class Trainer(Trainable):
         compiled = self.compiled_state("fit")
         device = device_of(self, compiled.device)
         verbose = checked_verbose(verbose)
+        check_fit(
+            epochs,
+            initial_epoch,
+            validation_freq,
+            steps_per_epoch=steps_per_epoch,
+            validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+        )
+        check_class_weight(class_weight, self)
         x, y = columns_by_name(self, x, y)
         if validation_split and validation_data is None:
             (x, y, sample_weight), validation_data = split_off(x, y, sample_weight, validation_split)
@@ -281,8 +292,10 @@ class Trainer(Trainable):
         )
         told = callback_list(self, callbacks, verbose, epochs, data.num_batches, add_history=True)
         build_for(self, data, device)
+        for part in (data, validation):
+            check_data(self, part)
         try:
-            with runs.training(self, device):
+            with runs.training(self, device), runs.undone_without_a_step(self):
                 run_epochs(self, data, told, range(initial_epoch, epochs), validation, validation_freq)
         finally:
             told.close()
@@ -313,6 +326,7 @@ class Trainer(Trainable):
         data = make_batches(x, y, sample_weight, batch_size=batch_size, steps=steps, device=device)
         told = callback_list(self, callbacks, checked_verbose(verbose), 1, data.num_batches)
         build_for(self, data, device)
+        check_data(self, data)
         try:
             return returned(self, run_evaluation(self, data, told), return_dict)
         finally:
