@@ -10,7 +10,7 @@ from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.frequency import SaveFrequency
-from torchfunc.saving.files import PathLike, read_state, write_state
+from torchfunc.saving.files import PathLike, read_state, remove, write_state
 
 __all__ = ["BackupAndRestore"]
 
@@ -71,13 +71,12 @@ class BackupAndRestore(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Go on from the last save, if there is one."""
-        state = self._last_state()
-        if state is None:
-            return
         try:
-            self._run.resume(state)
+            state = self._last_state()
+            if state is not None:
+                self._run.resume(state)
         except ValueError as error:
-            raise ValueError(f"{error} Delete {self.backup_dir} to begin anew.") from error
+            raise ValueError(f"{error} Delete the folder {self.backup_dir!r} to begin anew.") from error
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Note the epoch."""
@@ -94,10 +93,13 @@ class BackupAndRestore(Callback):
             self._save(epoch + 1, 0, logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Delete the files."""
+        """Delete the files, and the folder if nothing else is in it."""
         if self.delete_checkpoint:
             for path in (self._path, self._previous):
-                path.unlink(missing_ok=True)
+                remove(path)
+            folder = self._path.parent
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches there were since the last save."""

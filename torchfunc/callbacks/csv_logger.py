@@ -33,37 +33,31 @@ class CSVLogger(Callback):
         self.filename = os.fspath(filename)
         self.append = append
         self.keys: list[str] | None = None
-        self._file: TextIO | None = None
         # Where to cut the file off before the first line is written; None to leave it as it is.
         self._cut: int | None = None
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Open the file. It is emptied, if need be, when the first line is written."""
-        self._close()
+        """See that the file can be written to. It is emptied, if need be, when the first line is written."""
+        with self._open():
+            pass
         self.keys = None
-        self._file = open(self.filename, "a", newline="", encoding="utf-8")  # noqa: SIM115
         self._cut = None if self.append else 0
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Write a line."""
         logs = logs or {}
-        assert self._file is not None
-        if self._cut is not None:
-            self._file.truncate(self._cut)
-            self._cut = None
         if self.keys is None:
             self.keys = sorted(logs)
             if not any(key.startswith("val_") for key in self.keys):
                 self.keys += [f"val_{key}" for key in self.keys]
-        writer = csv.DictWriter(self._file, ["epoch", *self.keys], delimiter=self.sep)
-        if not os.path.getsize(self.filename):
-            writer.writeheader()
-        writer.writerow({"epoch": epoch, **{key: _cell(logs.get(key, "NA")) for key in self.keys}})
-        self._file.flush()
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        """Close the file."""
-        self._close()
+        with self._open() as file:
+            if self._cut is not None:
+                file.truncate(self._cut)
+                self._cut = None
+            writer = csv.DictWriter(file, ["epoch", *self.keys], delimiter=self.sep)
+            if not os.path.getsize(self.filename):
+                writer.writeheader()
+            writer.writerow({"epoch": epoch, **{key: _cell(logs.get(key, "NA")) for key in self.keys}})
 
     def state_dict(self) -> dict[str, Any]:
         """The columns, and how much of the file there is."""
@@ -73,10 +67,8 @@ class CSVLogger(Callback):
         """Drop what was written to the file after that."""
         self.keys, self._cut = state["keys"], state["size"]
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def _open(self) -> TextIO:
+        return open(self.filename, "a", newline="", encoding="utf-8")
 
 
 def _cell(value: Any) -> Any:

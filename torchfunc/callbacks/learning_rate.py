@@ -233,20 +233,27 @@ class TorchLRScheduler(Callback):
             self._step(logs)
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's own."""
-        return {} if self.scheduler is None else self.scheduler.state_dict()
+        """The scheduler's own, and that of the optimizer which stands in for one of ours."""
+        assert self.scheduler is not None
+        stand_in = None if self._is_direct() else self.scheduler.optimizer.state_dict()
+        return {"scheduler": self.scheduler.state_dict(), "stand_in": stand_in}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         assert self.scheduler is not None
-        self.scheduler.load_state_dict(state)
+        self.scheduler.load_state_dict(state["scheduler"])
+        if not self._is_direct():
+            self.scheduler.optimizer.load_state_dict(state["stand_in"])
         self._copy_rate()
+
+    def _is_direct(self) -> bool:
+        """Whether the scheduler changes the optimizer that trains, and not one that stands in for it."""
+        return isinstance(self.model.optimizer, TorchOptimizer)
 
     def _step(self, logs: Logs | None) -> None:
         assert self.scheduler is not None
-        optimizer = self.scheduler.optimizer
-        if not isinstance(self.model.optimizer, TorchOptimizer):
-            optimizer.step()  # changes nothing; schedulers want to see it
+        if not self._is_direct():
+            self.scheduler.optimizer.step()  # changes nothing; schedulers want to see it
         if not isinstance(self.scheduler, TorchReduceLROnPlateau):
             self.scheduler.step()
         elif logs is None or self.monitor not in logs:
@@ -261,7 +268,7 @@ class TorchLRScheduler(Callback):
     def _copy_rate(self) -> None:
         """Give the stand-in's learning rate to the optimizer that it stands for."""
         assert self.scheduler is not None
-        if not isinstance(self.model.optimizer, TorchOptimizer):
+        if not self._is_direct():
             self.model.optimizer.learning_rate = float(self.scheduler.optimizer.param_groups[0]["lr"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["PathLike", "read_state", "read_tensors", "replacing", "write_state", "write_tensors"]
+__all__ = ["PathLike", "read_state", "read_tensors", "remove", "replacing", "write_state", "write_tensors"]
 
 PathLike = str | os.PathLike[str]
 
@@ -41,6 +42,13 @@ def replacing(path: PathLike) -> Iterator[Path]:
         raise
     if os.name == "posix":
         _flush(path.parent)
+
+
+def remove(path: PathLike) -> None:
+    """Delete a file that `replacing` wrote, if it is there, and what processes that were killed have left beside it."""
+    path = Path(path)
+    for each in (path, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        each.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

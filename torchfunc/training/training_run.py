@@ -72,7 +72,7 @@ class TrainingRun:
             differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             raise ValueError(
                 f"The saved training is that of another model: {', '.join(differing[:5])} "
-                f"{'differs' if len(differing) == 1 else 'differ'} in name or shape. "
+                f"{'differs' if len(differing) == 1 else 'differ'} in name or shape."
             )
         if state["batches"] and state["steps"] != self._data.num_batches:
             raise ValueError(
