@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -56,10 +57,25 @@ def _make_value(spec: Spec, node: Node, path: KeyPath) -> SymbolicValue:
 
 
 def record_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Record a call of a module and return its symbolic outputs."""
+    """Record a call of a module and return its symbolic outputs.
+
+    A module takes part in masks if it says so as a layer does. With `supports_masking = True` it passes its input's
+    mask on, and gets it if its `forward` has an argument `mask`; `compute_mask(inputs, mask)` gives the output another.
+    """
     label = f"{type(module).__name__}({module.extra_repr()})" if not list(module.children()) else type(module).__name__
     args, kwargs = _constants(args, kwargs)
-    return record("module", module, args, kwargs, infer_module(module, args, kwargs, label)).outputs
+    first = args[0] if args else None
+    mask = first.mask if isinstance(first, SymbolicTensor) and getattr(module, "supports_masking", False) else None
+    takes_mask = "mask" in inspect.signature(module.forward).parameters
+    if mask is not None and takes_mask and len(args) == 1 and "mask" not in kwargs:
+        kwargs = {**kwargs, "mask": mask}
+    outputs = record("module", module, args, kwargs, infer_module(module, args, kwargs, label)).outputs
+    compute_mask = getattr(module, "compute_mask", None)
+    if callable(compute_mask):
+        mask = compute_mask(first, mask)
+    if isinstance(outputs, SymbolicTensor):
+        outputs.mask = mask
+    return outputs
 
 
 def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from torchfunc import activations, regularizers
 from torchfunc.layers.input_spec import InputSpec
 from torchfunc.layers.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
 from torchfunc.layers.layer import Layer
-from torchfunc.layers.shapes import Shape, accepts
+from torchfunc.layers.shapes import Shape, accepts, bind_call
 from torchfunc.layers.weights import LINEAR
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
@@ -261,7 +261,9 @@ class Lambda(Layer):
 class TorchModule(Layer):
     """Any `torch.nn.Module` as a layer; the module is kept under `.module`.
 
-    A module can also be called on symbolic tensors as it is. Use this to give it a name or an output shape.
+    A module can also be called on symbolic tensors as it is. Use this to give it a name or an output shape. It takes
+    part in masks if it has `supports_masking = True` (an argument `mask` of its `forward` then gets the input's) or a
+    method `compute_mask(inputs, mask)`.
 
     Args:
         module: the module.
@@ -282,12 +284,24 @@ class TorchModule(Layer):
         if not isinstance(module, nn.Module):
             raise TypeError(f"TorchModule takes a torch.nn.Module, got {type(module).__name__}.")
         self.module = module
+        self.supports_masking = bool(getattr(module, "supports_masking", False))
         self._output_shape = None if output_shape is None else tuple(output_shape)
         if not self.trainable:
             self.trainable = False
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        function = getattr(self.module.forward, "__func__", None)
+        return super()._bind(args, kwargs) if function is None else bind_call(function, self.module, args, kwargs)
+
+    def _takes_mask(self) -> bool:
+        return self.supports_masking and accepts(self.module.forward, "mask")
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        own = getattr(self.module, "compute_mask", None)
+        return own(inputs, previous_mask) if callable(own) else super().compute_mask(inputs, previous_mask)
 
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None
