@@ -2,6 +2,7 @@
 
 from torchfunc.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
 from torchfunc.layers.attention import AdditiveAttention, Attention
+from torchfunc.layers.bidirectional import Bidirectional
 from torchfunc.layers.categories import CategoryEncoding, Discretization
 from torchfunc.layers.convolution import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
 from torchfunc.layers.convolution_separable import (
@@ -20,6 +21,7 @@ from torchfunc.layers.convolution_transpose import (
     Convolution2DTranspose,
     Convolution3DTranspose,
 )
+from torchfunc.layers.convolutional_recurrent import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.einsum_dense import EinsumDense
 from torchfunc.layers.global_pooling import (
@@ -83,7 +85,8 @@ from torchfunc.layers.pooling import (
     MaxPooling3D,
 )
 from torchfunc.layers.preprocessing import Normalization, Rescaling
-from torchfunc.layers.recurrent import GRU, LSTM
+from torchfunc.layers.recurrent import GRU, LSTM, SimpleRNN
+from torchfunc.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
 from torchfunc.layers.regularization import (
     ActivityRegularization,
     AlphaDropout,
@@ -106,6 +109,7 @@ from torchfunc.layers.resizing import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from torchfunc.layers.rnn import RNN, StackedRNNCells
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
@@ -113,6 +117,7 @@ __all__ = [
     "ELU",
     "GRU",
     "LSTM",
+    "RNN",
     "Activation",
     "ActivityRegularization",
     "AdaptiveAveragePooling1D",
@@ -133,6 +138,7 @@ __all__ = [
     "AvgPool2D",
     "AvgPool3D",
     "BatchNormalization",
+    "Bidirectional",
     "CategoryEncoding",
     "CenterCrop",
     "Concatenate",
@@ -142,6 +148,9 @@ __all__ = [
     "Conv2DTranspose",
     "Conv3D",
     "Conv3DTranspose",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Convolution1D",
     "Convolution1DTranspose",
     "Convolution2D",
@@ -160,6 +169,7 @@ __all__ = [
     "EinsumDense",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GaussianDropout",
     "GaussianNoise",
     "GlobalAveragePooling1D",
@@ -179,6 +189,7 @@ __all__ = [
     "Input",
     "InputLayer",
     "InputSpec",
+    "LSTMCell",
     "Lambda",
     "Layer",
     "LeakyReLU",
@@ -205,10 +216,13 @@ __all__ = [
     "SeparableConv2D",
     "SeparableConvolution1D",
     "SeparableConvolution2D",
+    "SimpleRNN",
+    "SimpleRNNCell",
     "Softmax",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
     "TorchModule",

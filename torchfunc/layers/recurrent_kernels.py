@@ -1,9 +1,10 @@
-"""Torch's fused LSTM and GRU kernels, callable wherever a layer runs.
+"""Torch's fused RNN, LSTM and GRU kernels, callable wherever a layer runs.
 
-Run as they are, they are `torch.lstm` and `torch.gru`. torch.compile either refuses those or unrolls them over time
-(torch 2.13: a TypeError for an LSTM that is trained, a minute of compiling for a GRU over 50 steps), so compiled
-code and fake runs see one operator instead. torch.export keeps torch's own operators, so that an exported program
-needs nothing of this package; only for an unknown number of steps, which they do not take, it holds ours.
+Run as they are, they are `torch.lstm`, `torch.gru`, `torch.rnn_tanh` and `torch.rnn_relu`. torch.compile either
+refuses those or unrolls them over time (torch 2.13: a TypeError for an LSTM that is trained, a minute of compiling for
+a GRU over 50 steps), so compiled code and fake runs see one operator instead. torch.export keeps torch's own
+operators, so that an exported program needs nothing of this package; only for an unknown number of steps, which they
+do not take, it holds ours.
 """
 
 from __future__ import annotations
@@ -15,17 +16,23 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from torchfunc.layers.recurrent_cudnn import cudnn_fits, run_cudnn, run_cudnn_operator
+
 __all__ = ["run_kernel"]
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 # What oneDNN calls the kind of a recurrent layer, among these operators' arguments.
 _ONEDNN_LSTM = 2
+_KERNELS = {"gru": torch.gru, "rnn_tanh": torch.rnn_tanh, "rnn_relu": torch.rnn_relu}
 
 
-def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Run a whole sequence through torch's kernel: an LSTM for two states, a GRU for one.
+def run_kernel(
+    kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Run a whole sequence through one of torch's kernels.
 
     Args:
+        kernel: "lstm", "gru", "rnn_tanh" or "rnn_relu".
         inputs: (batch, time, features).
         states: the initial h, and for an LSTM c: (batch, units) each.
         weights: weight_ih, weight_hh, and bias_ih, bias_hh if there are biases, laid out as in `torch.nn.LSTM`.
@@ -39,8 +46,8 @@ def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
         inputs, *states = (tensor.to(dtype) for tensor in (inputs, *states))
         weights = [weight.to(dtype) for weight in weights]
     if not _needs_operator(inputs):
-        outputs, *states = _run(inputs, states, weights)
-    elif len(states) == 2 and _onednn_fits(inputs):
+        outputs, *states = _run(kernel, inputs, states, weights)
+    elif kernel == "lstm" and _onednn_fits(inputs):
         if len(weights) == 2:
             zeros = inputs.new_zeros(weights[0].shape[0])
             weights = [*weights, zeros, zeros]
@@ -49,8 +56,10 @@ def run_kernel(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tenso
         h, c = (state.unsqueeze(0).contiguous() for state in states)
         outputs, h, c, _ = _lstm_onednn(steps_first, h, c, weights)
         outputs, states = outputs.transpose(0, 1), [h.squeeze(0), c.squeeze(0)]
+    elif torch.compiler.is_compiling() and torch.is_grad_enabled() and cudnn_fits(inputs):
+        outputs, *states = run_cudnn_operator(kernel, inputs, states, weights)
     else:
-        outputs, *states = _recurrent(inputs, states, weights)
+        outputs, *states = _recurrent(kernel, inputs, states, weights)
     return outputs, list(states)
 
 
@@ -71,15 +80,16 @@ def _onednn_fits(inputs: Tensor) -> bool:
     )
 
 
-def _run(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+def _run(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     """The kernel itself: outputs, then final states."""
+    if not torch.compiler.is_exporting() and cudnn_fits(inputs):
+        return run_cudnn(kernel, inputs, states, weights)
     hx = [state.unsqueeze(0) for state in states]
-    # cuDNN keeps what the backward pass needs only when told that this is training.
     options = (len(weights) == 4, 1, 0.0, torch.is_grad_enabled(), False, True)
-    if len(hx) == 2:
+    if kernel == "lstm":
         outputs, *finals = torch.lstm(inputs, hx, list(weights), *options)
     else:
-        outputs, *finals = torch.gru(inputs, hx[0], list(weights), *options)
+        outputs, *finals = _KERNELS[kernel](inputs, hx[0], list(weights), *options)
     return [outputs, *(final.squeeze(0) for final in finals)]
 
 
@@ -87,12 +97,12 @@ def _run(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) ->
 
 
 @torch.library.custom_op("torchfunc::recurrent", mutates_args=())
-def _recurrent(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
-    return [result.contiguous() for result in _run(inputs, states, weights)]
+def _recurrent(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+    return [result.contiguous() for result in _run(kernel, inputs, states, weights)]
 
 
 @_recurrent.register_fake
-def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
+def _(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     batch, steps, _ = inputs.shape
     units = weights[1].shape[1]
     return [inputs.new_empty(batch, steps, units), *(inputs.new_empty(batch, units) for _ in states)]
@@ -100,33 +110,35 @@ def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> li
 
 @torch.library.custom_op("torchfunc::recurrent_backward", mutates_args=())
 def _recurrent_backward(
-    inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
+    kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> list[Tensor]:
     # Autograd is switched off inside an operator; this needs it for the forward pass it repeats.
     autograd_on = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
     with autograd_on, torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs, *states, *weights)]
         first_weight = 1 + len(states)
-        results = _run(leaves[0], leaves[1:first_weight], leaves[first_weight:])
+        results = _run(kernel, leaves[0], leaves[1:first_weight], leaves[first_weight:])
         return [gradient.contiguous() for gradient in torch.autograd.grad(results, leaves, list(gradients))]
 
 
 @_recurrent_backward.register_fake
-def _(inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+def _(
+    kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
+) -> list[Tensor]:
     return [_like(tensor) for tensor in (inputs, *states, *weights)]
 
 
 def _save_recurrent(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    sequences, states, weights = inputs
+    ctx.kernel, sequences, states, weights = inputs
     ctx.state_count = len(states)
     ctx.save_for_backward(sequences, *states, *weights)
 
 
-def _differentiate_recurrent(ctx: Any, gradients: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+def _differentiate_recurrent(ctx: Any, gradients: list[Tensor]) -> tuple[None, Tensor, list[Tensor], list[Tensor]]:
     inputs, *rest = ctx.saved_tensors
     count = ctx.state_count
-    found = _recurrent_backward(inputs, rest[:count], rest[count:], gradients)
-    return found[0], found[1 : 1 + count], found[1 + count :]
+    found = _recurrent_backward(ctx.kernel, inputs, rest[:count], rest[count:], gradients)
+    return None, found[0], found[1 : 1 + count], found[1 + count :]
 
 
 _recurrent.register_autograd(_differentiate_recurrent, setup_context=_save_recurrent)

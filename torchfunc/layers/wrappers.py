@@ -73,6 +73,8 @@ class TimeDistributed(Wrapper):
     def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         self.input_spec = InputSpec(min_ndim=3)
+        # Looked up here, since compiled code cannot look at signatures.
+        self._passes_mask = isinstance(layer, Layer) and layer._takes_mask()
 
     def build(self, input_shape: Any = None) -> None:
         # A model remembers the batch size it is built with, and this one's changes with the number of steps.
@@ -81,7 +83,7 @@ class TimeDistributed(Wrapper):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         sizes = inputs.shape[:2]
         given = {}
-        if mask is not None and isinstance(self.layer, Layer) and self.layer._takes_mask():
+        if mask is not None and self._passes_mask:
             if mask.shape[:2] != sizes:
                 raise ValueError(
                     f"{self.describe()} takes a mask (batch, time, ...) that begins with {tuple(sizes)}, as its input "
