@@ -231,9 +231,10 @@ def _resolve(name: str, config: Mapping[str, Any]) -> Any:
         return _builtins[module, name]
     wants_class = config.get("class_name") != "function"
     for (known_module, known_name), member in _builtins.items():
-        private_module = "keras.src." + known_module.removeprefix("keras.")
+        family = known_module.removeprefix("keras.")
+        private_modules = (f"keras.src.{family}", f"keras.src.backend.torch.{family}")
         by_name_alone = module == "builtins" and isinstance(member, type) == wants_class
-        if known_name == name and (by_name_alone or module.startswith(private_module)):
+        if known_name == name and (by_name_alone or module.startswith(private_modules)):
             return member
     raise ValueError(
         f"The config names {name!r} (module {module!r}), which is not known. "

@@ -7,9 +7,18 @@ from typing import Any
 
 import torch
 
+from torchfunc.optimizers.adafactor import Adafactor
+from torchfunc.optimizers.adagrad import Adadelta, Adagrad
 from torchfunc.optimizers.adam import Adam, AdamW
+from torchfunc.optimizers.adamax import Adamax
 from torchfunc.optimizers.base import Optimizer
+from torchfunc.optimizers.ftrl import Ftrl
+from torchfunc.optimizers.lamb import Lamb
 from torchfunc.optimizers.learning_rate import LearningRate
+from torchfunc.optimizers.lion import Lion
+from torchfunc.optimizers.loss_scale import LossScaleOptimizer
+from torchfunc.optimizers.muon import Muon
+from torchfunc.optimizers.nadam import Nadam
 from torchfunc.optimizers.rmsprop import RMSprop
 from torchfunc.optimizers.sgd import SGD
 from torchfunc.optimizers.torch_optimizer import TorchOptimizer
@@ -17,9 +26,19 @@ from torchfunc.registry import Family, register_builtins
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "Adamax",
+    "Ftrl",
+    "Lamb",
     "LearningRate",
+    "Lion",
+    "LossScaleOptimizer",
+    "Muon",
+    "Nadam",
     "Optimizer",
     "RMSprop",
     "TorchOptimizer",
@@ -28,7 +47,23 @@ __all__ = [
     "serialize",
 ]
 
-_classes = {cls.__name__: cls for cls in (Adam, AdamW, RMSprop, SGD)}
+_CLASSES = (
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    AdamW,
+    Adamax,
+    Ftrl,
+    Lamb,
+    Lion,
+    LossScaleOptimizer,
+    Muon,
+    Nadam,
+    RMSprop,
+    SGD,
+)
+_classes = {cls.__name__: cls for cls in _CLASSES}
 _aliases = {cls.__name__.lower(): cls for cls in _classes.values()}
 _family = Family("optimizer", "keras.optimizers", _classes, _aliases)
 register_builtins("torchfunc.optimizers", {"TorchOptimizer": TorchOptimizer})

@@ -16,7 +16,7 @@ from torchfunc.optimizers.options import OptimizerOptions, SharedOptions
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "adam_rate", "adam_step_"]
 
 
 class Adam(Optimizer):
@@ -69,16 +69,9 @@ class Adam(Optimizer):
         if fused_kernel_fits(params, learning_rate, ("cpu", "cuda")):
             self._update_fused(gradients, params, learning_rate, means, squares, maxima)
             return
-        step = self.step_number()
-        alpha = learning_rate * bias_correction(self.beta_2, step) ** 0.5 / bias_correction(self.beta_1, step)
-        torch._foreach_lerp_(means, gradients, 1 - self.beta_1)
-        torch._foreach_mul_(squares, self.beta_2)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - self.beta_2)
-        if self.amsgrad:
-            torch._foreach_maximum_(maxima, squares)
-        denominators = torch._foreach_sqrt(maxima or squares)
-        torch._foreach_add_(denominators, self.epsilon)
-        add_ratio_(params, means, denominators, -alpha)
+        betas = self.beta_1, self.beta_2
+        alpha = adam_rate(learning_rate, self.step_number(), betas)
+        adam_step_(gradients, params, means, squares, maxima, alpha, betas, self.epsilon)
 
     def _update_fused(
         self,
@@ -139,3 +132,29 @@ class AdamW(Adam):
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay=weight_decay, **options)
         if self.weight_decay is None:
             raise ValueError("AdamW needs a number for `weight_decay`, got None; use Adam for none.")
+
+
+def adam_step_(
+    gradients: list[Tensor],
+    params: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    maxima: list[Tensor],
+    alpha: Any,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """Adam's formula. `maxima` is empty without AMSGrad; `alpha` is a number or a tensor of shape ()."""
+    torch._foreach_lerp_(means, gradients, 1 - betas[0])
+    torch._foreach_mul_(squares, betas[1])
+    torch._foreach_addcmul_(squares, gradients, gradients, 1 - betas[1])
+    if maxima:
+        torch._foreach_maximum_(maxima, squares)
+    denominators = torch._foreach_sqrt(maxima or squares)
+    torch._foreach_add_(denominators, epsilon)
+    add_ratio_(params, means, denominators, -alpha)
+
+
+def adam_rate(learning_rate: Any, step: Any, betas: tuple[float, float]) -> Any:
+    """The `alpha` of this step, for numbers or tensors of shape ()."""
+    return learning_rate * bias_correction(betas[1], step) ** 0.5 / bias_correction(betas[0], step)

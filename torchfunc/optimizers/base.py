@@ -94,8 +94,7 @@ class Optimizer(OptimizerState):
         self._scalar_dtype = torch.float32
         with torch.inference_mode(False):
             self._iterations = torch.zeros((), dtype=torch.int64)
-        self._calls = HostNumber(self._iterations)
-        self._calls.get()
+        self._calls = HostNumber(self._iterations, 0)
         self._variables.append(self._iterations)
         self._rate = RateSource(learning_rate)
         if self._rate.tensor is not None:
@@ -232,10 +231,14 @@ class Optimizer(OptimizerState):
             )
         self._follow_devices()
 
+    def changing_variables(self) -> list[Tensor]:
+        """All state that a step changes; so not the learning rate."""
+        return [variable for variable in self.variables if variable is not self._rate.tensor]
+
     def _rule_state(self) -> list[Tensor]:
         """The variables that only `update` changes."""
-        others = {id(v) for v in (self._iterations, self._rate.tensor, *self._averages, *self._accumulated)}
-        return [variable for variable in self._variables if id(variable) not in others]
+        others = [self._iterations, *self._averages, *self._accumulated]
+        return [variable for variable in self.changing_variables() if not contains(others, variable)]
 
     # Updating ------------------------------------------------------------------------------------------------------
 

@@ -26,12 +26,13 @@ class HostNumber:
 
     Args:
         tensor: the tensor, which goes on to be changed in place.
+        value: what it holds, if that is known.
     """
 
-    def __init__(self, tensor: Tensor) -> None:
+    def __init__(self, tensor: Tensor, value: Any = None) -> None:
         self.tensor = tensor
-        self._value: Any = None
-        self._version = -1
+        self._value = value
+        self._version = -1 if value is None else tensor._version
 
     def get(self) -> Any:
         """The number."""

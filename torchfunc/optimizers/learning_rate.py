@@ -41,9 +41,9 @@ class RateSource:
         else:
             # Even if the optimizer is made within `inference_mode`, the tensor has to be one that can be changed later.
             with torch.inference_mode(False):
-                self.tensor = torch.tensor(checked_rate(rate), dtype=torch.float32)
+                self.tensor = torch.zeros((), dtype=torch.float32)
             self._number = HostNumber(self.tensor)
-            self._number.get()
+            self._number.set(checked_rate(rate))
 
     def follow(self, function: Callable[..., Any]) -> None:
         """From now on, take the rate from this schedule or function."""

@@ -12,7 +12,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_ratio_, fused_kernel_fits
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
-from torchfunc.optimizers.state import contains
+from torchfunc.optimizers.state import constant, contains
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,9 +69,7 @@ class RMSprop(Optimizer):
         floor = self.epsilon / (1 - self.rho)
         # Only the kernel for the CPU needs them.
         self._floors = [torch.full((), floor, dtype=param.dtype).expand(param.shape) for param in params]
-        self._sums = self.add_optimizer_variables(
-            params, "velocity", lambda shape, dtype: torch.full((), floor, dtype=dtype)
-        )
+        self._sums = self.add_optimizer_variables(params, "velocity", constant(floor))
         if self.momentum > 0:
             self._momentums = self.add_optimizer_variables(params, "momentum")
         if self.centered:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
 
-__all__ = ["OptimizerState", "contains"]
+__all__ = ["OptimizerState", "constant", "contains"]
+
+T = TypeVar("T")
 
 
 class OptimizerState:
@@ -65,7 +67,7 @@ class OptimizerState:
         self._variables.append(variable)
         return variable
 
-    def state_of(self, state: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+    def state_of(self, state: list[T], params: list[Tensor]) -> list[T]:
         """The entries of a list of state (one for each weight built with) that belong to `params`."""
         if params is self._params:
             return state
@@ -134,6 +136,11 @@ class OptimizerState:
 def contains(tensors: Sequence[Tensor], tensor: Tensor) -> bool:
     """Whether this very tensor is among `tensors`."""
     return any(item is tensor for item in tensors)
+
+
+def constant(value: float) -> Callable[..., Tensor]:
+    """An initializer that fills state with a number."""
+    return lambda shape, dtype: torch.full((), value, dtype=dtype)
 
 
 def _initialized(variable: Tensor, initializer: Any) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
-from torchfunc.optimizers.host_number import HostNumber
+from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import checked_rate
 from torchfunc.optimizers.state import contains
 
@@ -128,7 +128,7 @@ class TorchOptimizer(Optimizer):
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """One `step()` on these gradients. Outside of a graph, the weights' own `grad` is as before afterwards."""
         optimizer = self.torch_optimizer
-        if self._in_graph():
+        if in_graph():
             for param, gradient in zip(params, gradients, strict=True):
                 if param.grad is not None:
                     param.grad.copy_(gradient)
