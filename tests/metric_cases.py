@@ -80,7 +80,7 @@ CASES = [
     ("SparseCategoricalCrossentropy", {"ignore_class": 2}, classes, (BATCH, TIME), positive, (BATCH, TIME, CLASSES)),
     ("SparseCategoricalCrossentropy", {"axis": 1}, classes, (BATCH, TIME), positive, (BATCH, CLASSES, TIME)),
     ("Hinge", {}, signs, (BATCH, 3), numbers, (BATCH, 3)),
-    ("Hinge", {}, bits, (BATCH,), numbers, (BATCH, 1)),
+    ("Hinge", {}, bits, (BATCH, 1), numbers, (BATCH, 1)),
     ("SquaredHinge", {}, bits, (BATCH, TIME, 3), numbers, (BATCH, TIME, 3)),
     ("CategoricalHinge", {}, one_hot, (BATCH, TIME), numbers, (BATCH, TIME, CLASSES)),
     ("PearsonCorrelation", {}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
