@@ -3,35 +3,9 @@
 import pytest
 import torch
 from metric_cases import BATCH, CASES, COUNT_IDS, COUNTS, IDS
-from torch.utils._python_dispatch import TorchDispatchMode
+from no_reading import NoReading
 
 from torchfunc import metrics
-
-# These read a value back, or have an output whose size is one.
-READING = (
-    *("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::masked_select", "aten::is_nonzero"),
-    *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::bincount", "aten::equal"),
-    *("aten::repeat_interleave.Tensor", "aten::_assert_async", "aten::histc"),
-)
-
-
-class NoReading(TorchDispatchMode):
-    """Fails at an operation that would make an accelerator's host wait; counts all others but views."""
-
-    def __init__(self):
-        super().__init__()
-        self.kernels = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name
-        assert name not in READING, f"{name} waits for the device"
-        if name.startswith("aten::index"):
-            indices = [index for index in args[1] if index is not None] if name == "aten::index" else []
-            assert not any(index.dtype in (torch.bool, torch.uint8) for index in indices), "a mask as index waits"
-        if not func.is_view:
-            self.kernels.append(name)
-        return func(*args, **(kwargs or {}))
-
 
 ALL, ALL_IDS = [*CASES, *COUNTS], [*IDS, *COUNT_IDS]
 
@@ -59,20 +33,23 @@ def test_the_mode_notices():
             read(torch.ones(1))
 
 
-# One case for each class and each set of its arguments; several to a graph, since tracing has its price.
-DISTINCT = list({(case[0], *case[1]): case for case in ALL}.values())
+# One case for each mean and for each set of arguments of what counts; several to a graph, since tracing has its price.
+# The means weigh in one place.
+DISTINCT = [(case, index % 6 == 0) for index, case in enumerate({case[0]: case for case in CASES}.values())]
+DISTINCT += [(case, True) for case in {(case[0], *case[1]): case for case in COUNTS}.values()]
 PER_GRAPH = 8
 
 
 @pytest.mark.parametrize("first", range(0, len(DISTINCT), PER_GRAPH))
 def test_one_graph(first):
-    cases = DISTINCT[first : first + PER_GRAPH]
+    cases, weighted = zip(*DISTINCT[first : first + PER_GRAPH], strict=True)
     eager, traced = ([getattr(metrics, name)(**arguments) for name, arguments, *_ in cases] for _ in range(2))
 
     def step(updated, data, weight):
-        for metric, (y, p) in zip(updated, data, strict=True):
+        for metric, (y, p), is_weighted in zip(updated, data, weighted, strict=True):
             metric.update_state(y, p)
-            metric.update_state(y, p, weight)
+            if is_weighted:
+                metric.update_state(y, p, weight)
         return [metric.result() for metric in updated]
 
     torch.compiler.reset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,12 +29,19 @@ __all__ = [
 # A prediction that is not among the k best gets this score, and this is the threshold then.
 _NEVER = -1e10
 
-# The count called `name` is that of labels (True: positive) and decisions (True: above the threshold).
+# The labels (True: positive) and decisions (True: above the threshold) that each count is of.
 _CELLS = {
     "true_positives": (True, True),
     "false_positives": (False, True),
     "true_negatives": (False, False),
     "false_negatives": (True, False),
+}
+# The same of two bool tensors, in as few kernels as there are: `a > b` is `a & ~b`.
+_HITS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "true_positives": lambda label, above: label & above,
+    "false_positives": lambda label, above: above > label,
+    "true_negatives": lambda label, above: ~(label | above),
+    "false_negatives": lambda label, above: label > above,
 }
 
 
@@ -153,10 +160,8 @@ class ConfusionMetric(Metric):
         if len(self._limits) == 1:
             above = y_pred > self._limits[0]
             for count in self._counts:
-                is_positive, is_above = _CELLS[count]
-                hit = (label if is_positive else ~label) & (above if is_above else ~above)
-                added = hit.sum() if weight is None else torch.where(hit, weight, 0.0).sum()
-                getattr(self, count).add_(added)
+                hit = _HITS[count](label, above)
+                getattr(self, count).add_((hit if weight is None else hit * weight).sum())
             return
         label, y_pred = (each if by_label else each.reshape(-1, 1) for each in (label, y_pred))
         weight = torch.ones_like(y_pred) if weight is None else weight.reshape(y_pred.shape)

@@ -87,11 +87,13 @@ class IoU(Metric):
             )
         weight = self._weight_of(y_true, sample_weight)
         row, column = y_true.reshape(-1).long(), y_pred.reshape(-1).long()
-        counts = (row >= 0) & (row < self.num_classes) & (column >= 0) & (column < self.num_classes)
+        last = self.num_classes - 1
+        inner_row, inner_column = row.clamp(0, last), column.clamp(0, last)
+        counts = (inner_row == row) & (inner_column == column)
         if self.ignore_class is not None:
             counts = counts & (row != self.ignore_class)
-        cell = torch.where(counts, row * self.num_classes + column, 0)
-        added = counts.to(self.total_cm.dtype) if weight is None else torch.where(counts, weight, 0)
+        cell = inner_row * self.num_classes + inner_column
+        added = counts.to(self.total_cm.dtype) if weight is None else counts * weight
         sums = torch.zeros_like(self.total_cm).view(-1).index_add_(0, cell, added)
         self.total_cm.add_(sums.view_as(self.total_cm))
 

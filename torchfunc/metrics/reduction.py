@@ -28,11 +28,12 @@ class _Reduction(Metric):
         self._state_dtype = torch.promote_types(self.dtype, torch.float32)
         self.total = self.add_variable((), "zeros", dtype=self._state_dtype, name="total")
 
-    def _samplewise(self, values: TensorLike, sample_weight: TensorLike | None) -> tuple[Tensor, Tensor | None]:
+    def _as_state(self, values: TensorLike) -> Tensor:
+        return (values if isinstance(values, Tensor) else torch.as_tensor(values)).detach().to(self._state_dtype)
+
+    def _samplewise(self, values: TensorLike, sample_weight: TensorLike) -> tuple[Tensor, Tensor]:
         """One value per sample, weighted, and the weight of each: `(batch,)` both, or scalars."""
-        values = (values if isinstance(values, Tensor) else torch.as_tensor(values)).detach().to(self._state_dtype)
-        if sample_weight is None:
-            return self._over_samples(values), None
+        values = self._as_state(values)
         weight = torch.as_tensor(sample_weight, dtype=values.dtype, device=values.device)
         values, weight = match_weight(self.name, values, weight)
         return self._over_samples(values * weight), self._over_samples(weight.expand_as(values))
@@ -56,7 +57,8 @@ class Sum(_Reduction):
 
     def update_state(self, values: TensorLike, sample_weight: TensorLike | None = None) -> None:  # type: ignore[override]
         """Add `values`, of any shape, weighted by `sample_weight`: of that shape, or of its first axes."""
-        self.total.add_(self._samplewise(values, sample_weight)[0].sum())
+        weighted = self._as_state(values) if sample_weight is None else self._samplewise(values, sample_weight)[0]
+        self.total.add_(weighted.sum())
 
     def result(self) -> Tensor:
         return self.total.to(self.dtype, copy=True)
@@ -85,9 +87,16 @@ class Mean(_Reduction):
         Raises:
             ValueError: the weights do not fit the values.
         """
+        if sample_weight is None:
+            values = self._as_state(values)
+            rows = values.shape[0] if values.ndim else 1
+            # The sum of all samples' means.
+            self.total.add_(values.sum(), alpha=rows / max(values.numel(), 1))
+            self.count.add_(rows)
+            return
         per_sample, weight = self._samplewise(values, sample_weight)
         self.total.add_(per_sample.sum())
-        self.count.add_(weight.sum() if weight is not None else per_sample.numel())
+        self.count.add_(weight.sum())
 
     def result(self) -> Tensor:
         return divide_no_nan(self.total, self.count).to(self.dtype)
