@@ -44,6 +44,7 @@ OPTIONS = [
     {"loss_scale_factor": 8.0},
     {"learning_rate": lambda step: 0.1 * 0.9**step},
     {"learning_rate": lambda: 0.05},
+    {"learning_rate": optimizers.schedules.CosineDecay(0.1, 8, warmup_target=0.3, warmup_steps=5)},
 ]
 
 
@@ -177,6 +178,7 @@ class Questions(TorchDispatchMode):
         *CASES,
         ("Adam", {"gradient_accumulation_steps": 2, "use_ema": True, "ema_overwrite_frequency": 2}),
         ("Adam", {"learning_rate": lambda step: 0.1 * 0.9**step}),
+        ("SGD", {"learning_rate": optimizers.schedules.CosineDecayRestarts(0.1, 100)}),
         ("LossScaleOptimizer", {}),
     ],
     ids=str,

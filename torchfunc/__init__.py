@@ -14,6 +14,7 @@ from torchfunc import (
     optimizers,
     regularizers,
     saving,
+    schedules,
     utils,
 )
 from torchfunc.graph import SymbolicTensor
@@ -43,5 +44,6 @@ __all__ = [
     "optimizers",
     "regularizers",
     "saving",
+    "schedules",
     "utils",
 ]

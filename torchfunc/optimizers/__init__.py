@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchfunc.optimizers import schedules
 from torchfunc.optimizers.adafactor import Adafactor
 from torchfunc.optimizers.adagrad import Adadelta, Adagrad
 from torchfunc.optimizers.adam import Adam, AdamW
@@ -44,6 +45,7 @@ __all__ = [
     "TorchOptimizer",
     "deserialize",
     "get",
+    "schedules",
     "serialize",
 ]
 
