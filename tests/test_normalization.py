@@ -43,15 +43,22 @@ ARGUMENTS = {
     },
     "penalties": {"beta_regularizer": "l1", "gamma_regularizer": "l2", "gamma_constraint": "non_neg"},
     "renorm numbers": {"renorm_momentum": 0.5},
+    "renorm": {"renorm": True, "momentum": 0.7},
+    "renorm clipped": {
+        "renorm": True,
+        "renorm_clipping": {"rmin": 0.7, "rmax": 1.2, "dmax": 0.3},
+        "renorm_momentum": 0.6,
+        "scale": False,
+    },
 }
 
 
 def buffers(layer):
-    return [layer.running_mean, layer.running_var]
+    return [*layer.buffers()]
 
 
 def moving(theirs):
-    return [theirs.moving_mean.value, theirs.moving_variance.value]
+    return [weight.value for weight in theirs.non_trainable_weights]
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -95,9 +102,10 @@ def pair(shape, **kwargs):
     return ours, theirs
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"renorm": True, "renorm_momentum": 0.8, "renorm_clipping": {"rmax": 3}}])
 @pytest.mark.parametrize("shape", [(2, 3), (8, 3), (2, 5, 3)])
-def test_moving_averages_over_many_steps(shape):
-    ours, theirs = pair(shape, momentum=0.6)
+def test_moving_averages_over_many_steps(shape, kwargs):
+    ours, theirs = pair(shape, momentum=0.6, **kwargs)
     rng = np.random.default_rng(0)
     for step in range(6):
         x = torch.from_numpy(rng.normal(step, 1 + step, size=shape).astype("float32"))
@@ -123,7 +131,7 @@ def test_a_single_value_gives_beta(shape):
         assert_close(mine, reference, 1e-6, "moving average")
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"scale": False}, {"center": False}, {"axis": 1}])
+@pytest.mark.parametrize("kwargs", [{}, {"scale": False}, {"center": False}, {"axis": 1}, {"renorm": True}])
 def test_masks(kwargs):
     shape = (4, 6, 6)
     rng = np.random.default_rng(0)
@@ -331,8 +339,9 @@ def test_penalties_equal_keras():
 @pytest.mark.parametrize(
     ("kwargs", "shape", "message"),
     [
-        ({"renorm": True}, None, "renorm=True"),
-        ({"synchronized": True}, None, r"torch.nn.SyncBatchNorm"),
+        ({"renorm": True, "renorm_clipping": {"max": 1}}, (None, 3), "takes rmin, rmax and dmax .*'max'"),
+        ({"renorm": True, "renorm_clipping": {"rmin": 2, "rmax": 1}}, (None, 3), "needs rmin <= rmax"),
+        ({"renorm": True, "renorm_clipping": {"dmax": -1}}, (None, 3), "needs dmax >= 0"),
         ({"axis": 3}, (None, 3), r"BatchNormalization.* axis 3 .*\(None, 3\)"),
         ({"axis": 1}, (None, None, 3), "size of axis 1 .*must be known"),
         ({}, (3,), r"shape \(3,\)"),

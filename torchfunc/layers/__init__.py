@@ -64,6 +64,12 @@ from torchfunc.layers.merging import (
 from torchfunc.layers.multi_head_attention import GroupedQueryAttention as GroupQueryAttention
 from torchfunc.layers.multi_head_attention import MultiHeadAttention
 from torchfunc.layers.normalization import BatchNormalization
+from torchfunc.layers.normalization_by_sample import (
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
+)
 from torchfunc.layers.pooling import (
     AdaptiveAveragePooling1D,
     AdaptiveAveragePooling2D,
@@ -110,6 +116,7 @@ from torchfunc.layers.resizing import (
     ZeroPadding3D,
 )
 from torchfunc.layers.rnn import RNN, StackedRNNCells
+from torchfunc.layers.spectral_normalization import SpectralNormalization
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
@@ -184,6 +191,7 @@ __all__ = [
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
+    "GroupNormalization",
     "GroupQueryAttention",
     "Identity",
     "Input",
@@ -192,6 +200,7 @@ __all__ = [
     "LSTMCell",
     "Lambda",
     "Layer",
+    "LayerNormalization",
     "LeakyReLU",
     "Masking",
     "MaxPool1D",
@@ -207,6 +216,7 @@ __all__ = [
     "Normalization",
     "PReLU",
     "Permute",
+    "RMSNormalization",
     "ReLU",
     "RepeatVector",
     "Rescaling",
@@ -222,10 +232,12 @@ __all__ = [
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",
+    "SpectralNormalization",
     "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
     "TorchModule",
+    "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",
     "UpSampling3D",
