@@ -117,9 +117,9 @@ COMPILE = {
         lambda: two(metrics=metrics.MeanAbsoluteError()),
         ["metrics", "mean_absolute_error", "'value', 'label'"],
     ),
-    "steps_per_execution": (lambda: one(steps_per_execution=4), ["steps_per_execution", "4"]),
-    "jit_compile": (lambda: one(jit_compile=True), ["jit_compile", "True"]),
-    "precision": (lambda: one(precision="16-mixed"), ["precision", "'16-mixed'"]),
+    "steps_per_execution": (lambda: one(steps_per_execution=0), ["steps_per_execution", "0"]),
+    "jit_compile": (lambda: one(jit_compile="always"), ["jit_compile", "'payback'", "'always'"]),
+    "precision": (lambda: one(precision="8"), ["precision", "'bf16-mixed'", "'8'"]),
     "foreign torch optimizer": (
         lambda: one(optimizer=torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=1.0)),
         ["SGD", "none of the model's 4 trainable weights"],

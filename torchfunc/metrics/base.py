@@ -14,9 +14,18 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.registry import to_snake_case
 
-__all__ = ["Metric"]
+__all__ = ["Metric", "add_to"]
 
 T = TypeVar("T", bound="Metric")
+
+
+def add_to(state: Tensor, value: Tensor | float, alpha: float = 1) -> None:
+    """`state += alpha * value`, in place, in compiled steps too."""
+    if state.ndim == 0 and torch.compiler.is_compiling():
+        # Of a float64 scalar on the CPU, torch.compile (2.11 to 2.13) loses a change that is not made through a view.
+        state.view(1).add_(value, alpha=alpha)
+    else:
+        state.add_(value, alpha=alpha)
 
 
 class Metric:

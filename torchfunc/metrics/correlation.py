@@ -12,7 +12,7 @@ from torchfunc.config import epsilon
 from torchfunc.dtypes import DTypeLike
 from torchfunc.losses.shapes import TensorLike, as_tensors, same_shape
 from torchfunc.losses.weighting import match_weight
-from torchfunc.metrics.base import Metric
+from torchfunc.metrics.base import Metric, add_to
 from torchfunc.metrics.reduction import FunctionMetric
 
 __all__ = [
@@ -145,7 +145,7 @@ class R2Score(Metric):
             parts = parts * match_weight(self.name, y_pred, weight)[1]
         self.num_samples.add_(y_true.numel())
         for state, added in zip(self.variables[1:], parts.sum(1), strict=True):
-            state.add_(added)
+            add_to(state, added)
 
     def result(self) -> Tensor:
         if self._outputs is None:

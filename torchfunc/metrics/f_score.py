@@ -12,7 +12,7 @@ from torchfunc.config import epsilon
 from torchfunc.dtypes import DTypeLike
 from torchfunc.losses.shapes import TensorLike, as_tensors, same_shape
 from torchfunc.losses.weighting import match_weight
-from torchfunc.metrics.base import Metric
+from torchfunc.metrics.base import Metric, add_to
 
 __all__ = ["F1Score", "FBetaScore"]
 
@@ -95,7 +95,7 @@ class FBetaScore(Metric):
             cells = cells * match_weight(self.name, y_pred, weight)[1]
         sums = cells.sum((1, 2) if self.average == "micro" else 1)
         for state, added in zip(self.variables, sums, strict=True):
-            state.add_(added)
+            add_to(state, added)
 
     def result(self) -> Tensor:
         if self._classes is None:

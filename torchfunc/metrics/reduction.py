@@ -12,7 +12,7 @@ from torchfunc.dtypes import DTypeLike
 from torchfunc.losses.base import written_arguments
 from torchfunc.losses.shapes import TensorLike, as_tensors
 from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
-from torchfunc.metrics.base import Metric
+from torchfunc.metrics.base import Metric, add_to
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["FunctionMetric", "Mean", "MeanMetricWrapper", "Sum"]
@@ -58,7 +58,7 @@ class Sum(_Reduction):
     def update_state(self, values: TensorLike, sample_weight: TensorLike | None = None) -> None:  # type: ignore[override]
         """Add `values`, of any shape, weighted by `sample_weight`: of that shape, or of its first axes."""
         weighted = self._as_state(values) if sample_weight is None else self._samplewise(values, sample_weight)[0]
-        self.total.add_(weighted.sum())
+        add_to(self.total, weighted.sum())
 
     def result(self) -> Tensor:
         return self.total.to(self.dtype, copy=True)
@@ -91,12 +91,12 @@ class Mean(_Reduction):
             values = self._as_state(values)
             rows = values.shape[0] if values.ndim else 1
             # The sum of all samples' means.
-            self.total.add_(values.sum(), alpha=rows / max(values.numel(), 1))
-            self.count.add_(rows)
+            add_to(self.total, values.sum(), rows / max(values.numel(), 1))
+            add_to(self.count, rows)
             return
         per_sample, weight = self._samplewise(values, sample_weight)
-        self.total.add_(per_sample.sum())
-        self.count.add_(weight.sum())
+        add_to(self.total, per_sample.sum())
+        add_to(self.count, weight.sum())
 
     def result(self) -> Tensor:
         return divide_no_nan(self.total, self.count).to(self.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,26 @@ from torch import Tensor
 from torchfunc.training.arrays import check_rows, map_leaves, named_leaves, pack_x_y_sample_weight
 from torchfunc.training.transfer import moved, prefetched
 
-__all__ = ["ArrayBatches", "Batches", "row_order"]
+__all__ = ["ArrayBatches", "Batches", "Rows", "gathered", "row_order"]
+
+
+class Rows(NamedTuple):
+    """A batch that is still to be gathered.
+
+    Attributes:
+        tensors: all the data.
+        numbers: the numbers of the batch's rows.
+    """
+
+    tensors: Any
+    numbers: Tensor
+
+
+def gathered(batch: Any) -> Any:
+    """The tensors of a batch."""
+    if not isinstance(batch, Rows):
+        return batch
+    return map_leaves(lambda leaf: leaf.index_select(0, batch.numbers), batch.tensors)
 
 
 class Batches:
@@ -56,6 +75,7 @@ class ArrayBatches(Batches):
         tensors: the data, `x`, `(x, y)` or `(x, y, sample_weight)`, all on one device.
         rows: how many rows they have.
         home: the device they are on.
+        lazy: whether to give `Rows` in place of batches, where the data are on the device that needs them.
     """
 
     def __init__(
@@ -63,6 +83,7 @@ class ArrayBatches(Batches):
     ) -> None:
         self.rows = check_rows(x, y, sample_weight)
         self.batch_size = batch_size
+        self.lazy = False
         self._shuffle = shuffle
         self._device = device
         data = pack_x_y_sample_weight(x, y, sample_weight)
@@ -85,6 +106,10 @@ class ArrayBatches(Batches):
 
     def __iter__(self) -> Iterator[Any]:
         order = self.epoch_indices()
+        if self.lazy and self.home == self._device:
+            order = torch.arange(self.rows, device=self.home) if order is None else order
+            yield from (Rows(self.tensors, part) for part in order.split(self.batch_size))
+            return
         starts = range(0, self.rows, self.batch_size)
         parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
         takers = map_leaves(partial(self._taker, gathers=order is not None), self.tensors)

@@ -58,6 +58,11 @@ class EpochStream:
         """Batches an epoch, None if that is not known."""
         return self.steps or self.batches.num_batches
 
+    def defer_gathering(self) -> None:
+        """Deal out arrays as `Rows`, to be gathered within a step, where nothing stands in the way."""
+        if isinstance(self.batches, ArrayBatches) and self._iterator is None:
+            self.batches.lazy = True
+
     def peek(self) -> Any:
         """The batch that the next epoch will begin with.
 

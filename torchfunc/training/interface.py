@@ -56,6 +56,7 @@ class Trainable(nn.Module):
 
         # Of Trainer
 
+        _compiled: Any
         optimizer: Any
         stop_training: bool
         stop_evaluating: bool

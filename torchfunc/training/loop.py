@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
-from torchfunc.layers.modes import kept_modes
 from torchfunc.training import runs
 from torchfunc.training.batches import EpochStream
+from torchfunc.training.execution import Step, make_step
 from torchfunc.training.interface import Trainable
-from torchfunc.training.step import Step, evaluate_batch, make_step, train_batch
+from torchfunc.training.state import device_of
 from torchfunc.training.training_run import TrainingRun
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
@@ -39,19 +40,22 @@ def run_epochs(
         validation: the validation data, if there are any.
         validation_freq: validate every so many epochs, or after the epochs in this list (counted from 1).
     """
-    step = make_step(model, "train_step", train_batch)
+    compiled = model.compiled_state("fit")
+    at_once = compiled.execution.steps
+    step = make_step(model, "train_step", device_of(model), at_once)
     model.stop_training = False
     run = TrainingRun(model, data, callbacks)
     callbacks.set_run(run)
     callbacks.on_train_begin()
     remaining = run.begin(epochs)
+    compiled.expect(model, data.num_batches and data.num_batches * len(remaining))
     logs = run.logs
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        done = run.enter_epoch(step)
+        done = run.enter_epoch(step if at_once == 1 else lambda batch: step((batch,)))
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(model, data, step, hooks, callbacks, lambda: model.stop_training, done, run.logs)
+        logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_training, done, run.logs)
         if validation is not None and _is_due(epoch, validation_freq):
             logs |= {f"val_{name}": value for name, value in run_evaluation(model, validation, callbacks).items()}
         callbacks.on_epoch_end(epoch, logs)
@@ -69,11 +73,13 @@ def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
 def run_evaluation(model: Trainable, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
     """Go through the data once without training; returns the logs."""
     with runs.evaluating(model):
-        step = make_step(model, "test_step", evaluate_batch)
+        at_once = model.compiled_state("evaluate").execution.steps
+        step = make_step(model, "test_step", device_of(model), at_once)
         model.stop_evaluating = False
         callbacks.on_test_begin()
         model.reset_metrics()
-        logs = _run_batches(model, data, step, callbacks.batch_hooks("test"), callbacks, lambda: model.stop_evaluating)
+        hooks = callbacks.batch_hooks("test")
+        logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_evaluating)
         callbacks.on_test_end(logs)
         return logs
 
@@ -82,6 +88,7 @@ def _run_batches(
     model: Trainable,
     data: EpochStream,
     step: Step,
+    at_once: int,
     hooks: BatchHooks,
     callbacks: CallbackList,
     stopped: Callable[[], bool],
@@ -98,11 +105,13 @@ def _run_batches(
         return plain_logs(model.get_metrics_result() if own_logs is None else own_logs)
 
     count = done
-    for batch in data.epoch():
+    if at_once != 1 and model.compiled_state("fit").graphs:
+        data.defer_gathering()
+    for batch in data.epoch() if at_once == 1 else _tuples(data.epoch(), at_once):
         hooks.begin(count)
         own_logs = step(batch)
-        hooks.end(count, read_logs)
-        count += 1
+        count += 1 if at_once == 1 else len(batch)
+        hooks.end(count - 1, read_logs)
         if stopped():
             break
     callbacks.count_steps(count)
@@ -113,6 +122,12 @@ def _run_batches(
     return read_logs()
 
 
+def _tuples(batches: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """The batches in tuples of `size`; the last one holds what is left."""
+    while taken := tuple(itertools.islice(batches, size)):
+        yield taken
+
+
 def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList) -> Any:
     """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
     hooks = callbacks.batch_hooks("predict")
@@ -121,11 +136,11 @@ def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList)
     columns: list[list[Any]] = []
     structure: Any = None
     count = 0
-    with kept_modes(model), torch.inference_mode():
-        model.eval()
+    with runs.predicting(model):
+        step = make_step(model, "predict_step", device_of(model))
         for batch in data.epoch():
             hooks.begin(count)
-            outputs = model.predict_step(batch)
+            outputs = step(batch)
             hooks.end(count, lambda outputs=outputs: {"outputs": outputs})  # type: ignore[misc]
             leaves, structure = tree_flatten(outputs)
             columns = columns or [[] for _ in leaves]

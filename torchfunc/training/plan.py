@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torchfunc import losses, metrics
+from torchfunc.metrics.base import add_to
+from torchfunc.modules import OutputDescription
 from torchfunc.training.matching import flatten_outputs, match_metrics, match_setting, match_values
 
-__all__ = ["LossMean", "OutputPlan", "Plan", "check_identifiers"]
+__all__ = ["Extras", "LossMean", "OutputPlan", "Plan", "check_identifiers"]
+
+_ACTIVATIONS = {
+    losses.BinaryCrossentropy: "sigmoid",
+    losses.CategoricalCrossentropy: "softmax",
+    losses.SparseCategoricalCrossentropy: "softmax",
+}
+Extras: TypeAlias = tuple[Sequence[Tensor | None] | None, Sequence[Tensor | None] | None]
+"""The masks and the logits of a model's outputs, in order; None where there are none at all."""
 
 # These stand for one of several, chosen by the shapes of the first batch.
 _CHOSEN_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
@@ -27,8 +37,8 @@ class LossMean(metrics.Mean):
 
     def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
         """Add the loss of a batch of `rows`, a scalar."""
-        self.total.add_(value.detach(), alpha=rows)
-        self.count.add_(rows)
+        add_to(self.total, value.detach(), rows)
+        add_to(self.count, rows)
 
 
 @dataclass
@@ -41,6 +51,7 @@ class OutputPlan:
         weight: what the loss is multiplied by in the total.
         metrics, weighted_metrics: the metrics, or (until the first batch) what they are made from.
         tracker: the mean of this output's own loss, if it is logged.
+        logit_loss: the same loss of logits, where the output is known to be their softmax or sigmoid.
     """
 
     name: str | None
@@ -49,6 +60,7 @@ class OutputPlan:
     metrics: list[Any]
     weighted_metrics: list[Any]
     tracker: LossMean | None = None
+    logit_loss: losses.Loss | None = None
 
     @property
     def needs_target(self) -> bool:
@@ -65,6 +77,25 @@ class OutputPlan:
         for found in (self.metrics, self.weighted_metrics):
             found[:] = [metrics.as_metric(each, y_true.shape, y_pred.shape).to(y_pred.device) for each in found]
 
+    def find_logit_loss(self, activation: str | None) -> bool:
+        """See whether the loss of an output that ends in this activation can be computed from what goes into it."""
+        fits = activation is not None and _ACTIVATIONS.get(type(self.loss)) == activation and not self.loss.from_logits
+        self.logit_loss = self.loss.on_logits() if fits else None
+        return fits
+
+    def loss_of(
+        self, target: Tensor | None, prediction: Tensor, weight: Tensor | None, mask: Tensor | None, logits: Any
+    ) -> Tensor:
+        """The loss of one batch, tracked if it is logged."""
+        assert target is not None
+        if logits is not None and self.logit_loss is not None:
+            value = self.logit_loss(target, logits, weight, mask)
+        else:
+            value = self.loss(target, prediction, weight, mask)
+        if self.tracker is not None:
+            self.tracker.update_state(value, prediction.shape[0])
+        return value if self.weight == 1.0 else value * self.weight
+
 
 @dataclass
 class Plan:
@@ -74,12 +105,16 @@ class Plan:
         outputs: one entry for each output, in order.
         names: the outputs' names, None if they have none.
         resolved: whether the first batch was seen, so that all losses and metrics are made.
+        log_names: the metrics under the names they have in logs.
+        logits: the outputs (by place) whose loss is computed from logits; None while that is not known.
     """
 
     outputs: list[OutputPlan]
     names: list[str] | None
     resolved: bool = False
     log_names: list[tuple[str, metrics.Metric]] = field(default_factory=list)
+    logits: tuple[int, ...] | None = None
+    _described: Sequence[OutputDescription] | None = None
 
     @classmethod
     def make(
@@ -128,6 +163,7 @@ class Plan:
                     output.tracker = LossMean(name).to(y_pred[0].device)
         self.log_names = self._name_metrics()
         self.resolved = True
+        self.find_logits(self._described)
 
     def _name_metrics(self) -> list[tuple[str, metrics.Metric]]:
         """Keras' log names: the output's name in front if there are several, a number behind a name met before."""
@@ -177,32 +213,68 @@ class Plan:
             return [sample_weight] * len(self.outputs)
         return match_values("sample_weight", sample_weight, self.names, [o.needs_target for o in self.outputs])
 
-    def total_loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Tensor | None:
-        """The weighted sum of the outputs' losses, which are tracked on the way; None if there are none."""
+    def find_logits(self, described: Sequence[OutputDescription] | None) -> tuple[int, ...]:
+        """The outputs, by number, whose loss is to be computed from logits; `described` is what the model tells."""
+        self._described = described
+        pairs = zip(self.outputs, described or (), strict=False)
+        self.logits = tuple(i for i, (output, told) in enumerate(pairs) if output.find_logit_loss(told.activation))
+        return self.logits
+
+    def total_loss(self, y: Any, y_pred: Any, sample_weight: Any, extras: Extras | None = None) -> Tensor | None:
+        """The weighted sum of the outputs' losses, which are tracked on the way; None if there are none.
+
+        Args:
+            y, y_pred, sample_weight: targets, predictions and weights as the user and the model give them.
+            extras: the outputs' masks and logits, as far as they are known.
+        """
         targets, predictions = self.match_batch(y, y_pred)
         weights = self.match_weights(sample_weight)
+        masks, logits = self._extras(extras)
         total: Tensor | None = None
-        for output, target, prediction, weight in zip(self.outputs, targets, predictions, weights, strict=True):
-            if output.loss is None:
-                continue
-            value = output.loss(target, prediction, weight)
-            if output.tracker is not None:
-                output.tracker.update_state(value, prediction.shape[0])
-            value = value if output.weight == 1.0 else value * output.weight
-            total = value if total is None else total + value
+        for output, *values in zip(self.outputs, targets, predictions, weights, masks, logits, strict=True):
+            if output.loss is not None:
+                value = output.loss_of(*values)
+                total = value if total is None else total + value
         return total
 
-    def update_metrics(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
-        """Let all metrics take in one batch."""
+    def update_metrics(self, y: Any, y_pred: Any, sample_weight: Any, extras: Extras | None = None) -> list[Any]:
+        """Let all metrics take in one batch; arguments as for `total_loss`.
+
+        Returns:
+            for metrics that cannot be part of a step, what `update_late` needs.
+        """
         if self.resolved and not self.log_names:
-            return
+            return []
         targets, predictions = self.match_batch(y, y_pred)
         weights = self.match_weights(sample_weight)
-        for output, target, prediction, weight in zip(self.outputs, targets, predictions, weights, strict=True):
+        masks, _ = self._extras(extras)
+        late: list[Any] = []
+        for output, target, prediction, weight, mask in zip(
+            self.outputs, targets, predictions, weights, masks, strict=True
+        ):
             for metric in output.metrics:
-                metric.update_state(target, prediction)
+                _update(metric, late, target, prediction, metric.masked_weight(None, mask))
             for metric in output.weighted_metrics:
-                metric.update_state(target, prediction, weight)
+                _update(metric, late, target, prediction, metric.masked_weight(weight, mask))
+        return late
+
+    def _extras(self, extras: Extras | None) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+        none = [None] * len(self.outputs)
+        masks, logits = extras or (None, None)
+        return masks or none, logits or none
+
+    @staticmethod
+    def update_late(late: list[Any]) -> None:
+        """Let the metrics that are no part of a step take in the batch, as `update_metrics` has told."""
+        for metric, *values in late:
+            metric.update_state(*values)
+
+
+def _update(metric: metrics.Metric, late: list[Any], *values: Tensor | None) -> None:
+    if metric.outside_step:
+        late.append((metric, *values))
+    else:
+        metric.update_state(*values)
 
 
 def check_identifiers(loss: Any, plain: Any, weighted: Any) -> None:

@@ -28,7 +28,6 @@ __all__ = [
     "build_for",
     "callback_list",
     "check_fit",
-    "check_supported",
     "checked_verbose",
     "columns_by_name",
     "one_batch",
@@ -36,18 +35,6 @@ __all__ = [
     "split_off",
     "validation_batches",
 ]
-
-
-def check_supported(steps_per_execution: int, jit_compile: Any, precision: Any) -> None:
-    """Refuse what this version cannot do, rather than ignore it. Raises ValueError."""
-    if steps_per_execution != 1:
-        raise ValueError(f"`steps_per_execution` is 1 in this version, got {steps_per_execution!r}.")
-    if jit_compile not in ("auto", False, None):
-        raise ValueError(
-            f"`jit_compile` is 'auto' or False in this version, got {jit_compile!r}: training steps run eagerly."
-        )
-    if precision is not None and str(precision) not in ("32", "float32"):
-        raise ValueError(f"`precision` is None or '32' in this version, got {precision!r}.")
 
 
 def checked_verbose(verbose: Any) -> int:

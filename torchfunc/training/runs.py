@@ -11,7 +11,7 @@ from torchfunc.layers.modes import kept_modes
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
 
-__all__ = ["evaluating", "flushed_denormals", "session", "training", "undone_without_a_step"]
+__all__ = ["evaluating", "flushed_denormals", "predicting", "session", "training", "undone_without_a_step"]
 
 
 @contextlib.contextmanager
@@ -93,6 +93,14 @@ def undone_without_a_step(model: Trainable) -> Iterator[None]:
                 for buffer, value in kept:
                     buffer.copy_(value)
         raise
+
+
+@contextlib.contextmanager
+def predicting(model: Trainable) -> Iterator[None]:
+    """The setting of prediction steps, which need no `compile`."""
+    with kept_modes(model), torch.inference_mode():
+        model.eval()
+        yield
 
 
 @contextlib.contextmanager

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torchfunc.metrics import Metric
+from torchfunc.modules import TrainingOutputs
 from torchfunc.optimizers import Optimizer
+from torchfunc.training.arrays import first_leaf
+from torchfunc.training.compiling import CompiledStep
 from torchfunc.training.interface import Trainable
 from torchfunc.training.matching import flatten_outputs
-from torchfunc.training.plan import LossMean, Plan, check_identifiers
+from torchfunc.training.payback import Payback
+from torchfunc.training.plan import Extras, LossMean, Plan, check_identifiers
+from torchfunc.training.settings import Execution
 
-__all__ = ["Compiled", "Session", "device_of", "held_metrics", "trainable_weights"]
+__all__ = ["Compiled", "Outcome", "Session", "device_of", "held_metrics", "trainable_weights", "wanted_device"]
 
+_AS_IT_IS = contextlib.nullcontext()
 _MATCHED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+
+class Outcome(NamedTuple):
+    """What a step leaves behind besides what it changes in place.
+
+    Attributes:
+        logs: only if the model makes its own; else the metrics hold them.
+        late: what `Plan.update_late` takes.
+    """
+
+    logs: dict[str, Any] | None
+    late: list[Any]
 
 
 @dataclass
@@ -71,22 +90,35 @@ class Compiled:
         plan: what is done with each output; None until the outputs are known.
         session: what is at hand while the model runs; None otherwise.
         gradients_checked: whether weights without a gradient were looked for.
+        outputs: what the model gave for the batch at hand, with masks and logits.
+        graphs: the compiled steps, by what they have settled; they last as long as these settings.
+        payback: says when to compile, if that depends on how long the training takes.
     """
 
     settings: dict[str, Any]
     optimizer: Optimizer | None
+    execution: Execution
     device: torch.device | None = None
     loss_tracker: LossMean = field(default_factory=lambda: LossMean("loss"))
     plan: Plan | None = None
     session: Session | None = None
     gradients_checked: bool = False
+    outputs: TrainingOutputs | None = None
+    graphs: dict[Any, CompiledStep] = field(default_factory=dict)
+    payback: Payback | None = None
 
     def __post_init__(self) -> None:
         check_identifiers(*(self.settings[key] for key in ("loss", "metrics", "weighted_metrics")))
 
+    def expect(self, model: nn.Module, steps: int | None) -> None:
+        """Tell how many training steps are to come, None if nobody knows."""
+        if self.execution.jit == "payback":
+            self.payback = self.payback or Payback(sum(not list(module.children()) for module in model.modules()))
+            self.payback.expect(steps)
+
     def __getstate__(self) -> dict[str, Any]:
-        # The functions of a session are bound to this very model, not to a copy.
-        return {**self.__dict__, "session": None}
+        # The functions of a session and compiled steps are bound to this very model, not to a copy.
+        return {**self.__dict__, "session": None, "outputs": None, "graphs": {}, "payback": None}
 
     def make_plan(self, names: list[str] | None, count: int) -> Plan:
         """Match the settings with outputs that are now known."""
@@ -100,6 +132,40 @@ class Compiled:
             leaves, names = flatten_outputs(outputs, None)
             return self.make_plan(names, len(leaves))
         return self.plan
+
+    def autocast(self, x: Any) -> contextlib.AbstractContextManager[Any]:
+        """The setting of the forward pass for these inputs."""
+        if self.execution.precision.dtype is None:
+            return _AS_IT_IS
+        return self.execution.precision.autocast(first_leaf(x).device)
+
+    def logits_of(self, model: Trainable) -> tuple[int, ...]:
+        """The outputs, by number, whose loss is to be computed from logits."""
+        if self.plan is None:
+            return ()
+        return self.plan.find_logits(model.describe_outputs()) if self.plan.logits is None else self.plan.logits
+
+    def extras_of(self, y_pred: Any) -> Extras | None:
+        """The masks and logits of what the model has just returned."""
+        outputs = self.outputs
+        return (outputs.masks, outputs.logits) if outputs is not None and outputs.y_pred is y_pred else None
+
+    def clear_added(self) -> None:
+        """Forget what calls have added to the loss."""
+        if self.session is not None:
+            self.session.clear_added()
+
+    def take_late(self, outcome: Outcome) -> dict[str, Any] | None:
+        """Update the metrics that cannot be part of a step; returns the logs of the model's own."""
+        if outcome.late:
+            assert self.plan is not None
+            self.plan.update_late(outcome.late)
+        return outcome.logs
+
+    @property
+    def losses(self) -> list[Any]:
+        """The outputs' losses."""
+        return [] if self.plan is None else [output.loss for output in self.plan.outputs]
 
     @property
     def metrics(self) -> list[Metric]:
@@ -157,6 +223,14 @@ def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.dev
         return wanted
     tensors = itertools.chain(model.parameters(), model.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def wanted_device(model: nn.Module, device: str | torch.device) -> torch.device | None:
+    """Where `compile(device=...)` wants the model: "auto" is the accelerator, for a model that is still on the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    here = device_of(model)
+    return torch.accelerator.current_accelerator() if here.type == "cpu" and torch.accelerator.is_available() else None
 
 
 def trainable_weights(model: nn.Module) -> list[nn.Parameter]:

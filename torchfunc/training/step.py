@@ -16,23 +16,19 @@ from torch import Tensor
 
 from torchfunc.training.arrays import first_leaf, unpack_x_y_sample_weight
 from torchfunc.training.interface import Trainable
-from torchfunc.training.state import Session
+from torchfunc.training.state import Outcome, Session
 
-__all__ = ["Step", "evaluate_batch", "make_step", "predict_batch", "train_batch"]
-
-Step = Callable[[Any], "dict[str, Any] | None"]
+__all__ = ["evaluate_batch", "predict_batch", "train_batch"]
 
 
-def train_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
-    """Train on one batch. Returns logs only if the model makes its own; else the metrics hold them."""
+def train_batch(model: Trainable, data: Any) -> Outcome:
+    """Train on one batch."""
     compiled = model.compiled_state("train")
     optimizer, session = compiled.optimizer, compiled.session or Session.of(model)
     if optimizer is None:
         raise ValueError("The model was compiled with optimizer=None, so it cannot be trained.")
     x, y, sample_weight = unpack_x_y_sample_weight(data)
-    y_pred = model(*model.prepare_inputs(x))
-    loss = _loss(model, x, y, y_pred, sample_weight, training=True)
-    compiled.loss_tracker.update_state(loss, _rows(x))
+    y_pred, loss = _forward(model, x, y, sample_weight, training=True)
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
     gradients = torch.autograd.grad(optimizer.scale_loss(loss), session.weights, allow_unused=True)
@@ -47,36 +43,32 @@ def train_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
     return logs
 
 
-def evaluate_batch(model: Trainable, data: Any) -> dict[str, Any] | None:
-    """Take one batch into losses and metrics. Returns logs only if the model makes its own."""
-    compiled = model.compiled_state("evaluate")
+def evaluate_batch(model: Trainable, data: Any) -> Outcome:
+    """Take one batch into losses and metrics."""
     x, y, sample_weight = unpack_x_y_sample_weight(data)
-    y_pred = model(*model.prepare_inputs(x))
-    loss = _loss(model, x, y, y_pred, sample_weight, training=False)
-    compiled.loss_tracker.update_state(loss, _rows(x))
+    y_pred, _ = _forward(model, x, y, sample_weight, training=False)
     return _update_metrics(model, x, y, y_pred, sample_weight)
 
 
 def predict_batch(model: Trainable, data: Any) -> Any:
     """The outputs for one batch."""
     x, _, _ = unpack_x_y_sample_weight(data)
-    return model(*model.prepare_inputs(x))
+    compiled = model._compiled
+    if compiled is None:
+        return model(*model.prepare_inputs(x))
+    with compiled.autocast(x):
+        return model(*model.prepare_inputs(x))
 
 
-def make_step(model: Trainable, method: str, default: Callable[[Trainable, Any], dict[str, Any] | None]) -> Step:
-    """The function to call with each batch: the model's own `train_step` or `test_step`, or the default one.
-
-    The default's public form returns the current results, which takes time that nobody may need; here it does not.
-    """
-    session = model.compiled_state(method).session
-    assert session is not None
-    own = getattr(model, method) if model.overrides(method) else None
-
-    def step(data: Any) -> dict[str, Any] | None:
-        session.clear_added()
-        return default(model, data) if own is None else own(data)
-
-    return step
+def _forward(model: Trainable, x: Any, y: Any, sample_weight: Any, training: bool) -> tuple[Any, Tensor]:
+    """The outputs for one batch and their loss, which is tracked."""
+    compiled = model.compiled_state("compute_loss")
+    with compiled.autocast(x):
+        outputs = model.forward_for_training(*model.prepare_inputs(x), logits_of=compiled.logits_of(model))
+        compiled.outputs = outputs
+        loss = _loss(model, x, y, outputs.y_pred, sample_weight, training)
+    compiled.loss_tracker.update_state(loss, _rows(x))
+    return outputs.y_pred, loss
 
 
 def _loss(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Tensor:
@@ -91,11 +83,15 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(function).parameters)
 
 
-def _update_metrics(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, Any] | None:
+def _update_metrics(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Outcome:
+    compiled = model.compiled_state("compute_metrics")
     if model.overrides("compute_metrics"):
-        return model.compute_metrics(x, y, y_pred, sample_weight)
-    model.compiled_state("compute_metrics").plan_for(y_pred).update_metrics(y, y_pred, sample_weight)
-    return None
+        outcome = Outcome(model.compute_metrics(x, y, y_pred, sample_weight), [])
+    else:
+        extras = compiled.extras_of(y_pred)
+        outcome = Outcome(None, compiled.plan_for(y_pred).update_metrics(y, y_pred, sample_weight, extras))
+    compiled.outputs = None
+    return outcome
 
 
 def _rows(x: Any) -> int:

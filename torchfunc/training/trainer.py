@@ -10,20 +10,19 @@ from torch import Tensor
 
 from torchfunc.callbacks import History
 from torchfunc.callbacks.callback_list import plain_logs
-from torchfunc.layers.modes import kept_modes
 from torchfunc.metrics import Metric
-from torchfunc.optimizers import Optimizer, TorchOptimizer
+from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import runs
 from torchfunc.training.batches import make_batches
 from torchfunc.training.checking import check_class_weight, check_data
+from torchfunc.training.execution import make_step
 from torchfunc.training.interface import Trainable
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.preparing import (
     build_for,
     callback_list,
     check_fit,
-    check_supported,
     checked_verbose,
     columns_by_name,
     one_batch,
@@ -31,8 +30,9 @@ from torchfunc.training.preparing import (
     split_off,
     validation_batches,
 )
-from torchfunc.training.state import Compiled, device_of, held_metrics, trainable_weights
-from torchfunc.training.step import evaluate_batch, make_step, predict_batch, train_batch
+from torchfunc.training.settings import Execution
+from torchfunc.training.state import Compiled, device_of, held_metrics, trainable_weights, wanted_device
+from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
 
 __all__ = ["Trainer"]
 
@@ -85,18 +85,20 @@ class Trainer(Trainable):
             loss_weights: numbers that the losses are multiplied by in the total.
             metrics: names, metrics of `torchfunc.metrics`, functions; they ignore sample weights.
             weighted_metrics: the like, weighted by sample and class weights.
-            run_eagerly: never compile. Steps run eagerly in any case in this version.
-            steps_per_execution: 1 in this version.
-            jit_compile: "auto" or False: steps run eagerly in this version.
-            auto_scale_loss: has no effect at full precision.
-            precision: None or "32" in this version.
-            device: where to train; "auto" leaves the model where it is.
+            run_eagerly: the same as `jit_compile=False`.
+            steps_per_execution: so many steps are executed at once; hooks for batches are called once for all of them.
+            jit_compile: whether whole steps are compiled by torch.compile, one graph for each shape of batches. True;
+                False; "auto": on CUDA, unless a step cannot be compiled, which is said once; "payback": as soon as
+                enough steps are to come that compiling them saves time.
+            auto_scale_loss: whether, under "16-mixed", the loss is scaled so that small gradients are not lost.
+            precision: "32" (what None means), "bf16-mixed" or "16-mixed": what `torch.autocast` computes in.
+            device: where to train; "auto" is the accelerator if there is one and the model is still on the CPU.
 
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
                 optimizer holds none of the model's weights.
         """
-        check_supported(steps_per_execution, jit_compile, precision)
+        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision)
         settings = {
             "optimizer": optimizer,
             "loss": loss,
@@ -110,7 +112,10 @@ class Trainer(Trainable):
             "precision": precision,
             "device": device,
         }
-        compiled = Compiled(settings, get_optimizer(optimizer), None if device == "auto" else torch.device(device))
+        made = get_optimizer(optimizer)
+        if execution.precision.needs_loss_scale and auto_scale_loss and made is not None:
+            made = LossScaleOptimizer(made)
+        compiled = Compiled(settings, made, execution, wanted_device(self, device))
         names = self.output_names
         if names is not None:
             compiled.make_plan(list(names), len(names))
@@ -177,12 +182,12 @@ class Trainer(Trainable):
         Returns:
             logs: numbers or scalar tensors by name.
         """
-        logs = train_batch(self, data)
+        logs = self.compiled_state("train_step").take_late(train_batch(self, data))
         return self.get_metrics_result() if logs is None else logs
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """Evaluate one batch; arguments and result as for `train_step`."""
-        logs = evaluate_batch(self, data)
+        logs = self.compiled_state("test_step").take_late(evaluate_batch(self, data))
         return self.get_metrics_result() if logs is None else logs
 
     def predict_step(self, data: Any) -> Any:
@@ -208,7 +213,7 @@ class Trainer(Trainable):
             ValueError: there is no loss at all, or targets do not fit the outputs.
         """
         compiled = self.compiled_state("compute_loss")
-        total = compiled.plan_for(y_pred).total_loss(y, y_pred, sample_weight)
+        total = compiled.plan_for(y_pred).total_loss(y, y_pred, sample_weight, compiled.extras_of(y_pred))
         for extra in self.losses if compiled.session is None else compiled.session.extra_losses():
             extra = extra.sum() if extra.ndim else extra
             total = extra if total is None else total + extra
@@ -218,7 +223,9 @@ class Trainer(Trainable):
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Let the metrics take in one batch; returns the results of all of them. Arguments as for `compute_loss`."""
-        self.compiled_state("compute_metrics").plan_for(y_pred).update_metrics(y, y_pred, sample_weight)
+        compiled = self.compiled_state("compute_metrics")
+        plan = compiled.plan_for(y_pred)
+        plan.update_late(plan.update_metrics(y, y_pred, sample_weight, compiled.extras_of(y_pred)))
         return self.get_metrics_result()
 
     # Whole data sets -----------------------------------------------------------------------------------------------
@@ -370,7 +377,7 @@ class Trainer(Trainable):
         data = one_batch(self, x, y, sample_weight, class_weight, device)
         with runs.training(self, device):
             self.reset_metrics()
-            logs = make_step(self, "train_step", train_batch)(data)
+            logs = make_step(self, "train_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return returned(self, logs, return_dict)
 
@@ -380,13 +387,13 @@ class Trainer(Trainable):
         data = one_batch(self, x, y, sample_weight, None, device)
         with runs.evaluating(self):
             self.reset_metrics()
-            logs = make_step(self, "test_step", evaluate_batch)(data)
+            logs = make_step(self, "test_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return returned(self, logs, return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
-        data = one_batch(self, x, None, None, None, device_of(self))
-        with kept_modes(self), torch.inference_mode():
-            self.eval()
-            return to_numpy(self.predict_step(data))
+        device = device_of(self)
+        data = one_batch(self, x, None, None, None, device)
+        with runs.predicting(self):
+            return to_numpy(make_step(self, "predict_step", device)(data))

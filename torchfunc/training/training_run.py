@@ -13,9 +13,9 @@ from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.training.batches import EpochStream
+from torchfunc.training.execution import Step
 from torchfunc.training.generators import generator_states, set_generator_states
 from torchfunc.training.interface import Trainable
-from torchfunc.training.step import Step
 
 __all__ = ["TrainingRun"]
 

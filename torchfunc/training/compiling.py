@@ -1,0 +1,202 @@
+"""Compiled steps: a whole step as one graph of `torch.compile`, one for each kind of batch.
+
+Shapes are static. A step reads weights, state and settings anew from where they live, so whatever is changed in place
+(the learning rate, a weight that is loaded) or replaced by its like needs no new graph. What a graph has settled once
+and for all, such as which weights are frozen, is in `fingerprint`, and another fingerprint is another `CompiledStep`.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchfunc.graph.tracing import with_own_code
+from torchfunc.training.interface import Trainable
+
+__all__ = ["MAX_GRAPHS", "CompiledStep", "fingerprint", "only_known_code"]
+
+MAX_GRAPHS = 8
+"""So many kinds of batches are compiled, sequence lengths for one; steps on others run eagerly."""
+
+# The packages whose code changes nothing between two steps that is not in a fingerprint.
+_KNOWN = {"builtins", "collections", "math", "numpy", "operator", "torch", "torchfunc", "_operator"}
+_LAYER_CALL = re.compile(r'\w+\["([^"]+)"\]\(')
+
+
+class CompiledStep:
+    """A step that runs eagerly once, which makes whatever is made late, and compiled from then on.
+
+    Args:
+        step: the step, a function of one batch that returns tensors in any nesting.
+        what: what it is called in messages: "The training step of model 'mnist'".
+        required: whether a step that cannot be compiled is an error, and not a warning.
+        guarded: whether torch.compile's checks stay, which are for code that is not torchfunc's or torch's own: they
+            see when it has read something that has changed.
+        prepare: called before a graph is made. A ValueError says why there can be none.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Any], Any],
+        what: str,
+        required: bool,
+        guarded: bool,
+        prepare: Callable[[], Any] = lambda: None,
+    ) -> None:
+        self._step = step
+        self._what = what
+        self._required = required
+        self._guarded = guarded
+        self._prepare = prepare
+        self._runs: dict[Any, Callable[[Any], Any]] = {}
+        self._begun = False
+        self.graphs = 0
+        """How many graphs were made."""
+
+    def __call__(self, data: Any) -> Any:
+        if not self._begun:
+            self._begun = True
+            return self._step(data)
+        kind = _kind(data)
+        run = self._runs.get(kind)
+        if run is self._step or (run is not None and not self._guarded):
+            return run(data)
+        try:
+            # Gradients are taken within the graph. With checks, any call may compile anew.
+            with torch._dynamo.config.patch(trace_autograd_ops=True):
+                return (run or self._choose(kind))(data)
+        except _Refusal as refusal:
+            self._give_up(str(refusal.__cause__), refusal.__cause__)
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
+            self._give_up(_reason(error), error)
+        return self._step(data)
+
+    def _choose(self, kind: Any) -> Callable[[Any], Any]:
+        """How batches of a kind not met before are run."""
+        rest = any(_is_rest(kind, other) for other, run in self._runs.items() if run is not self._step)
+        if not rest and self.graphs == MAX_GRAPHS:
+            warnings.warn(
+                f"{self._what} has met batches of more than {MAX_GRAPHS} kinds (shapes and types), and a graph is "
+                "compiled for each: from here on, those of a new kind run eagerly. Pad sequences to fewer lengths to "
+                "have them compiled.",
+                stacklevel=4,
+            )
+        if rest or self.graphs >= MAX_GRAPHS:
+            self.graphs += not rest
+            run = self._step
+        else:
+            try:
+                self._prepare()
+            except ValueError as error:
+                raise _Refusal from error
+            self.graphs += 1
+            on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
+            run = compile_whole(with_own_code(self._step), self._guarded, on_cuda)
+        self._runs[kind] = run
+        return run
+
+    def _give_up(self, reason: str, error: BaseException | None) -> None:
+        message = f"{self._what} cannot be compiled as a whole: {reason}"
+        if self._required:
+            self._runs.clear()
+            raise ValueError(f"{message} Pass jit_compile=False to run it eagerly.") from error
+        warnings.warn(f"{message} It runs eagerly; jit_compile=False says so beforehand.", stacklevel=4)
+        self._runs = dict.fromkeys(self._runs, self._step)
+        self.graphs = MAX_GRAPHS + 1
+
+
+def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> Callable[[Any], Any]:
+    """A function as one graph of static shapes; on CUDA it is replayed as a CUDA graph."""
+    # Else dropout would draw other numbers than in an eager step.
+    options: dict[str, Any] = {"fallback_random": True}
+    if not guarded:
+        options["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
+    if on_cuda:
+        options["triton.cudagraphs"] = True
+    return torch.compile(step, fullgraph=True, dynamic=False, options=options)
+
+
+class _Refusal(Exception):
+    """Something that a step uses cannot be part of a graph; the cause says why."""
+
+
+class _Leaf(NamedTuple):
+    """What a graph knows of a tensor of its batches."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _kind(data: Any) -> Any:
+    """What a graph depends on: structure, shapes, dtypes and devices."""
+    if isinstance(data, Tensor):
+        return _Leaf(data.shape, data.dtype, data.device)
+    if isinstance(data, Mapping):
+        return tuple((key, _kind(value)) for key, value in data.items())
+    if isinstance(data, (list, tuple)):
+        return type(data), *map(_kind, data)
+    return data
+
+
+def _leaves(kind: Any) -> Iterator[_Leaf]:
+    if isinstance(kind, _Leaf):
+        yield kind
+    elif isinstance(kind, tuple):
+        for item in kind:
+            yield from _leaves(item)
+
+
+def _is_rest(kind: Any, other: Any) -> bool:
+    """Whether batches of `kind` are as those of `other` but with fewer rows: what is left over at an epoch's end."""
+    pairs = list(zip(_leaves(kind), _leaves(other), strict=False))
+    return bool(pairs) and all(
+        one.shape[:1] < two.shape[:1] and (one.shape[1:], one.dtype) == (two.shape[1:], two.dtype) for one, two in pairs
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Why and where a step could not be compiled, in a sentence or two."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    explained = next((line for line in lines if line.startswith("Explanation:")), "")
+    reason = " ".join(part for part in (lines[0].rstrip("."), explained.removeprefix("Explanation: ")) if part)
+    stack = list(getattr(error, "real_stack", None) or ())
+    layer = next((found[1] for frame in stack if frame.line and (found := _LAYER_CALL.search(frame.line))), None)
+    where = f", in layer {layer!r}" if layer else ""
+    if stack:
+        last = stack[-1]
+        where += f", at {last.filename}:{last.lineno}" + (f" ({last.line.strip()})" if last.line else "")
+    return f"{reason}{where}."
+
+
+def fingerprint(model: Trainable) -> tuple[Any, ...]:
+    """What the graphs of a model's steps have settled: the modules' modes, and which weights are trained."""
+    modes = tuple(module.training for module in model.modules())
+    return modes, tuple(parameter.requires_grad for parameter in model.parameters())
+
+
+def only_known_code(objects: Iterable[Any]) -> bool:
+    """Whether these objects, and what they directly hold, are of torchfunc's or torch's own classes and functions.
+
+    Such code reads nothing between two steps that a fingerprint does not tell, so nothing has to be checked at each.
+    """
+    return all(_is_known(value) and not _holds_unknown(value) for value in objects)
+
+
+def _holds_unknown(holder: Any) -> bool:
+    for value in getattr(holder, "__dict__", {}).values():
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+        if not all(map(_is_known, held)):
+            return True
+    return False
+
+
+def _is_known(value: Any) -> bool:
+    home = value.__module__ if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else type(value).__module__
+    return home is None or home.partition(".")[0] in _KNOWN
