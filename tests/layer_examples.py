@@ -11,16 +11,21 @@ PAIR = [(2, 3, 4), (2, 3, 4)]
 
 def _by_rank(name: str, kwargs: dict, ranks: tuple[int, ...] = (1, 2, 3)) -> dict:
     """`name` with the rank written into it, over steps, images and volumes."""
-    return {name.format(rank): (kwargs, (STEPS, IMAGE, VOLUME)[rank - 1]) for rank in ranks}
+    shapes = (STEPS, IMAGE, VOLUME)
+    if name.startswith("ConvLSTM"):
+        shapes = ((2, 3, 4, 3), (2, 3, 4, 5, 3), (2, 3, 4, 3, 4, 2))
+    return {name.format(rank): (kwargs, shapes[rank - 1]) for rank in ranks}
 
 
-EXAMPLES: dict[str, tuple[dict, object]] = {
+_WRITTEN: dict[str, tuple[dict, object]] = {
     "Activation": ({"activation": "gelu"}, ROW),
     "ActivityRegularization": ({"l2": 0.1}, ROW),
     **_by_rank("AdaptiveAveragePooling{}D", {"output_size": 3}),
     **_by_rank("AdaptiveMaxPooling{}D", {"output_size": 2}),
     "Add": ({}, PAIR),
+    "AdditiveAttention": ({}, PAIR),
     "AlphaDropout": ({"rate": 0.5}, ROW),
+    "Attention": ({"use_scale": True}, PAIR),
     "Average": ({}, PAIR),
     **_by_rank("AveragePooling{}D", {"pool_size": 2, "padding": "same"}),
     "BatchNormalization": ({}, IMAGE),
@@ -29,6 +34,7 @@ EXAMPLES: dict[str, tuple[dict, object]] = {
     "Concatenate": ({"axis": 1}, PAIR),
     **_by_rank("Conv{}D", {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "same"}),
     **_by_rank("Conv{}DTranspose", {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "same"}),
+    **_by_rank("ConvLSTM{}D", {"filters": 2, "kernel_size": 2}),
     **_by_rank("Cropping{}D", {"cropping": 1}),
     "Dense": ({"units": 4, "activation": "relu"}, STEPS),
     **_by_rank("DepthwiseConv{}D", {"kernel_size": 2, "depth_multiplier": 2, "padding": "same"}, (1, 2)),
@@ -44,8 +50,10 @@ EXAMPLES: dict[str, tuple[dict, object]] = {
     "GaussianNoise": ({"stddev": 0.5}, ROW),
     **_by_rank("GlobalAveragePooling{}D", {}),
     **_by_rank("GlobalMaxPooling{}D", {}),
+    "GroupNormalization": ({"groups": 3}, IMAGE),
     "Identity": ({}, ROW),
     "LSTM": ({"units": 4}, STEPS),
+    "LayerNormalization": ({}, STEPS),
     "LeakyReLU": ({}, ROW),
     "Masking": ({}, STEPS),
     **_by_rank("MaxPooling{}D", {"pool_size": 3, "strides": 2, "padding": "same"}),
@@ -55,18 +63,23 @@ EXAMPLES: dict[str, tuple[dict, object]] = {
     "Normalization": ({}, STEPS),
     "PReLU": ({"shared_axes": 1}, STEPS),
     "Permute": ({"dims": (2, 1)}, STEPS),
+    "RMSNormalization": ({}, STEPS),
     "ReLU": ({"max_value": 1.0, "negative_slope": 0.1}, ROW),
     "RepeatVector": ({"n": 3}, ROW),
     "Rescaling": ({"scale": 2.0, "offset": [1.0, 2.0, 3.0]}, ROW),
     "Reshape": ({"target_shape": (3, -1)}, STEPS),
     "Resizing": ({"height": 3, "width": 9, "crop_to_aspect_ratio": True}, IMAGE),
     **_by_rank("SeparableConv{}D", {"filters": 4, "kernel_size": 3, "padding": "same"}, (1, 2)),
+    "SimpleRNN": ({"units": 4}, STEPS),
     "Softmax": ({"axis": [1, 2]}, STEPS),
     **_by_rank("SpatialDropout{}D", {"rate": 0.5}),
     "Subtract": ({}, PAIR),
+    "UnitNormalization": ({}, STEPS),
     **_by_rank("UpSampling{}D", {"size": 2}),
     **_by_rank("ZeroPadding{}D", {"padding": 2}),
 }
+
+EXAMPLES = {name: example for name, example in _WRITTEN.items() if name in layers.__all__}
 
 
 def all_layers() -> dict[str, type[layers.Layer]]:
