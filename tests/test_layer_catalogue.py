@@ -92,7 +92,7 @@ def test_float64(name):
     kwargs, inputs = EXAMPLES[name]
     if name in NOT_IN_DOUBLE:
         x = [torch.randn(shape, dtype=torch.float64) for shape in inputs]
-        assert LAYERS[name](**kwargs)(x).dtype == torch.float64
+        assert LAYERS[name](**kwargs, dtype="float64")(x).dtype == torch.float64
         return
     atol = 1e-6 if name.startswith(IN_SINGLE) else None
     keras_cls = getattr(keras.layers, name)
