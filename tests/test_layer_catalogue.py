@@ -52,8 +52,8 @@ def test_every_layer_has_an_example():
 def test_arguments_are_those_of_keras(name):
     """Names, order and defaults."""
     ours, theirs = (_arguments(each) for each in (LAYERS[name], getattr(keras.layers, name)))
-    if name in ("GRU", "LSTM", "Embedding"):
-        # Ours take, at the end, what old guides write and Keras hides in **kwargs.
+    if name in ("GRU", "LSTM", "SimpleRNN", "Embedding"):
+        # Ours write out, at the end, what Keras takes in **kwargs.
         ours = {key: ours[key] for key in ours if key in theirs}
     if name == "Conv3DTranspose":
         # Another order of two arguments; what follows is handed on.
@@ -82,7 +82,14 @@ def _same_for_all_axes(default):
 
 
 # Keras computes a part of these in single precision: square roots of constants, means, the product of Dense.
-IN_SINGLE = ("Normalization", "BatchNormalization", "ActivityRegularization", "Dense", "GlobalAveragePooling")
+IN_SINGLE = (
+    "Normalization",
+    "BatchNormalization",
+    "ActivityRegularization",
+    "Dense",
+    "SimpleRNN",
+    "GlobalAveragePooling",
+)
 # For these Keras returns float32, whatever the dtype; that float64 stays is tested below.
 NOT_IN_DOUBLE = ("AdditiveAttention", "Attention", "Dot", "Maximum", "Minimum")
 
