@@ -202,6 +202,14 @@ def test_a_changed_graph_has_neither():
         assert for_training(changed, TOKENS)[1:] == (None, None)
 
 
+def test_a_model_within_another_keeps_both():
+    model = tagger()
+    tokens = Input((4,), dtype="int64")
+    Model(tokens, model(tokens))
+    assert for_training(model, TOKENS).logits is not None
+    assert model.describe_outputs() == [("softmax", True)]
+
+
 def test_a_call_of_its_own_is_respected():
     class Doubling(Model):
         def __call__(self, *args, **kwargs):

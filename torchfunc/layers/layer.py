@@ -172,6 +172,12 @@ class Layer(NodeIntrospection, WeightHolder):
         return tensor if here is None else tensor.to(here.device)
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        node = self.record_call(args, kwargs)
+        self._inbound_nodes.append(node)
+        return node.outputs
+
+    def record_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
+        """A call on symbolic values as a node, which is not counted among the layer's own yet."""
         kwargs = dict(kwargs)
         training = kwargs.pop("training", None)
         arguments = self._bind(args, kwargs)
@@ -192,11 +198,10 @@ class Layer(NodeIntrospection, WeightHolder):
         if training is not None:
             kwargs["training"] = training
         node = record("module", self, args, kwargs, specs)
-        self._inbound_nodes.append(node)
         previous_mask = arguments.get("mask", masks)
         if previous_mask is not None or type(self).compute_mask is not Layer.compute_mask:
             self._set_masks(node.outputs, self.compute_mask(first, previous_mask))
-        return node.outputs
+        return node
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter name."""

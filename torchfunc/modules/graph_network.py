@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
-from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchfunc.graph import (
     Node,
     SymbolicTensor,
-    format_source,
+    contains_symbolic,
     map_structure,
     pass_over,
+    record,
     symbolic_tensors,
     topological_order,
     with_own_code,
@@ -27,11 +27,13 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.shapes import map_shapes
 from torchfunc.layers.tracking import retrack
 from torchfunc.modules.binding import InputBinding
+from torchfunc.modules.checks import check_connected, check_symbolic
 from torchfunc.modules.codegen import ModuleTableCodeGen
 from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.functional_config import graph_config, graph_from_config
 from torchfunc.modules.hooks import is_hooked
 from torchfunc.modules.lowering import BeforeActivation, lower
+from torchfunc.modules.masked_graph import MaskedCalls
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key, unique_name
 from torchfunc.modules.network import Network
 from torchfunc.modules.output_activations import OutputActivation, find_activation
@@ -43,7 +45,7 @@ __all__ = ["OWN_CALLS", "GraphNetwork", "become_graph", "graph_class"]
 # What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
 _REBUILT = (
     *("_nodes", "_mask_nodes", "_inputs", "_outputs", "output_masks", "_names", "_keys", "_binding", "_graph"),
-    *("_inbound_nodes", "_call_losses", "_training_forward", "_generated", "_direct"),
+    *("_inbound_nodes", "_call_losses", "_training_forward", "_masked_calls", "_drawn_code", "_generated", "_direct"),
 )
 # How many calls on end may find hooks or other changes until they are adapted to: they may be there for one call only.
 _PATIENCE = 3
@@ -70,8 +72,10 @@ class GraphNetwork(Network, fx.GraphModule):
     # For each output its mask, and the calls that compute them and are not part of the graph otherwise.
     output_masks: Sequence[SymbolicTensor | None] = ()
     _mask_nodes: Sequence[Node] = ()
-    # None when the torch.fx graph is not the one that was drawn, but one that somebody changed.
+    # The code of the graph that was drawn. When somebody changes the graph, the two that know what was drawn are None.
+    _drawn_code = ""
     _training_forward: TrainingForward | None = None
+    _masked_calls: MaskedCalls | None = None
     # The forward that `recompile` made, and what stands for the model in it when layers need not be called as modules.
     _generated: Any = None
     _direct: DirectCalls | None = None
@@ -99,11 +103,11 @@ class GraphNetwork(Network, fx.GraphModule):
         self._init_arguments = ((), {})
 
     def _draw(self, inputs: Any, outputs: Any) -> None:
-        values = _check_symbolic(inputs, "inputs")
+        values = check_symbolic(inputs, "inputs")
         # Copies of the structure: whose list it is may go on filling it.
         self._inputs, self._outputs = map_structure(inputs, _same), map_structure(outputs, _same)
-        nodes = topological_order(_check_symbolic(outputs, "outputs"), values)
-        _check_connected(nodes, values)
+        nodes = topological_order(check_symbolic(outputs, "outputs"), values)
+        check_connected(nodes, values)
         nodes = sorted({*nodes, *(value.node for value in values if _is_declared(value))}, key=lambda n: n.order)
         self._adopt_nodes(nodes)
         self._take_graph(self._lower(self._nodes, self._outputs))
@@ -142,7 +146,9 @@ class GraphNetwork(Network, fx.GraphModule):
     def _take_graph(self, graph: fx.Graph, as_drawn: bool = True) -> None:
         """Let `graph` be the torch.fx graph; one that was drawn, or changed since."""
         self.graph = graph
-        self._training_forward = TrainingForward(self) if as_drawn else None
+        if as_drawn:
+            self._drawn_code = self._code
+            self._training_forward, self._masked_calls = TrainingForward(self), MaskedCalls(self)
 
     def _register_tensors(self) -> dict[int, str]:
         """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
@@ -166,22 +172,50 @@ class GraphNetwork(Network, fx.GraphModule):
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
         code: PythonCode = super().recompile()
-        self.__dict__.update(_generated=type(self).forward, _training_forward=None)
+        self.__dict__["_generated"] = type(self).forward
+        if self._code != self._drawn_code:
+            # (Drawing a model around this one recompiles this one as well.)
+            self.__dict__.update(_training_forward=None, _masked_calls=None)
         # In place of torch.fx's, which prints generated code on errors: ours has to come first.
         type(self).__call__ = with_own_code(type(self).__mro__[1].__call__)  # type: ignore[method-assign]
         return code
 
     # Calling
 
-    def __call__(self, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
-        if training is None and not kwargs and self._binding.fits(args):
+    def __call__(self, *args: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if mask is not None and "mask" in self._binding.names:
+            kwargs, mask = {**kwargs, "mask": mask}, None
+        if training is None and mask is None and not kwargs and self._binding.fits(args):
             direct = self.direct_calls()
             if direct is not None:
                 return self.run_outermost(self._generated, direct, *args)
             values = args
         else:
             values = self.prepare_inputs(*args, **kwargs)
-        return super().__call__(*values) if training is None else super().__call__(*values, training=training)
+        given: dict[str, Any] = {} if training is None else {"training": training}
+        if mask is not None and self._masked_calls is not None:
+            given["mask"] = masks = self._binding.arrange((mask,), {})
+            if not contains_symbolic(values, {}):
+                return self._masked_calls.run(values, masks, training)
+        return super().__call__(*values, **given)
+
+    def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        # Of a torch.fx module within a module, torch.compile calls this and not `__call__`.
+        return GraphNetwork.__call__(self, *args, **kwargs) if kwargs else super()._call_impl(*args)
+
+    def is_hooked(self) -> bool:
+        """Whether calling the model is any more than running its graph."""
+        return is_hooked(self) or type(self).__mro__[1].__call__ not in OWN_CALLS
+
+    def record_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
+        own, given = [getattr(value, "mask", None) for value in args], dict(kwargs)
+        masks = [a if a is not None else b for a, b in zip(given.pop("mask", own), own, strict=True)]
+        used, found = (False, []) if self._masked_calls is None else self._masked_calls.draw(args, masks)
+        if used:
+            given["mask"] = masks[0] if len(masks) == 1 else masks
+        node = record("module", self, args, given, self._output_specs(args, {}, {}))
+        self._set_masks(node.outputs, found)
+        return node
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         return self._binding.convert(self._binding.arrange(args, kwargs), self._first_weight)
@@ -203,8 +237,7 @@ class GraphNetwork(Network, fx.GraphModule):
         if self._training_forward is None:
             # Of a graph that somebody changed it is not known what belongs to an output.
             return super().forward_for_training(*prepared)
-        hooked = is_hooked(self) or type(self).__mro__[1].__call__ not in OWN_CALLS
-        return self._training_forward.run(prepared, logits_of, hooked)
+        return self._training_forward.run(prepared, logits_of)
 
     def lower_for_training(self, logits: Mapping[int, bool]) -> fx.Graph:
         """The graph that returns the outputs, a list of their masks and one of their logits.
@@ -235,7 +268,7 @@ class GraphNetwork(Network, fx.GraphModule):
         return dict(zip(self._binding.names, args, strict=True))
 
     def _takes_mask(self) -> bool:
-        return False
+        return True
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         pairs = zip(args, self.inputs, strict=True)
@@ -439,30 +472,3 @@ def _shapes(structure: Any) -> Any:
     if isinstance(structure, SymbolicTensor):
         return structure.shape
     return map_structure(structure, lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf)
-
-
-def _check_symbolic(structure: Any, what: str) -> list[SymbolicTensor]:
-    leaves: list[Any] = []
-    map_aggregate(structure, lambda leaf: leaves.append(leaf))
-    for leaf in leaves:
-        if not isinstance(leaf, SymbolicTensor):
-            raise TypeError(
-                f"The {what} of a Model are symbolic tensors, made by Input(...) and by calling layers on it, "
-                f"but these hold {leaf!r} ({type(leaf).__name__})."
-            )
-    if not leaves:
-        raise ValueError(f"A Model needs {what}, got {structure!r}.")
-    if what == "inputs" and len(set(leaves)) < len(leaves):
-        raise ValueError("The inputs of a Model must differ, but one tensor is given twice.")
-    return leaves
-
-
-def _check_connected(nodes: Sequence[Node], inputs: Sequence[SymbolicTensor]) -> None:
-    given = ", ".join(repr(value.name) for value in inputs)
-    for node in nodes:
-        if node.op == "input":
-            raise ValueError(
-                f"Graph disconnected: the outputs depend on input {getattr(node.target, 'name', node.target)!r} "
-                f"(made at {format_source(node.source)}), which is not among the model's inputs ({given}). "
-                "Add it to `inputs`, or take the outputs from tensors that depend on the given inputs only."
-            )

@@ -24,7 +24,7 @@ from torchfunc.graph import (
 )
 from torchfunc.layers import Layer
 
-__all__ = ["FlatGraph", "call_again", "flatten_fx", "reinfer", "restore_fx"]
+__all__ = ["FlatGraph", "call_again", "flatten_fx", "infer_again", "reinfer", "restore_fx"]
 
 
 def reinfer(
@@ -32,18 +32,16 @@ def reinfer(
 ) -> Any:
     """What the graph from `inputs` to `outputs` returns for other inputs, as a structure of specs."""
     values: dict[SymbolicValue, Any] = dict(zip(inputs, new_inputs, strict=True))
-    replay([node for node in nodes if node.op != "input"], values, _infer_again)
+    replay([node for node in nodes if node.op != "input"], values, infer_again)
     return map_structure(outputs, lambda leaf: values[leaf].spec if isinstance(leaf, SymbolicValue) else leaf)
 
 
-def _infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The outputs of a call like that of `node` on other arguments, of which the layer itself does not learn."""
     target, label = node.target, getattr(node.target, "__name__", str(node.target))
     if isinstance(target, Layer):
-        given = {name: value for name, value in kwargs.items() if name != "training"}
-        arguments = target._bind(args, given)
-        target._check_input(arguments)
-        specs = target._output_specs(args, given, arguments)
-    elif isinstance(target, nn.Module):
+        return target.record_call(args, kwargs).outputs
+    if isinstance(target, nn.Module):
         specs = infer_module(target, args, kwargs, type(target).__name__)
     elif node.op == "method":
         specs = infer_call(tensor_method(target), args, kwargs, label)

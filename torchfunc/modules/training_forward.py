@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchfunc.graph import Node, SymbolicTensor, topological_order
 from torchfunc.modules.codegen import compile_forward
+from torchfunc.modules.other_forward import call_with_forward
 
 if TYPE_CHECKING:
     from torchfunc.modules.graph_network import GraphNetwork
@@ -83,23 +84,27 @@ class TrainingForward:
         self._masked = any(mask is not None for mask in model.output_masks)
         # By the outputs whose logits are wanted, and whether they are met within a layer.
         self._functions: dict[tuple[tuple[int, bool], ...], Callable[..., Any]] = {}
-        self._hooked_class: Any = None
 
-    def run(self, prepared: Sequence[Any], logits_of: Sequence[int], hooked: bool) -> TrainingOutputs:
-        """Call the model on inputs that `prepare_inputs` made.
-
-        Args:
-            prepared: the inputs.
-            logits_of: the numbers of the outputs whose logits are wanted.
-            hooked: whether a call of the model is more than its forward. It may then return something else than its
-                graph does, so there are no logits for it.
-        """
-        found = () if hooked else [(index, self.model.output_activation(index)) for index in logits_of]
+    def run(self, prepared: Sequence[Any], logits_of: Sequence[int]) -> TrainingOutputs:
+        """Call the model on inputs that `prepare_inputs` made, for the logits of outputs of these numbers as well."""
+        model = self.model
+        # A model that is hooked may return something else than its graph does, so there are no logits for that.
+        found = () if model.is_hooked() else [(index, model.output_activation(index)) for index in logits_of]
         key = tuple((index, activation.within) for index, activation in found if activation is not None)
         if not key and not self._masked:
-            return TrainingOutputs(self.model(*prepared))
+            return TrainingOutputs(model(*prepared))
         self._generate(key)
-        y_pred, masks, logits = (self._run_hooked if hooked else self._run)(self._functions[key], prepared)
+        function = self._functions[key]
+        beside: list[Any] = []
+
+        def forward(this: Any, *inputs: Any) -> Any:
+            y_pred, *others = function(this, *inputs)
+            beside.extend(others)
+            return y_pred
+
+        y_pred = call_with_forward(model, forward, prepared)
+        # A `forward` of the model's own knows of nothing beside.
+        masks, logits = beside or (None, None)
         return TrainingOutputs(y_pred, masks if self._masked else None, logits if key else None)
 
     # torch.compile makes this call and does not look into it.
@@ -107,31 +112,3 @@ class TrainingForward:
     def _generate(self, key: tuple[tuple[int, bool], ...]) -> None:
         if key not in self._functions:
             self._functions[key] = compile_forward(self.model.lower_for_training(dict(key)))
-
-    def _run(self, function: Callable[..., Any], prepared: Sequence[Any]) -> tuple[Any, Any, Any]:
-        plain = all(type(value) is Tensor for value in prepared)
-        this = (self.model.direct_calls() if plain else None) or self.model
-        found: tuple[Any, Any, Any] = self.model.run_outermost(function, this, *prepared)
-        return found
-
-    def _run_hooked(self, function: Callable[..., Any], prepared: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """Run `function` where the model's call, with all that surrounds it, runs its forward."""
-        if self._hooked_class is None:
-            self._hooked_class = type("Hooked", (_Hooked, type(self.model)), {})
-        twin = object.__new__(self._hooked_class)
-        for name, value in (("__dict__", self.model.__dict__), ("function", function)):
-            object.__setattr__(twin, name, value)
-        y_pred = twin(*prepared)
-        _, masks, logits = twin.returned
-        return y_pred, masks, logits
-
-
-class _Hooked:
-    """Mixed into a model's class: the model once more (it shares the attributes) with another forward."""
-
-    __slots__ = ("function", "returned")
-
-    def forward(self, *inputs: Any) -> Any:
-        returned = self.function(self, *inputs)  # type: ignore[attr-defined]
-        object.__setattr__(self, "returned", returned)
-        return returned[0]
