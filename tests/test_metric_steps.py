@@ -61,3 +61,35 @@ def test_one_graph(first):
         weight = torch.randint(0, 3, (BATCH,))
         for mine, reference in zip(compiled(data, weight), step(eager, data, weight), strict=True):
             torch.testing.assert_close(mine, reference, equal_nan=True)
+
+
+@pytest.mark.parametrize(("name", "arguments", "make_y", "y_shape", "make_p", "p_shape"), ALL, ids=ALL_IDS)
+def test_empty_batches_halves_and_bools(name, arguments, make_y, y_shape, make_p, p_shape):
+    metric, reference = (getattr(metrics, name)(**arguments) for _ in range(2))
+    y, p = next(batches(make_y, y_shape, make_p, p_shape, 1))
+    halved = p.bfloat16() if p.is_floating_point() else p
+    bools = y.bool() if set(y.unique().tolist()) <= {0, 1} and make_y.__name__ in ("bits", "one_hot") else y
+    metric.update_state(bools, halved)
+    metric.update_state(y[:0], p[:0])
+    reference.update_state(y, halved.to(p.dtype))
+    torch.testing.assert_close(metric.result(), reference.result(), equal_nan=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("name", "arguments", "make_y", "y_shape", "make_p", "p_shape"), ALL, ids=ALL_IDS)
+def test_nothing_waits_on_cuda(name, arguments, make_y, y_shape, make_p, p_shape):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    metric, reference = getattr(metrics, name)(**arguments).to("cuda"), getattr(metrics, name)(**arguments)
+    y, p = next(batches(make_y, y_shape, make_p, p_shape, 1))
+    reference.update_state(y, p, torch.ones(y_shape[:1], dtype=torch.int64))
+    on_device = [each.cuda() for each in (y, p, torch.ones(y_shape[:1], dtype=torch.int64))]
+    metric.build(y.shape, p.shape)
+    metric.to("cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        metric.update_state(*on_device)
+        result = metric.result()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(result.cpu(), reference.result(), equal_nan=True)

@@ -31,8 +31,12 @@ def pearson_correlation(y_true: TensorLike, y_pred: TensorLike, axis: int = -1) 
     y_true, y_pred = same_shape("pearson_correlation", y_true, y_pred)
     y_true = y_true - y_true.mean(axis, keepdim=True)
     y_pred = y_pred - y_pred.mean(axis, keepdim=True)
-    deviations = y_true.std(axis, correction=0, keepdim=True), y_pred.std(axis, correction=0, keepdim=True)
-    return (y_true / deviations[0] * (y_pred / deviations[1])).mean(axis)
+    return (y_true / _variance(y_true, axis).sqrt() * (y_pred / _variance(y_pred, axis).sqrt())).mean(axis)
+
+
+def _variance(centred: Tensor, axis: int) -> Tensor:
+    # Not torch.var, which warns of an empty batch.
+    return centred.square().mean(axis, keepdim=True)
 
 
 def concordance_correlation(y_true: TensorLike, y_pred: TensorLike, axis: int = -1) -> Tensor:
@@ -42,9 +46,9 @@ def concordance_correlation(y_true: TensorLike, y_pred: TensorLike, axis: int = 
     """
     y_true, y_pred = same_shape("concordance_correlation", y_true, y_pred)
     mean_true, mean_pred = y_true.mean(axis, keepdim=True), y_pred.mean(axis, keepdim=True)
-    variances = y_true.var(axis, correction=0, keepdim=True) + y_pred.var(axis, correction=0, keepdim=True)
-    spread = variances + (mean_true - mean_pred).square() + epsilon()
-    return (2.0 * (y_true - mean_true) * (y_pred - mean_pred) / spread).mean(axis)
+    y_true, y_pred = y_true - mean_true, y_pred - mean_pred
+    spread = _variance(y_true, axis) + _variance(y_pred, axis) + (mean_true - mean_pred).square()
+    return (2.0 * y_true * y_pred / (spread + epsilon())).mean(axis)
 
 
 class PearsonCorrelation(FunctionMetric):

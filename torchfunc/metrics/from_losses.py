@@ -77,8 +77,9 @@ class RootMeanSquaredError(Mean):
         self, y_true: TensorLike, y_pred: TensorLike, sample_weight: TensorLike | None = None
     ) -> None:
         """Add one batch: targets and predictions `(batch, ...)`, weights `(batch,)` or one per value."""
-        y_true, y_pred = same_shape(self.name, y_true, y_pred)
-        super().update_state((y_pred.detach() - y_true).square(), sample_weight)
+        y_true, y_pred = as_tensors(y_true, y_pred)
+        y_true, y_pred = same_shape(self.name, y_true, y_pred.detach().to(self._state_dtype))
+        super().update_state((y_pred - y_true).square(), sample_weight)
 
     def result(self) -> Tensor:
         return super().result().sqrt()

@@ -18,6 +18,10 @@ from torchfunc.metrics.base import Metric
 __all__ = ["BinaryIoU", "IoU", "MeanIoU", "OneHotIoU", "OneHotMeanIoU"]
 
 
+def _largest(values: Tensor, axis: int) -> Tensor:
+    return (values.byte() if values.dtype is torch.bool else values).argmax(axis)
+
+
 class IoU(Metric):
     """`true_positives / (true_positives + false_positives + false_negatives)` of a class, mean over some classes.
 
@@ -77,8 +81,8 @@ class IoU(Metric):
             ValueError: there is not one target for each prediction, or the weights do not fit.
         """
         y_true, y_pred = as_tensors(y_true, y_pred)
-        y_true = y_true if self.sparse_y_true else y_true.argmax(self.axis)
-        y_pred = y_pred if self.sparse_y_pred else y_pred.argmax(self.axis)
+        y_true = y_true if self.sparse_y_true else _largest(y_true, self.axis)
+        y_pred = y_pred if self.sparse_y_pred else _largest(y_pred, self.axis)
         if y_true.numel() != y_pred.numel():
             raise ValueError(
                 f"{self.name}: the class indices of targets and predictions have shapes {tuple(y_true.shape)} and "

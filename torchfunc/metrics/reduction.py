@@ -132,7 +132,11 @@ class MeanMetricWrapper(Mean):
             ValueError: the shapes of targets, predictions, weights do not fit each other.
         """
         y_true, y_pred = as_tensors(y_true, y_pred)
-        super().update_state(self._fn(y_true, y_pred.detach(), **self._fn_kwargs), sample_weight)
+        y_pred = y_pred.detach()
+        if y_pred.is_floating_point():
+            # As losses do (Keras does not): half precision has no room between 1 and 1 - epsilon.
+            y_pred = y_pred.to(torch.promote_types(y_pred.dtype, self._state_dtype))
+        super().update_state(self._fn(y_true, y_pred, **self._fn_kwargs), sample_weight)
 
     def masked_weight(self, sample_weight: TensorLike | None, mask: Tensor | None) -> TensorLike | None:
         """The weights with 0 wherever the mask says so; None if there are neither weights nor mask."""
