@@ -140,6 +140,25 @@ def test_one_class_only_and_empty_batches(curve):
         assert not metric(torch.zeros(shape), torch.zeros(shape)).any()
 
 
+def test_predictions_of_nothing_are_no_choice_of_the_f_score():
+    y, p = torch.eye(3), torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.7, 0.7], [0.2, 0.1, 0.7]])
+    for average in (None, "micro"):
+        ours, theirs = both("F1Score", {"average": average})
+        ours.update_state(y, p)
+        theirs.update_state(y, p)
+        check(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:More independent", "ignore:Division by zero")  # Keras reads the state back to warn
+@pytest.mark.parametrize("num_regressors", [4, 5, 6])
+def test_r2_of_too_few_samples_is_not_adjusted(num_regressors):
+    ours, theirs = both("R2Score", {"num_regressors": num_regressors})
+    y, p = torch.randn(BATCH, 1), torch.randn(BATCH, 1)
+    ours.update_state(y, p)
+    theirs.update_state(y, p)
+    check(ours, theirs)
+
+
 def test_counts_stay_exact_and_precise():
     counted = metrics.TruePositives(dtype="bfloat16")
     counted.accumulator.fill_(2**20)
