@@ -43,6 +43,7 @@ RUNS: dict[str, tuple[dict[str, int], Callable[[Any], bool], str]] = {
     "toy_resnet": ({"count": 64, "epochs": 2}, lambda history: falls(history["loss"]), "223,242"),
     "autoencoder": ({"count": 96, "epochs": 2}, falls, "28,241"),
     "callbacks": ({}, lambda found: found[0] > 0.93 and falls(found[1]), "early stopping"),
+    "mixed_data": ({"epochs": 8}, lambda accuracy: accuracy > 0.9, "Growers found of 45 unseen wines"),
     "torch_modules": ({"epochs": 3}, lambda accuracy: accuracy > 0.8, 'modules["multihead_attention"]'),
 }
 
