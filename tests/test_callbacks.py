@@ -130,6 +130,20 @@ class TestHooks:
         hooks = callbacks.CallbackList(watch(tmp_path)).batch_hooks("train")
         assert hooks._begin == hooks._end == []
 
+    def test_a_subclass_of_one_of_them_is_called(self, tmp_path):
+        class Own(callbacks.TensorBoard):
+            seen = 0
+
+            def on_train_batch_end(self, batch, logs=None):
+                self.seen += 1
+                logs["more"] = logs.pop("mae")
+                assert list(logs) == ["loss", "more"]
+                super().on_train_batch_end(batch, logs)
+
+        watch = Own(tmp_path)
+        make().fit(X, Y, batch_size=5, verbose=0, callbacks=watch)
+        assert watch.seen == 4
+
     def test_an_interval_thins_out_the_calls(self):
         class Slow(callbacks.Callback):
             batch_interval = 1000.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +60,7 @@ class BackupAndRestore(Callback):
         self._path = Path(self.backup_dir) / "latest.safetensors"
         self._previous = Path(self.backup_dir) / "previous.safetensors"
         if not self._frequency.counts_batches:
-            self.batch_interval = math.inf
+            self.idle_hooks = (BackupAndRestore.on_train_batch_end,)
         self._run: Any = None
         self._epoch = 0
 

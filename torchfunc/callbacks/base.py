@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
@@ -21,14 +21,16 @@ class Callback:
     Attributes:
         params: "verbose", "epochs" and "steps" of the run.
         model: the model that is trained.
-        batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each
-            batch, `math.inf` for none.
+        batch_interval: seconds that must lie between two calls of a hook for the end of a batch; 0 calls it for each.
+        idle_hooks: the hooks that the class defines but that do nothing as this callback was made, so that they need
+            not be called. A subclass' own are called all the same.
         defers_logs: whether the hooks for the end of a batch get logs that are read from the device only when they are
-            looked at: a `Mapping`, and not a dict.
+            looked at: a `MutableMapping`, and not a dict.
         runs_last: whether the callback is called after all others, wherever it stands in the list.
     """
 
     batch_interval = 0.0
+    idle_hooks: tuple[Callable[..., None], ...] = ()
     defers_logs = False
     runs_last = False
 

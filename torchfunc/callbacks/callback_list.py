@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ _OLD_HOOKS = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "o
 
 
 def _overrides(callback: Any, hook: str) -> bool:
-    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+    function = getattr(getattr(callback, hook), "__func__", None)
+    # Callbacks written for Keras know nothing of idle hooks, intervals and deferred logs.
+    return function is not getattr(Callback, hook) and function not in getattr(callback, "idle_hooks", ())
 
 
 def plain_logs(logs: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -49,14 +51,14 @@ def _plain(value: Any) -> Any:
         return value
 
 
-class DeferredLogs(Mapping[str, Any]):
+class DeferredLogs(MutableMapping[str, Any]):
     """Logs that are read, once, when they are looked at."""
 
-    def __init__(self, read_logs: Callable[[], Logs]) -> None:
+    def __init__(self, read_logs: Callable[[], dict[str, Any]]) -> None:
         self._read_logs = read_logs
-        self._logs: Logs | None = None
+        self._logs: dict[str, Any] | None = None
 
-    def read(self) -> Logs:
+    def read(self) -> dict[str, Any]:
         """The logs as a dict."""
         if self._logs is None:
             self._logs = self._read_logs()
@@ -64,6 +66,12 @@ class DeferredLogs(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         return self.read()[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.read()[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.read()[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.read())
@@ -78,14 +86,9 @@ class BatchHooks:
     def __init__(self, callbacks: Iterable[Callback], phase: str) -> None:
         begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
         self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
-        # Callbacks written for Keras have no interval, and take a dict.
-        intervals = [(callback, getattr(callback, "batch_interval", 0.0)) for callback in callbacks]
-        called = [
-            (callback, every) for callback, every in intervals if every < math.inf and self._wanted(callback, end)
-        ]
-        self._end = [callback for callback, _ in called]
-        self._intervals = [every for _, every in called]
+        self._end = [callback for callback in callbacks if self._wanted(callback, end)]
         self._names = begin, end
+        self._intervals = [getattr(callback, "batch_interval", 0.0) for callback in self._end]
         self._defer = [getattr(callback, "defers_logs", False) for callback in self._end]
         self._last_call = [-math.inf] * len(self._end)
 
@@ -98,7 +101,7 @@ class BatchHooks:
         for callback in self._begin:
             getattr(callback, self._names[0])(batch, logs={})
 
-    def end(self, batch: int, read_logs: Callable[[], Logs]) -> None:
+    def end(self, batch: int, read_logs: Callable[[], dict[str, Any]]) -> None:
         """A batch is done. `read_logs`, which waits for the device, is called only if somebody wants the logs now."""
         if not self._end:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -203,7 +202,7 @@ class TorchLRScheduler(Callback):
         self._factory = None if self.scheduler else scheduler
         self._optimizer: Any = None
         if on == "epoch":
-            self.batch_interval = math.inf
+            self.idle_hooks = (TorchLRScheduler.on_train_batch_end,)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Make the scheduler, or see that it belongs to the model's optimizer."""

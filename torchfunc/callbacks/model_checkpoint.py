@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import string
 import warnings
@@ -63,7 +62,7 @@ class ModelCheckpoint(MonitorCallback):
         self._frequency = SaveFrequency(save_freq)
         self._epoch = 0
         if not self._frequency.counts_batches:
-            self.batch_interval = math.inf
+            self.idle_hooks = (ModelCheckpoint.on_train_batch_end,)
         if save_weights_only:
             check_weights_path(self.filepath)
         elif not self.filepath.endswith((".keras", ".torchfunc")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from typing import Any
@@ -68,7 +67,7 @@ class TensorBoard(Callback):
         self.write_steps_per_second = write_steps_per_second
         self.update_freq = 1 if update_freq == "batch" else update_freq
         if update_freq == "epoch":
-            self.batch_interval = math.inf
+            self.idle_hooks = (TensorBoard.on_train_batch_end,)
         self._make_writer = _summary_writer()
         self._writers: dict[str, Any] = {}
         self._batches = 0
@@ -100,6 +99,8 @@ class TensorBoard(Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Write the logs, if it is time."""
+        if self.update_freq == "epoch":
+            return
         self._batches += batch - self._last_batch if batch > self._last_batch else batch + 1
         self._last_batch = batch
         if self._batches % int(self.update_freq):
