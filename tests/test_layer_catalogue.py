@@ -106,6 +106,23 @@ def test_float64(name):
     check_layer(LAYERS[name], keras_cls, kwargs, inputs, dtype="float64", atol=atol, ignore_config=["name"])
 
 
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith((*IN_SINGLE, *NOT_IN_DOUBLE))])
+def test_double_precision_is_used(name):
+    """Differences of 1e-6 steps would be noise if anything were computed in single precision."""
+    kwargs, inputs = EXAMPLES[name]
+    layer = LAYERS[name](**kwargs, dtype="float64").eval()
+    shapes = inputs if isinstance(inputs, list) else [inputs]
+    # Away from 0, where Dense's relu and the maximum of two have a kink.
+    x = [torch.rand(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *x: layer(list(x) if isinstance(inputs, list) else x[0]), x)
+
+
+@examples
+def test_masks_are_passed_on_as_by_keras(name):
+    kwargs, _ = EXAMPLES[name]
+    assert LAYERS[name](**kwargs).supports_masking == getattr(keras.layers, name)(**kwargs).supports_masking
+
+
 # One rank stands for all: they differ in the kernel only.
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name[:-2] + "2D" not in EXAMPLES or "2D" in name])
 def test_compiled_and_exported(name):

@@ -50,6 +50,7 @@ class Attention(Layer):
         ValueError: `score_mode` is neither.
     """
 
+    supports_masking = True
     scale: nn.Parameter | None
     concat_score_weight: nn.Parameter | None
 
