@@ -385,3 +385,40 @@ def test_optimizers_that_cannot_be_captured_say_why():
     wrapped.apply(gradients(1)[0], params)
     with pytest.raises(ValueError, match="SGD has step hooks"):
         wrapped.prepare_capture()
+
+
+def test_a_graph_before_the_first_step_is_refused():
+    params = parameters()
+    optimizer = optimizers.get(torch.optim.SGD(params, lr=0.1))
+    optimizer.build(params)
+    _, step = compiled(optimizer, params, "eager")
+    with pytest.raises(Exception, match="prepare_capture"):
+        step(gradients(1)[0])
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_copies_of_a_captured_torch_optimizer_keep_their_rates(copier):
+    params = parameters()
+    optimizer = optimizers.get(torch.optim.SGD(params, lr=0.1))
+    optimizer.apply(gradients(1)[0], params)
+    assert optimizer.prepare_capture()
+    twin, twin_params = copier((optimizer, params))
+    twin.learning_rate = 0.5
+    before = twin_params[0].detach().clone()
+    twin.apply(gradients(1)[0], twin_params)
+    assert_close([twin_params[0].detach()], [before - 0.5 * gradients(1)[0][0]])
+    assert float(optimizer.learning_rate) == 0.1
+    # A number that somebody puts in the tensor's place is taken as it is.
+    twin.torch_optimizer.param_groups[0]["lr"] = 0.25
+    twin.apply(gradients(1)[0], twin_params)
+    assert_close([twin_params[0].detach()], [before - 0.75 * gradients(1)[0][0]])
+
+
+def test_weight_decay_leaves_out_what_it_was_told_to_in_every_rule():
+    for name in ("SGD", "Muon"):
+        params = parameters()
+        optimizer = getattr(optimizers, name)(0.1, weight_decay=0.5)
+        optimizer.exclude_from_weight_decay(var_list=params[:1])
+        optimizer.apply([torch.zeros_like(param) for param in params], params)
+        share = 1 - 0.1 * (0.5 if name == "SGD" else 0.004)
+        assert_close([param.detach() for param in params], [parameters()[0], parameters()[1] * share], 1e-7)

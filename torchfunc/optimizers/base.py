@@ -97,6 +97,8 @@ class Optimizer(OptimizerState):
         self._calls = HostNumber(self._iterations, 0)
         self._variables.append(self._iterations)
         self._rate = RateSource(learning_rate)
+        # Named here too, where those look for it who want to know whether a step runs code that is not ours.
+        self._schedule = self._rate.function
         if self._rate.tensor is not None:
             self._variables.append(self._rate.tensor)
 
@@ -119,6 +121,7 @@ class Optimizer(OptimizerState):
         if callable(value) and not isinstance(value, Tensor):
             self._variables = [variable for variable in self._variables if variable is not self._rate.tensor]
             self._rate.follow(value)
+            self._schedule = value
         elif not self._rate.set(value):
             raise TypeError(
                 f"{type(self).__name__} was made with a learning rate schedule, so its learning rate cannot be set to "
@@ -236,9 +239,9 @@ class Optimizer(OptimizerState):
         return [variable for variable in self.variables if variable is not self._rate.tensor]
 
     def _rule_state(self) -> list[Tensor]:
-        """The variables that only `update` changes."""
-        others = [self._iterations, *self._averages, *self._accumulated]
-        return [variable for variable in self.changing_variables() if not contains(others, variable)]
+        """The variables that only `update` changes: those behind counter, rate, averages and sums."""
+        rates = 0 if self._rate.tensor is None else 1
+        return self._variables[1 + rates + len(self._averages) + len(self._accumulated) :]
 
     # Updating ------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class RateSource:
 
     Attributes:
         tensor: the tensor of shape () that holds the number; None if the rate comes from a function.
+        function: the schedule or function; None if the rate is a number.
 
     Raises:
         ValueError: `rate` is something else.
@@ -34,7 +35,7 @@ class RateSource:
     def __init__(self, rate: LearningRate) -> None:
         self.tensor: Tensor | None = None
         self._number: HostNumber | None = None
-        self._function: Callable[..., Any] | None = None
+        self.function: Callable[..., Any] | None = None
         self._takes_step = False
         if callable(rate) and not isinstance(rate, Tensor):
             self.follow(rate)
@@ -47,7 +48,7 @@ class RateSource:
 
     def follow(self, function: Callable[..., Any]) -> None:
         """From now on, take the rate from this schedule or function."""
-        self.tensor, self._number, self._function = None, None, function
+        self.tensor, self._number, self.function = None, None, function
         parameters = inspect.signature(function).parameters.values()
         self._takes_step = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
@@ -62,8 +63,8 @@ class RateSource:
         """The tensor, or what the schedule says for this step."""
         if self.tensor is not None:
             return self.tensor
-        assert self._function is not None
-        return self._function(step) if self._takes_step else self._function()
+        assert self.function is not None
+        return self.function(step) if self._takes_step else self.function()
 
     def outside_graph(self, iterations: HostNumber, dtype: torch.dtype) -> Any:
         """The rate as a number; as a tensor of shape () only if a function of the user's returns one.
@@ -72,13 +73,13 @@ class RateSource:
         """
         if self._number is not None:
             return self._number.get()
-        takes_numbers = getattr(self._function, "takes_numbers", False)
+        takes_numbers = getattr(self.function, "takes_numbers", False)
         rate = self.current(iterations.get() if takes_numbers else iterations.tensor)
         return rate.to(iterations.tensor.device, dtype) if isinstance(rate, Tensor) else rate
 
     def in_graph(self, iterations: Tensor, dtype: torch.dtype) -> Tensor:
         """The rate as a tensor of shape ()."""
-        takes_numbers = getattr(self._function, "takes_numbers", False)
+        takes_numbers = getattr(self.function, "takes_numbers", False)
         rate = self.current(iterations.to(dtype) if takes_numbers else iterations)
         if isinstance(rate, Tensor):
             return rate.to(iterations.device, dtype)
@@ -91,7 +92,7 @@ class RateSource:
 
     def get_config(self) -> Any:
         """The number, or the config of the schedule."""
-        return serialize_keras_object(self._function) if self._number is None else self._number.get()
+        return serialize_keras_object(self.function) if self._number is None else self._number.get()
 
 
 def rate_from_config(config: Any, custom_objects: dict[str, Any] | None = None) -> Any:

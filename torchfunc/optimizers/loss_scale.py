@@ -66,6 +66,7 @@ class LossScaleOptimizer(Optimizer):
         self.inner_optimizer = inner_optimizer
         self.initial_scale = initial_scale
         self.dynamic_growth_steps = dynamic_growth_steps
+        self._schedule = inner_optimizer._schedule
         inner_optimizer.loss_scale_factor = None
         # How many steps were good is known to the device alone.
         inner_optimizer._always_in_graph = True

@@ -91,6 +91,7 @@ class Muon(Optimizer):
         self._excluded: list[Tensor] = []
         self._momentums: list[Tensor] = []
         self._velocities: list[Tensor | None] = []
+        self._shrinking: list[bool] = []
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
         """Tell the optimizer what the weights are called, to find those that Adam takes."""
@@ -104,6 +105,7 @@ class Muon(Optimizer):
 
     def build_state(self, params: list[Tensor]) -> None:
         """A momentum for each weight, and for Adam's a mean square too."""
+        self._shrinking = [contains(self._decayed, param) for param in params]
         for param in params:
             self._momentums.append(self.add_variable_from_reference(param, "momentum"))
             adams = param.ndim != 2 or contains(self._excluded, param)
@@ -141,9 +143,10 @@ class Muon(Optimizer):
         return x.mT if tall else x
 
     def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
-        for param, square in zip(params, self.state_of(self._velocities, params), strict=True):
+        squares, shrinking = self.state_of(self._velocities, params), self.state_of(self._shrinking, params)
+        for param, square, shrinks in zip(params, squares, shrinking, strict=True):
             decay = self.weight_decay if square is None else self.adam_weight_decay
-            if decay is not None and contains(self._decayed, param):
+            if shrinks and decay is not None:
                 param.mul_(1 - rate * decay)
 
     def get_config(self) -> dict[str, Any]:

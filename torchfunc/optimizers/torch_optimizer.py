@@ -129,9 +129,12 @@ class TorchOptimizer(Optimizer):
         """One `step()` on these gradients. Outside of a graph, the weights' own `grad` is as before afterwards."""
         optimizer = self.torch_optimizer
         if in_graph():
+            held = [param for group in optimizer.param_groups for param in group["params"]]
             for param, gradient in zip(params, gradients, strict=True):
                 if param.grad is not None:
                     param.grad.copy_(gradient)
+                elif contains(held, param):
+                    raise RuntimeError("A step outside of the graph and `prepare_capture()` have to come first.")
             # Without the wrapper that calls hooks and profiles.
             inspect.unwrap(type(optimizer).step)(optimizer)
             return
