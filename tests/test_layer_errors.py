@@ -21,7 +21,8 @@ def call(name, shape, **kwargs):
     return getattr(layers, name)(**{**EXAMPLES[name][0], **kwargs, "name": "here"})(Input(shape))
 
 
-SPATIAL = [name for name in EXAMPLES if name[-2:] in ("1D", "2D", "3D") or "Transpose" in name]
+# A ConvLSTM's input has a time axis, too.
+SPATIAL = [name for name in EXAMPLES if (name[-2:] in ("1D", "2D", "3D") or "Transpose" in name) and "LSTM" not in name]
 
 
 def spatial_rank(name):
@@ -47,6 +48,8 @@ OTHER_RANKS = {
     "CenterCrop": ((2, 3, 4, 5), "max_ndim=4"),
     "LSTM": (ROW, "ndim=3"),
     "GRU": (ROW, "ndim=3"),
+    "SimpleRNN": (ROW, "ndim=3"),
+    "ConvLSTM2D": (IMAGE, "ndim=5"),
     "EinsumDense": ((), "min_ndim=2"),
 }
 
@@ -59,7 +62,9 @@ def test_rank_of_others(name):
     assert str((None, *shape)) in str(caught.value)
 
 
-WITH_CHANNELS = kinds("Dense", "LSTM", "GRU", "BatchNorm", "Normalization", "Conv", "Depthwise", "Separable")
+WITH_CHANNELS = kinds(
+    "Dense", "LSTM", "GRU", "SimpleRNN", "BatchNorm", "Normalization", "Conv", "Depthwise", "Separable"
+)
 
 
 @pytest.mark.parametrize("name", WITH_CHANNELS)
@@ -67,7 +72,7 @@ def test_another_number_of_channels_than_built_for(name):
     kwargs, shape = EXAMPLES[name]
     layer = getattr(layers, name)(**kwargs, name="here")
     layer(Input(shape[1:]))
-    with pytest.raises(ValueError, match=rf"{name} 'here'.*axis -?\d.* value 3.*, 5\)") as caught:
+    with pytest.raises(ValueError, match=rf"{name} 'here'.*axis -?\d.* value {shape[-1]}.*, 5\)") as caught:
         layer(Input((*shape[1:-1], 5)))
     assert str((None, *shape[1:-1], 5)) in str(caught.value)
 
@@ -101,11 +106,11 @@ def test_no_positions_left(name, kwargs, said):
 
 # Arguments that are no sizes, for every layer that takes them.
 SIZES = {
-    "units": ["Dense", "LSTM", "GRU"],
-    "filters": kinds("Conv1", "Conv2", "Conv3", "Separable"),
-    "kernel_size": kinds("Conv1", "Conv2", "Conv3", "Depthwise", "Separable"),
-    "strides": kinds("Conv1", "Conv2", "Conv3", "Depthwise", "Separable", "MaxP", "AverageP"),
-    "dilation_rate": kinds("Conv1", "Conv2", "Conv3", "Depthwise", "Separable"),
+    "units": ["Dense", "LSTM", "GRU", "SimpleRNN"],
+    "filters": kinds("Conv", "Separable"),
+    "kernel_size": kinds("Conv", "Depthwise", "Separable"),
+    "strides": kinds("Conv", "Depthwise", "Separable", "MaxP", "AverageP"),
+    "dilation_rate": kinds("Conv", "Depthwise", "Separable"),
     "depth_multiplier": kinds("Depthwise", "Separable"),
     "pool_size": kinds("MaxP", "AverageP"),
     "output_size": kinds("Adaptive"),

@@ -128,15 +128,13 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, SpatialLayer):
         self._gate_axis = -1 - self.rank
 
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
-        batch, _, *rest = sequences_shape
-        step_shape = (batch, *rest)
-        channels = known_size(step_shape, self._channel_axis, self)
+        axis = -1 if self._channels_last else 2
+        channels = known_size(sequences_shape, axis, self)
         check_output_shape(self, sequences_shape)
         kernel_shapes = [(*self.kernel_size, count, self.filters) for count in (channels, self.filters)]
         self._build_weights(*kernel_shapes)
         if self.stateful:
             self._add_state_buffers(sequences_shape)
-        axis = -1 if self._channels_last else 2
         self.input_spec = InputSpec(ndim=self.rank + 3, axes={axis: channels})
 
     def _run(
