@@ -5,6 +5,7 @@ import pickle
 import re
 
 import keras
+import numpy as np
 import pytest
 import torch
 from metric_cases import BATCH, CLASSES, COUNT_IDS, COUNTS, TIME
@@ -159,6 +160,12 @@ def test_r2_of_too_few_samples_is_not_adjusted(num_regressors):
     check(ours, theirs)
 
 
+def test_thresholds_of_numpy():
+    y, p = torch.ones(4), torch.tensor([0.1, 0.3, 0.6, 0.9])
+    assert metrics.TruePositives(np.float32(0.5))(y, p).item() == 2
+    assert metrics.TruePositives(list(np.float64([0.7, 0.2])))(y, p).tolist() == [1, 3]
+
+
 def test_counts_stay_exact_and_precise():
     counted = metrics.TruePositives(dtype="bfloat16")
     counted.accumulator.fill_(2**20)
@@ -186,6 +193,7 @@ def test_counts_stay_exact_and_precise():
         (lambda: metrics.AUC(multi_label=True, num_labels=2)(torch.ones(2, 3), torch.ones(2, 3)), r"\(batch, 2\)"),
         (lambda: metrics.Recall(class_id=3)(torch.ones(2, 3), torch.ones(2, 3)), "class_id=3 is an index on the last"),
         (lambda: metrics.Recall(class_id=0)(torch.ones(2), torch.ones(2)), "class_id=0 .* shape \\(2,\\)"),
+        (lambda: metrics.Recall(top_k=4)(torch.ones(2, 3), torch.ones(2, 3)), r"top_k=4 needs .* shape \(2, 3\)"),
         (lambda: metrics.Recall()(torch.ones(2), torch.ones(3)), "recall: y_true has shape .* element by element"),
         (lambda: metrics.PrecisionAtRecall(1.5), r"PrecisionAtRecall: recall lies within \[0, 1\], got 1.5"),
         (lambda: metrics.RecallAtPrecision(0.5, num_thresholds=0), "num_thresholds is 1 or more, got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,7 +55,7 @@ def parse_thresholds(name: str, thresholds: float | Sequence[float] | None, top_
     if thresholds is None:
         return [0.5 if top_k is None else _NEVER]
     found = list(thresholds) if isinstance(thresholds, Sequence) else [thresholds]
-    if not found or not all(isinstance(each, (int, float)) and 0 <= each <= 1 for each in found):
+    if not found or not all(isinstance(each, Real) and 0 <= each <= 1 for each in found):
         raise ValueError(f"{name}: thresholds lie within [0, 1], got {thresholds!r}.")
     return found
 
@@ -102,7 +103,6 @@ class ConfusionMetric(Metric):
         # Counts in half precision would stop growing.
         self._state_dtype = torch.promote_types(self.dtype, torch.float32)
         self._limits = thresholds
-        self._evenly = evenly
         self._counts = tuple(counts)
         self.top_k = top_k
         self.class_id = class_id
@@ -140,6 +140,11 @@ class ConfusionMetric(Metric):
         y_true, y_pred = as_tensors(y_true, y_pred)
         y_true, y_pred = same_shape(self.name, y_true, y_pred.detach().to(self._state_dtype))
         if self.top_k is not None:
+            if y_pred.ndim < 2 or y_pred.shape[-1] < self.top_k:
+                raise ValueError(
+                    f"{self.name}: top_k={self.top_k} needs predictions (batch, ..., classes) with as many classes, "
+                    f"but y_pred has shape {tuple(y_pred.shape)}."
+                )
             best = torch.zeros_like(y_pred, dtype=torch.bool).scatter_(-1, y_pred.topk(self.top_k).indices, True)
             y_pred = torch.where(best, y_pred, _NEVER)
         if self.class_id is not None:
