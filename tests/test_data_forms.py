@@ -195,6 +195,11 @@ class TestSameWeights:
         found = trained(start, FORMS[form](FLAT, KIND), class_weight=weights)
         assert_same(found, trained(start, FORMS["arrays"](FLAT, KIND, np.array([2.0, 1.0, 0.5], "float32")[KIND])))
 
+    def test_class_weights_of_a_named_target(self):
+        start = one_to_one(3)
+        found = trained(start, FORMS["generator"]({"flat": FLAT}, {"u": KIND}), class_weight={1: 3.0})
+        assert_same(found, trained(start, FORMS["arrays"](FLAT, KIND), class_weight={1: 3.0}))
+
     def test_lists_of_numbers(self):
         start = one_to_one()
         found = trained(start, ((FLAT.tolist(), U.tolist(), W.tolist()), {"batch_size": SIZE}))

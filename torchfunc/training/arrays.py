@@ -214,9 +214,11 @@ def class_weights_to_sample_weights(y: Any, class_weight: Mapping[int, float], s
     """
     if sample_weight is not None:
         raise ValueError("Give `class_weight` or `sample_weight`, not both.")
-    if not isinstance(y, Tensor):
-        given = "no targets" if y is None else "several outputs"
+    targets = [leaf for _, leaf in named_leaves(y, "y")]
+    if len(targets) != 1:
+        given = "several outputs" if targets else "no targets"
         raise ValueError(f"`class_weight` needs one array of targets, but there are {given}. Use `sample_weight`.")
+    y = targets[0]
     classes = y
     if y.ndim > 1:
         classes = y.squeeze(-1) if y.shape[-1] == 1 else y.argmax(-1)
