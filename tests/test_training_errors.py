@@ -302,6 +302,36 @@ def test_data(case):
     assert np.isfinite(model.fit(x, y, verbose=0).history["loss"][0])
 
 
+def test_what_is_allowed():
+    labels = np.where(KIND == 2, -1, KIND).astype("float32")
+    ignoring = losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    assert np.isfinite(classes(ignoring).fit(X, labels, verbose=0).history["loss"][0])
+    torchs = torch.nn.CrossEntropyLoss(ignore_index=-1, weight=torch.ones(3))
+    assert np.isfinite(classes(torchs).fit(X, labels.astype("int64"), verbose=0).history["loss"][0])
+    assert np.isnan(one().fit(np.where(X == 0, np.nan, X), Y, verbose=0).history["loss"][0])
+    assert np.isnan(one().fit(X, np.full_like(Y, np.nan), verbose=0).history["loss"][0])
+    calls = []
+
+    def own(y_true, y_pred):
+        calls.append(y_true.numpy())  # which tensors without values would not have
+        return ((y_true - y_pred) ** 2).mean(-1)
+
+    one(loss=own).fit(X, Y, batch_size=4, validation_data=(X, Y), verbose=0)
+    assert [len(values) for values in calls] == [4, 4, 4, 4, 4, 4]
+
+
+NOT_ALIKE = ("Loss", "LossFunctionWrapper", "TorchLoss", "CTC")
+OF_ARRAYS = [name for name, cls in vars(losses).items() if isinstance(cls, type) and name not in NOT_ALIKE]
+
+
+@pytest.mark.parametrize("name", OF_ARRAYS)
+def test_no_loss_refuses_what_it_can_take(name):
+    """The check runs losses on tensors without values, which none of them may ask for."""
+    sparse = name in ("SparseCategoricalCrossentropy", "CategoricalGeneralizedCrossEntropy", "Circle")
+    model = classes(getattr(losses, name)())
+    assert len(model.fit(X, KIND if sparse else np.eye(3)[KIND], verbose=0).history["loss"]) == 1
+
+
 def test_a_refused_compile_leaves_the_old_settings():
     model = one(metrics=["mae"])
     with pytest.raises(ValueError, match="nope"):

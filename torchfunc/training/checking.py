@@ -89,8 +89,16 @@ def _rehearse(plan: Plan, shapes: list[_Shape], y: Any, sample_weight: Any) -> N
             continue
         prediction = torch.empty((len(target), *sizes), device="meta")
         loss = _loss_of(output, target, shape)
-        if type(loss).__module__.startswith(losses.__name__ + "."):
+        if _can_rehearse(loss):
             loss(*tree_map_only(Tensor, lambda leaf: leaf.to("meta"), (target, prediction, weight)))
+
+
+def _can_rehearse(loss: Any) -> bool:
+    """Whether this is a loss of ours that asks for no values; functions of the user's are not called without data."""
+    ours = type(loss).__module__.startswith(losses.__name__ + ".")
+    return (
+        ours and not isinstance(loss, losses.CTC) and type(loss) not in (losses.LossFunctionWrapper, losses.TorchLoss)
+    )
 
 
 def _loss_of(output: OutputPlan, target: Tensor, shape: _Shape) -> Any:
@@ -116,6 +124,8 @@ def _classes_axis(loss: Any, target: Tensor, shape: _Shape) -> tuple[int | None,
     """The axis of the predictions that the targets are indices of, and the index that stands for no class."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         return loss.axis, loss.ignore_class
+    if isinstance(loss, losses.CategoricalGeneralizedCrossEntropy):
+        return -1, None
     module = getattr(loss, "loss", None)
     are_indices = target.ndim < len(shape) or target.shape[-1] == 1
     if isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)) and are_indices:
