@@ -1,8 +1,8 @@
-"""A training that can be killed: run as a script by test_backup_and_restore.py, `interrupted_training.py FOLDER CALLS`.
+"""A training that can be killed, for test_backup_and_restore.py: `interrupted_training.py FOLDER SEED CALLS ...`.
 
 Whatever decides how training goes on is there: shuffling, dropout with and without a seed, batch normalization, Adam,
-metrics, and callbacks that remember something. After so many calls of hooks the process kills itself; without CALLS it
-trains to the end and writes the result into FOLDER.
+metrics, and callbacks that remember something. For each CALLS there is a process that kills itself after so many calls
+of hooks; one for which they are 0 trains to the end and writes the result into FOLDER.
 """
 
 import os
@@ -84,8 +84,17 @@ def train(folder, calls=None):
     }
 
 
+def in_processes(folder, seed, places):
+    """One training after the other, each in a process of its own; prints how each of them ended."""
+    for index, calls in enumerate(places):
+        # A fork, so that torch is imported once for all of them; it knows nothing of another training.
+        child = os.fork()
+        if child == 0:
+            utils.set_random_seed(seed + index)
+            write_state(folder / "result", train(folder, calls or None))
+            sys.exit()
+        print(os.waitpid(child, 0)[1], flush=True)
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    utils.set_random_seed(int(sys.argv[2]))
-    calls_left = int(sys.argv[3])
-    write_state(target / "result", train(target, calls_left or None))
+    in_processes(Path(sys.argv[1]), int(sys.argv[2]), [int(calls) for calls in sys.argv[3:]])
