@@ -83,6 +83,13 @@ def test_softmax_takes_the_mask_of_the_graph():
     assert (out[1, 1:3] == 0).all()
 
 
+def test_softmax_checks_the_axis_at_each_call():
+    layer = Softmax(axis=2, name="s")
+    layer(Input((4, 3)))
+    with pytest.raises(ValueError, match=r"Softmax 's' .*cannot be called on \(None, 4\).*axis 2"):
+        layer(Input((4,)))
+
+
 @pytest.mark.parametrize("mask_value", [0.0, -1, 2.5])
 @pytest.mark.parametrize("shape", [(2, 4, 3), (2, 4, 2, 3)])
 def test_masking(mask_value, shape):

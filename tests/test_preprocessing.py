@@ -139,6 +139,19 @@ def test_adapt_of_far_numbers_and_again():
     assert_close(layer.mean, DATA.mean(), 1e-6, "a second adapt starts anew")
 
 
+def test_axes_from_the_end_fit_inputs_of_any_rank():
+    layer = Normalization()
+    layer.adapt(DATA[:, 0])
+    expected = (SAMPLE - DATA[:, 0].mean(0)) / DATA[:, 0].std(0)
+    assert_close(layer(SAMPLE), expected, 1e-5, "steps, adapted to rows")
+    layer.adapt(DATA)
+    assert_close(layer.mean, DATA.mean((0, 1)), 1e-5, "rows, adapted to steps")
+    counted = Normalization(axis=1, name="n")
+    counted.adapt(DATA)
+    with pytest.raises(ValueError, match=r"Normalization 'n' .*ndim=3, found ndim=4"):
+        counted(Input((4, 3, 3)))
+
+
 def test_normalization_in_a_model():
     layer = Normalization()
     model = Model(x := Input((4, 3), dtype="int32"), layer(x))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchfunc import activations
 from torchfunc.layers.core import Elementwise
 from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import WeightedLayer, known_size
+from torchfunc.layers.kernel import WeightedLayer, check_output_shape, known_size
 from torchfunc.layers.shapes import Shape
 
 __all__ = ["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
@@ -163,10 +163,12 @@ class Softmax(Elementwise):
         self._axes = tuple(axes)
 
     def build(self, input_shape: Shape) -> None:
+        check_output_shape(self, input_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         if any(not -len(input_shape) <= axis < len(input_shape) for axis in self._axes):
-            raise ValueError(
-                f"{self.describe()} cannot be called on {tuple(input_shape)}, which has no axis {self.axis}."
-            )
+            raise ValueError(f"it has no axis {self.axis}")
+        return tuple(input_shape)
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:

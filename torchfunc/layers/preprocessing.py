@@ -135,9 +135,10 @@ class Normalization(Elementwise):
             raise ValueError(
                 located(f"{self.describe()} has axis={self.axis}, but its input's shape is {tuple(input_shape)}.")
             )
-        self._kept = sorted({axis % rank for axis in self.axis})
-        sizes = {axis: known_size(input_shape, axis, self) for axis in self._kept}
-        self._broadcast_shape = [sizes.get(axis, 1) for axis in range(rank)]
+        kept = sorted({axis % rank for axis in self.axis})
+        sizes = {axis: known_size(input_shape, axis, self) for axis in kept}
+        # From the first of these axes on, so that axes counted from the end fit inputs of any rank.
+        self._broadcast_shape = [sizes.get(axis, 1) for axis in range(min(kept, default=rank), rank)]
         shape = tuple(sizes.values())
         if self.input_mean is None:
             self.add_weight(shape, "zeros", trainable=False, names=("mean",))
@@ -156,8 +157,12 @@ class Normalization(Elementwise):
                             f"sizes {shape} of axis={self.axis} of its input, {tuple(input_shape)}."
                         )
                     ) from None
-        least = max((axis + 1 if axis >= 0 else -axis for axis in self.axis), default=0)
-        self.input_spec = InputSpec(min_ndim=least, axes={axis: sizes[axis % rank] for axis in self.axis})
+        from_the_end = all(axis < 0 for axis in self.axis)
+        self.input_spec = InputSpec(
+            ndim=None if from_the_end else rank,
+            min_ndim=len(self._broadcast_shape),
+            axes={axis: sizes[axis % rank] for axis in self.axis},
+        )
 
     def adapt(self, data: Any) -> None:
         """Learn mean and variance from data, anew at each call.
@@ -179,7 +184,8 @@ class Normalization(Elementwise):
                 self._check_input({"inputs": batch})
             else:
                 self._build({"input_shape": tuple(batch.shape)})
-            reduced = [axis for axis in range(batch.ndim) if axis not in self._kept]
+            kept = {axis % batch.ndim for axis in self.axis}
+            reduced = [axis for axis in range(batch.ndim) if axis not in kept]
             variance, average = torch.var_mean(batch, reduced, correction=0) if reduced else (batch * 0, batch)
             size = batch.numel() // average.numel()
             # Two sets of numbers as one: Chan et al. 1979, "Updating formulae ... for computing sample variances".
