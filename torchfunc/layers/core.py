@@ -217,6 +217,7 @@ class Lambda(Layer):
         if not callable(function):
             raise TypeError(f"Lambda takes a function, got {function!r}.")
         self.function = function
+        self._named = tuple(name for name in ("mask", "training") if accepts(function, name))
         self.arguments = dict(arguments or {})
         self._output_shape = output_shape
         self.mask = mask
@@ -224,8 +225,7 @@ class Lambda(Layer):
 
     def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
         extra = {"mask": mask, "training": training}
-        named = {name: value for name, value in extra.items() if accepts(self.function, name)}
-        return self.function(inputs, **self.arguments, **named)
+        return self.function(inputs, **self.arguments, **{name: extra[name] for name in self._named})
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         if self._output_shape is None:
