@@ -49,7 +49,7 @@ def both(name: str, merge_mode: str | None, backward: bool, **kwargs: Any) -> tu
 def test_against_keras(name: str, merge_mode: str | None, backward: bool, flags: Any) -> None:
     states = [np.random.default_rng(seed).normal(size=(4, 5)).astype("float32") for seed in range(4)]
     initial = {"initial_state": states if name == "LSTM" else states[:2]}
-    for extra in ({}, {"mask": any_mask()}, {"mask": any_mask(), **initial} if flags else initial):
+    for extra in ({}, {"mask": any_mask(), **initial}):
         kwargs, keras_kwargs = both(name, merge_mode, backward, **flags)
         # The layers in Keras' config are built, ours are not; see `test_configs_as_in_keras`.
         check_layer(

@@ -33,9 +33,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
         (
             {},
             {"use_bias": False},
-            {"activation": "relu"},
-            {"activation": "elu"},
-            {"dropout": 0.5, "recurrent_dropout": 0.3},
+            {"activation": "relu", "dropout": 0.5},
+            {"activation": "elu", "recurrent_dropout": 0.3},
         ),
     ),
     ("GRU", {"reset_after": False}),
