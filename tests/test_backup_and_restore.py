@@ -39,7 +39,7 @@ def interrupt(after):
     return callbacks.LambdaCallback(on_train_batch_end=count)
 
 
-def make(optimizer, seed=0):
+def make(optimizer, seed=0, **settings):
     utils.set_random_seed(seed)
     inputs = layers.Input((3,))
     x = layers.Dense(6, activation="relu")(inputs)
@@ -47,7 +47,7 @@ def make(optimizer, seed=0):
     x = layers.Dropout(0.3)(x)
     x = layers.Dropout(0.3, seed=1)(x)
     model = Model(inputs, layers.Dense(3, activation="softmax")(x))
-    model.compile(optimizer(), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer(), "sparse_categorical_crossentropy", metrics=["accuracy"], **settings)
     return model
 
 
@@ -74,8 +74,8 @@ def generator():
     return {"x": batches(), "steps_per_epoch": STEPS}
 
 
-def run(optimizer, data, *watching, seed=0):
-    model = make(optimizer, seed)
+def run(optimizer, data, *watching, seed=0, **settings):
+    model = make(optimizer, seed, **settings)
     utils.set_random_seed(seed + 1)
     history = model.fit(**{"epochs": EPOCHS, **data()}, verbose=0, callbacks=list(watching))
     return model, history
@@ -128,6 +128,14 @@ class TestResume:
         assert torch.equal(torch.rand(3), end)
         assert_same(resumed, whole)
         assert not tmp_path.exists()
+
+    def test_several_steps_at_once(self, tmp_path):
+        settings = {"steps_per_execution": 3}
+        whole = run(OPTIMIZERS["adam"], arrays, **settings)
+        with pytest.raises(Interrupted):
+            run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path, 2), interrupt(6), **settings)
+        backup = callbacks.BackupAndRestore(tmp_path, 2)
+        assert_same(run(OPTIMIZERS["adam"], arrays, backup, seed=7, **settings), whole)
 
 
 class TestOtherCallbacks:
