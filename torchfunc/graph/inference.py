@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from torchfunc.graph.node import Spec, SymbolicValue, map_structure, symbolic_leaves
+from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
@@ -38,6 +39,10 @@ EXAMPLE_SIZE = (224, 448)
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # What a call may return beside tensors, and keeps its value in the graph.
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
+
+# What was found for calls of torch's own modules, by their signatures, and for how many at most.
+_inferred: dict[Any, Any] = {}
+_REMEMBERED = 1000
 
 
 class _Running(threading.local):
@@ -117,8 +122,16 @@ def infer_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mappin
 
 
 def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
-    """`infer` for a module."""
-    return infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
+    """`infer` for a module; of calls that are alike, only the first is run."""
+    key = call_signature(module, args, kwargs)
+    if key in _inferred:
+        return _inferred[key]
+    specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
+    if key is not None:
+        if len(_inferred) >= _REMEMBERED:
+            _inferred.clear()
+        _inferred[key] = specs
+    return specs
 
 
 def _device(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:

@@ -49,6 +49,8 @@ from torchfunc.registry import to_snake_case
 
 __all__ = ["Layer"]
 
+_SIMPLE = (type(None), bool, int, float, str)
+
 
 class Layer(NodeIntrospection, WeightHolder):
     """The base of all layers.
@@ -117,11 +119,18 @@ class Layer(NodeIntrospection, WeightHolder):
             cls.forward = _resolving_training(cls.__dict__["call"])
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if type(value) in _SIMPLE and "_modules" in self.__dict__ and not self._has_registered(name):
+            # Most attributes: there is nothing to register and nothing that is registered to take away.
+            object.__setattr__(self, name, value)
+            return
         provisional = self.__dict__.get("_provisional")
         if provisional and isinstance(value, Tensor) and id(value) in provisional:
             self._adopt(name, value)
         elif not track(self, name, value):
             super().__setattr__(name, value)
+
+    def _has_registered(self, name: str) -> bool:
+        return name in self._modules or name in self._parameters or name in self._buffers
 
     @property
     def name(self) -> str:

@@ -1,0 +1,85 @@
+"""Fake runs of torch's own modules are remembered, and never taken for one that is not alike."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchfunc import Input
+from torchfunc.graph import inference
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The labels of the fake runs that are made."""
+    seen, original = [], inference.infer
+
+    def infer(prepare, args, kwargs, label):
+        seen.append(label)
+        return original(prepare, args, kwargs, label)
+
+    monkeypatch.setattr(inference, "infer", infer)
+    monkeypatch.setattr(inference, "_inferred", {})
+    return seen
+
+
+def test_equal_calls_are_run_once(runs):
+    x = Input((3,))
+    assert [nn.Linear(3, 5)(x).shape for _ in range(3)] == [(None, 5)] * 3
+    image = Input((3, 8, 8))
+    assert [nn.Conv2d(3, 4, 3, stride=2)(image).shape for _ in range(2)] == [(None, 4, 3, 3)] * 2
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shape"),
+    [
+        (nn.Linear(3, 5), nn.Linear(3, 6), (None, 6)),
+        (nn.Flatten(1), nn.Flatten(0, 1), (None, 4)),
+        (nn.Conv1d(3, 2, 3), nn.Conv1d(3, 2, 3, padding=1), (None, 2, 4)),
+        (nn.AvgPool1d(2), nn.MaxPool1d(2, return_indices=True), (None, 3, 2)),
+    ],
+)
+def test_other_settings_are_run_again(runs, first, second, shape):
+    x = Input((3, 4)) if not isinstance(first, nn.Linear) else Input((3,))
+    first(x)
+    found = second(x)
+    assert len(runs) == 2
+    assert (found[0] if isinstance(found, tuple) else found).shape == shape
+
+
+def test_other_arguments_are_run_again(runs):
+    linear = nn.Linear(3, 5)
+    assert [linear(Input(shape)).shape for shape in ((3,), (2, 3), (None, 3))] == [
+        (None, 5),
+        (None, 2, 5),
+        (None, None, 5),
+    ]
+    assert linear.double()(Input((3,), dtype="float64")).dtype == torch.float64
+    assert len(runs) == 4
+
+
+def test_changed_modules_are_run_again(runs):
+    x, pool = Input((3, 8)), nn.AvgPool1d(2)
+    pool(x)
+    pool.stride = (4,)
+    assert pool(x).shape == (None, 3, 2)
+    pool.register_forward_pre_hook(lambda module, args: args[0][:, :2])
+    assert pool(x).shape == (None, 2, 2)
+    assert len(runs) == 3
+
+
+def test_what_is_no_module_of_torch_is_run_every_time(runs):
+    class Doubling(nn.Linear):
+        def forward(self, x):
+            return torch.cat([super().forward(x)] * 2, -1)
+
+    x = Input((3,))
+    assert [nn.Linear(3, 2)(x).shape, Doubling(3, 2)(x).shape, Doubling(3, 2)(x).shape] == [
+        (None, 2),
+        (None, 4),
+        (None, 4),
+    ]
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    assert [parametrized(x).shape for _ in range(2)] == [(None, 2)] * 2
+    nn.Sequential(nn.Linear(3, 2))(x)
+    assert len(runs) == 6

@@ -1,0 +1,71 @@
+"""When two calls of torch's own modules are alike, so that what is known of one is true of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils._pytree import tree_flatten
+
+from torchfunc.graph.node import SymbolicValue
+
+__all__ = ["call_signature"]
+
+_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+
+
+class _NotPlain(Exception):
+    """Something that a key cannot stand for."""
+
+
+def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable | None:
+    """A key that is equal for two calls only if they return the same shapes and dtypes; None if there is none.
+
+    The forward of a module in `torch.nn` that holds no other module depends on its arguments, its attributes and its
+    weights, and, of a weight, no shape depends on more than the weight's shape, dtype and device. With hooks,
+    arguments that hold data, or attributes that are objects, one cannot be so sure.
+    """
+    kind = type(module)
+    own = kind.__module__.startswith("torch.nn.modules.") and not module._modules
+    hooked = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    if not own or hooked or autocast:
+        return None
+    try:
+        leaves, structure = tree_flatten((tuple(args), dict(kwargs)))
+        state = [(name, _attribute(value)) for name, value in module.__dict__.items()]
+        return (kind, kind.forward, tuple(state), repr(structure), tuple(map(_argument, leaves)))
+    except _NotPlain:
+        return None
+
+
+def _argument(leaf: Any) -> Hashable:
+    return leaf.spec if isinstance(leaf, SymbolicValue) else _plain(leaf)
+
+
+def _attribute(value: Any) -> Hashable:
+    """An attribute of a module; of its weights what is known of tensors, and of dicts of hooks that they are empty."""
+    if isinstance(value, Mapping):
+        return tuple((name, _tensor(each)) for name, each in value.items())
+    return tuple(sorted(value)) if isinstance(value, set) else _plain(value)
+
+
+def _tensor(value: Any) -> Hashable:
+    if value is None:
+        return None
+    if not isinstance(value, torch.Tensor) or isinstance(value, (UninitializedBuffer, UninitializedParameter)):
+        raise _NotPlain
+    return type(value), tuple(value.shape), value.dtype, value.device
+
+
+def _plain(value: Any) -> Hashable:
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_plain, value))
+    if type(value) not in _PLAIN:
+        raise _NotPlain
+    # Since 1 == 1.0 == True.
+    return type(value), value
