@@ -17,7 +17,7 @@ def _by_rank(name: str, kwargs: dict, ranks: tuple[int, ...] = (1, 2, 3)) -> dic
     return {name.format(rank): (kwargs, shapes[rank - 1]) for rank in ranks}
 
 
-_WRITTEN: dict[str, tuple[dict, object]] = {
+EXAMPLES: dict[str, tuple[dict, object]] = {
     "Activation": ({"activation": "gelu"}, ROW),
     "ActivityRegularization": ({"l2": 0.1}, ROW),
     **_by_rank("AdaptiveAveragePooling{}D", {"output_size": 3}),
@@ -78,8 +78,6 @@ _WRITTEN: dict[str, tuple[dict, object]] = {
     **_by_rank("UpSampling{}D", {"size": 2}),
     **_by_rank("ZeroPadding{}D", {"padding": 2}),
 }
-
-EXAMPLES = {name: example for name, example in _WRITTEN.items() if name in layers.__all__}
 
 
 def all_layers() -> dict[str, type[layers.Layer]]:

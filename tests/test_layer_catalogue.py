@@ -52,7 +52,7 @@ def test_every_layer_has_an_example():
 def test_arguments_are_those_of_keras(name):
     """Names, order and defaults."""
     ours, theirs = (_arguments(each) for each in (LAYERS[name], getattr(keras.layers, name)))
-    if name in ("GRU", "LSTM", "SimpleRNN", "Embedding"):
+    if name in ("GRU", "LSTM", "SimpleRNN", "Embedding", "LayerNormalization"):
         # Ours write out, at the end, what Keras takes in **kwargs.
         ours = {key: ours[key] for key in ours if key in theirs}
     if name == "Conv3DTranspose":
@@ -83,12 +83,8 @@ def _same_for_all_axes(default):
 
 # Keras computes a part of these in single precision: square roots of constants, means, the product of Dense.
 IN_SINGLE = (
-    "Normalization",
-    "BatchNormalization",
-    "ActivityRegularization",
-    "Dense",
-    "SimpleRNN",
-    "GlobalAveragePooling",
+    *("ActivityRegularization", "BatchNormalization", "Dense", "GlobalAveragePooling", "GroupNormalization"),
+    *("LayerNormalization", "Normalization", "RMSNormalization", "SimpleRNN", "UnitNormalization"),
 )
 # For these Keras returns float32, whatever the dtype; that float64 stays is tested below.
 NOT_IN_DOUBLE = ("AdditiveAttention", "Attention", "Dot", "Maximum", "Minimum")
