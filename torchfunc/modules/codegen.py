@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import itertools
+import linecache
 import re
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ from torchfunc.modules.naming import unique_name
 
 __all__ = ["ModuleTableCodeGen", "compile_forward"]
 
+_numbers = itertools.count()
 _MODULE_CALL = re.compile(r'^(    \w+(?: : [^=]+?)? = )(?:self\.(\w+)|getattr\(self, "([^"]+)"\))\(', re.MULTILINE)
 
 
@@ -41,7 +44,10 @@ def compile_forward(graph: fx.Graph) -> Callable[..., Any]:
     """The `forward` of a graph as a function of the module and its inputs, beside the one the module has."""
     code = graph.python_code("self")
     names = dict(code.globals)
+    file = f"<forward for training {next(_numbers)}>"
+    # So that tracebacks, and what torch.compile says, show the line.
+    linecache.cache[file] = (len(code.src), None, code.src.splitlines(keepends=True), file)
     # As torch.fx does it: annotations in the code are to be types, not strings.
-    exec(compile(code.src, "<forward for training>", "exec", dont_inherit=True), names)
+    exec(compile(code.src, file, "exec", dont_inherit=True), names)
     function: Callable[..., Any] = names["forward"]
     return function

@@ -163,12 +163,18 @@ def _is_rest(kind: Any, other: Any) -> bool:
 
 def _reason(error: Exception) -> str:
     """Why and where a step could not be compiled, in a sentence or two."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    explained = next((line for line in lines if line.startswith("Explanation:")), "")
-    reason = " ".join(part for part in (lines[0].rstrip("."), explained.removeprefix("Explanation: ")) if part)
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    explained = next((line for line in lines if line.startswith("Explanation:")), "").removeprefix("Explanation: ")
+    if "data-dependent" in text:
+        reason = "it depends on the values of a tensor"
+    else:
+        # "backend='inductor' raised:" says less than what follows.
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+        reason += f" ({explained.rstrip('.')})" if explained else ""
     stack = list(getattr(error, "real_stack", None) or ())
-    layer = next((found[1] for frame in stack if frame.line and (found := _LAYER_CALL.search(frame.line))), None)
-    where = f", in layer {layer!r}" if layer else ""
+    layers = [found[1] for frame in stack if (found := _LAYER_CALL.search(frame.line or ""))]
+    where = f", in layer {layers[-1]!r}" if layers else ""
     if stack:
         last = stack[-1]
         where += f", at {last.filename}:{last.lineno}" + (f" ({last.line.strip()})" if last.line else "")

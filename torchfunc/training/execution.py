@@ -76,12 +76,15 @@ def _several(step: Step) -> Step:
 
 def _compiled_step(model: Trainable, compiled: Compiled, method: str, step: Step, at_once: int) -> Step:
     """The compiled form of a step, kept from one run to the next."""
-    key = method, at_once, fingerprint(model)
+    optimizer = compiled.optimizer
+    # The numbers in a torch optimizer's parameter groups may change at any time, so they are checked at each step.
+    of_torch = isinstance(getattr(optimizer, "inner_optimizer", optimizer), TorchOptimizer)
+    settled = () if optimizer is None or of_torch or method != "train_step" else optimizer.hyperparameters()
+    key = method, at_once, fingerprint(model), settled
     if key not in compiled.graphs:
         what = f"The {_CALLED[method]} of model {getattr(model, 'name', type(model).__name__)!r}"
-        parts = [*model.modules(), compiled.optimizer, *compiled.metrics, *compiled.losses]
-        # The numbers in a torch optimizer's parameter groups may change at any time.
-        guarded = isinstance(compiled.optimizer, TorchOptimizer) or not only_known_code(parts)
+        parts = [*model.modules(), optimizer, *compiled.metrics, *compiled.losses]
+        guarded = of_torch or not only_known_code(parts)
         prepare = partial(_prepare, compiled, method)
         compiled.graphs[key] = CompiledStep(step, what, compiled.execution.jit is True, guarded, prepare)
     graph, payback = compiled.graphs[key], compiled.payback

@@ -18,11 +18,6 @@ from torchfunc.training.matching import flatten_outputs, match_metrics, match_se
 
 __all__ = ["Extras", "LossMean", "OutputPlan", "Plan", "check_identifiers"]
 
-_ACTIVATIONS = {
-    losses.BinaryCrossentropy: "sigmoid",
-    losses.CategoricalCrossentropy: "softmax",
-    losses.SparseCategoricalCrossentropy: "softmax",
-}
 Extras: TypeAlias = tuple[Sequence[Tensor | None] | None, Sequence[Tensor | None] | None]
 """The masks and the logits of a model's outputs, in order; None where there are none at all."""
 
@@ -79,9 +74,9 @@ class OutputPlan:
 
     def find_logit_loss(self, activation: str | None) -> bool:
         """See whether the loss of an output that ends in this activation can be computed from what goes into it."""
-        fits = activation is not None and _ACTIVATIONS.get(type(self.loss)) == activation and not self.loss.from_logits
-        self.logit_loss = self.loss.on_logits() if fits else None
-        return fits
+        makes = getattr(self.loss, "on_logits", None)
+        self.logit_loss = makes(activation) if activation is not None and makes is not None else None
+        return self.logit_loss is not None
 
     def loss_of(
         self, target: Tensor | None, prediction: Tensor, weight: Tensor | None, mask: Tensor | None, logits: Any
@@ -144,7 +139,7 @@ class Plan:
                 loss=_checked_loss(each_loss),
                 weight=_checked_weight(weight),
                 metrics=[_checked_metric(metric) for metric in plain],
-                weighted_metrics=[_checked_metric(metric) for metric in weighted],
+                weighted_metrics=[_checked_metric(metric, weighted=True) for metric in weighted],
             )
             for index, (each_loss, weight, plain, weighted) in enumerate(per_output)
         ]
@@ -272,7 +267,8 @@ class Plan:
 
 def _update(metric: metrics.Metric, late: list[Any], *values: Tensor | None) -> None:
     if metric.outside_step:
-        late.append((metric, *values))
+        # What a compiled step returns is no part of its graph of gradients.
+        late.append((metric, *(value if value is None else value.detach() for value in values)))
     else:
         metric.update_state(*values)
 
@@ -281,9 +277,10 @@ def check_identifiers(loss: Any, plain: Any, weighted: Any) -> None:
     """Raise ValueError for unknown names, before it is known what outputs they belong to."""
     for identifier in tree_leaves(loss):
         _checked_loss(identifier)
-    for identifier in tree_leaves((plain, weighted)):
-        if identifier is not None:
-            _checked_metric(identifier)
+    for is_weighted, given in ((False, plain), (True, weighted)):
+        for identifier in tree_leaves(given):
+            if identifier is not None:
+                _checked_metric(identifier, is_weighted)
 
 
 def _checked_loss(identifier: Any) -> Any:
@@ -292,8 +289,16 @@ def _checked_loss(identifier: Any) -> Any:
     return losses.as_loss(identifier)
 
 
-def _checked_metric(identifier: Any) -> Any:
-    return identifier if _is_chosen_by_shape(identifier) else metrics.as_metric(identifier)
+def _checked_metric(identifier: Any, weighted: bool = False) -> Any:
+    if _is_chosen_by_shape(identifier):
+        return identifier
+    metric = metrics.as_metric(identifier)
+    if weighted and isinstance(metric, metrics.TorchMetric):
+        raise ValueError(
+            f"`weighted_metrics` holds {metric.name!r}, a {type(metric.metric).__name__}, which takes no sample "
+            "weights. Give it in `metrics`, or use one of torchfunc.metrics."
+        )
+    return metric
 
 
 def _is_chosen_by_shape(identifier: Any) -> bool:

@@ -15,6 +15,7 @@ from torchfunc.training.arrays import (
     class_weights_to_sample_weights,
     is_array_like,
     map_leaves,
+    pack_x_y_sample_weight,
     to_tensors,
     train_validation_split,
     unpack_x_y_sample_weight,
@@ -93,8 +94,8 @@ def one_batch(
     sample_weight: Any,
     class_weight: Mapping[int, float] | None,
     device: torch.device,
-) -> tuple[Any, Any, Any]:
-    """Arrays as one batch on the device, with the model built for it."""
+) -> Any:
+    """Arrays as one batch on the device, such as an iterator of batches gives, with the model built for it."""
     check_class_weight(class_weight, model)
     x, y = columns_by_name(model, x, y)
     data = to_tensors(x, "x"), to_tensors(y, "y"), to_tensors(sample_weight, "sample_weight")
@@ -103,7 +104,7 @@ def one_batch(
     if class_weight is not None:
         sample_weight = class_weights_to_sample_weights(y, class_weight, sample_weight)
     _build_on(model, x, device)
-    return x, y, sample_weight
+    return pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def build_for(model: Trainable, data: EpochStream, device: torch.device) -> None:

@@ -90,6 +90,7 @@ class Compiled:
         plan: what is done with each output; None until the outputs are known.
         session: what is at hand while the model runs; None otherwise.
         gradients_checked: whether weights without a gradient were looked for.
+        loss_takes_training: whether the model's `compute_loss` has an argument `training`.
         outputs: what the model gave for the batch at hand, with masks and logits.
         graphs: the compiled steps, by what they have settled; they last as long as these settings.
         payback: says when to compile, if that depends on how long the training takes.
@@ -103,6 +104,7 @@ class Compiled:
     plan: Plan | None = None
     session: Session | None = None
     gradients_checked: bool = False
+    loss_takes_training: bool = True
     outputs: TrainingOutputs | None = None
     graphs: dict[Any, CompiledStep] = field(default_factory=dict)
     payback: Payback | None = None

@@ -5,10 +5,7 @@ Nothing in a step reads a value back from the device or branches on one, so that
 
 from __future__ import annotations
 
-import functools
-import inspect
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,21 +63,11 @@ def _forward(model: Trainable, x: Any, y: Any, sample_weight: Any, training: boo
     with compiled.autocast(x):
         outputs = model.forward_for_training(*model.prepare_inputs(x), logits_of=compiled.logits_of(model))
         compiled.outputs = outputs
-        loss = _loss(model, x, y, outputs.y_pred, sample_weight, training)
+        # Overrides written for early Keras 3 do not know `training`.
+        asked = {"training": training} if compiled.loss_takes_training else {}
+        loss = model.compute_loss(x, y, outputs.y_pred, sample_weight, **asked)
     compiled.loss_tracker.update_state(loss, _rows(x))
     return outputs.y_pred, loss
-
-
-def _loss(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Tensor:
-    # Overrides written for early Keras 3 do not know `training`.
-    if not model.overrides("compute_loss") or "training" in _parameters(type(model).compute_loss):
-        return model.compute_loss(x, y, y_pred, sample_weight, training=training)
-    return model.compute_loss(x, y, y_pred, sample_weight)
-
-
-@functools.cache
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    return frozenset(inspect.signature(function).parameters)
 
 
 def _update_metrics(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Outcome:

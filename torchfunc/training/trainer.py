@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,6 +117,7 @@ class Trainer(Trainable):
         if execution.precision.needs_loss_scale and auto_scale_loss and made is not None:
             made = LossScaleOptimizer(made)
         compiled = Compiled(settings, made, execution, wanted_device(self, device))
+        compiled.loss_takes_training = "training" in inspect.signature(self.compute_loss).parameters
         names = self.output_names
         if names is not None:
             compiled.make_plan(list(names), len(names))
