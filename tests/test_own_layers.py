@@ -161,3 +161,25 @@ def test_training(make):
         gain.fill_(-1.0)
     model.fit(WORDS, torch.ones(2, 1), epochs=1, verbose=0)
     assert (gain >= 0).all() == isinstance(layer, Scale)
+
+
+def test_build_and_call_of_a_mixin():
+    class Shift:
+        def build(self, input_shape):
+            self.offset = self.add_weight((input_shape[-1],), "ones")
+
+        def call(self, inputs, training=None):
+            return inputs + self.offset * (2 if training else 1)
+
+    class Shifting(Shift, Layer):
+        pass
+
+    class Both(Shift, Scale):
+        pass
+
+    x = Input((3,))
+    for cls in (Shifting, Both):
+        model = Model(x, cls()(x))
+        torch.testing.assert_close(model(torch.zeros(1, 3), training=True), torch.full((1, 3), 2.0))
+        torch.testing.assert_close(model.eval()(torch.zeros(1, 3)), torch.ones(1, 3))
+        assert model.layers[-1].get_build_config() == {"input_shape": (None, 3)}

@@ -246,6 +246,17 @@ def test_compiled_in_one_graph():
     torch.testing.assert_close(compiled(TOKENS), run(TOKENS))
 
 
+def test_a_model_with_a_constant_may_move():
+    inputs = Input((3,))
+    model = Model(inputs, layers.Dense(2, activation="softmax")(inputs * torch.tensor([1.0, 2.0, 3.0]))).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    found = for_training(model, x)
+    dense = model.layers[-1]
+    logits = F.linear(x * torch.tensor([1.0, 2.0, 3.0]), dense.weight, dense.bias)
+    torch.testing.assert_close(found.logits, [logits])
+    assert list(model.state_dict()) == ["constant", "dense.weight", "dense.bias"]
+
+
 def test_losses_added_by_layers_are_those_of_the_last_call():
     tokens = Input((4,), dtype="int64")
     x = layers.Embedding(7, 3, mask_zero=True)(tokens)

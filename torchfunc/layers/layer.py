@@ -113,10 +113,14 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "build" in cls.__dict__:
-            cls.build = _marking_built(cls.__dict__["build"])  # type: ignore[method-assign]
-        if "call" in cls.__dict__ and "forward" not in cls.__dict__:
-            cls.forward = _resolving_training(cls.__dict__["call"])
+        # They may also come from a mixin that is no layer itself.
+        own = [base for base in cls.__mro__ if base is cls or not issubclass(base, Layer)]
+        builder = next((base for base in cls.__mro__ if "build" in vars(base)), None)
+        if builder in own:
+            cls.build = _marking_built(vars(builder)["build"])  # type: ignore[method-assign]
+        caller = next((base for base in cls.__mro__ if "call" in vars(base) or "forward" in vars(base)), None)
+        if caller in own and "forward" not in vars(caller):
+            cls.forward = _resolving_training(vars(caller)["call"])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if type(value) in _SIMPLE and "_modules" in self.__dict__ and not self._has_registered(name):

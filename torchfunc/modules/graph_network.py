@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from torchfunc.graph import (
     Node,
@@ -101,6 +101,7 @@ class GraphNetwork(Network, fx.GraphModule):
         fx.GraphModule.__init__(self, nn.Module(), fx.Graph(), _class_name(type(self)))
         Layer.__init__(self, name=name, trainable=trainable, **kwargs)
         self._init_arguments = ((), {})
+        self._recorded = []
 
     def _draw(self, inputs: Any, outputs: Any) -> None:
         values = check_symbolic(inputs, "inputs")
@@ -141,7 +142,8 @@ class GraphNetwork(Network, fx.GraphModule):
 
     def _lower(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
         inputs = dict(zip(self._binding.names, self._binding.tensors, strict=True))
-        return lower(nodes, inputs, outputs, self._names, self._keys, self._register_tensors())
+        tensors = self._register_tensors([*self._nodes, *self._mask_nodes])
+        return lower(nodes, inputs, outputs, self._names, self._keys, tensors)
 
     def _take_graph(self, graph: fx.Graph, as_drawn: bool = True) -> None:
         """Let `graph` be the torch.fx graph; one that was drawn, or changed since."""
@@ -150,24 +152,37 @@ class GraphNetwork(Network, fx.GraphModule):
             self._drawn_code = self._code
             self._training_forward, self._masked_calls = TrainingForward(self), MaskedCalls(self)
 
-    def _register_tensors(self) -> dict[int, str]:
-        """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them."""
-        found = {id(tensor): path for path, tensor in (*self.named_parameters(), *self.named_buffers())}
+    def _register_tensors(self, nodes: Iterable[Node]) -> dict[int, str]:
+        """Make the parameters and tensors met in recorded calls this model's, unless a layer in it has them.
+
+        Constants that only masks are made of are not saved: drawing the model makes them.
+        """
+        saved = set(self._nodes)
+        found = {id(tensor): path for tensor, path in self._recorded}
+        found.update({id(tensor): path for path, tensor in (*self.named_parameters(), *self.named_buffers())})
+        recorded = {id(tensor) for tensor, _ in self._recorded}
         namer = Namer({*self._modules, *self._parameters, *self._buffers})
-        self._recorded = []
-        for tensor in (leaf for node in self._nodes for leaf in tree_flatten((node.args, dict(node.kwargs)))[0]):
-            if not isinstance(tensor, Tensor):
-                continue
-            if id(tensor) not in found:
-                if isinstance(tensor, nn.Parameter):
-                    name = namer.next("parameter")
-                    self._parameters[name] = tensor
-                else:
-                    name = namer.next("constant")
-                    self._buffers[name] = tensor
-                found[id(tensor)] = name
-            self._recorded.append((tensor, found[id(tensor)]))
+        for node in nodes:
+            for tensor in tree_leaves((node.args, dict(node.kwargs))):
+                if not isinstance(tensor, Tensor) or id(tensor) in recorded:
+                    continue
+                if id(tensor) not in found:
+                    found[id(tensor)] = self._register_tensor(tensor, namer, node in saved)
+                self._recorded.append((tensor, found[id(tensor)]))
+                recorded.add(id(tensor))
         return found
+
+    def _register_tensor(self, tensor: Tensor, namer: Namer, saved: bool) -> str:
+        name = namer.next("parameter" if isinstance(tensor, nn.Parameter) else "constant")
+        if isinstance(tensor, nn.Parameter):
+            self._parameters[name] = tensor
+        elif saved:
+            self._buffers[name] = tensor
+        else:
+            # The rest of the model may have moved since it was drawn.
+            weight = self._first_weight()
+            self.register_buffer(name, tensor if weight is None else tensor.to(weight.device), persistent=False)
+        return name
 
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""

@@ -102,6 +102,7 @@ class _MaskedGraph:
         self._nodes = topological_order([values[output] for output in model.outputs], self._stops)
         taken = {value for node in self._nodes for value in node.inputs}
         self.used = any(mask in taken for mask in self._masks.values())
+        self._tensors = model._register_tensors(self._nodes) if self.used else {}
 
     def compile(self) -> Callable[..., Any]:
         """The forward: a function of the model, its inputs, and the masks of those that have one."""
@@ -110,8 +111,7 @@ class _MaskedGraph:
         functions = [node for node in self._nodes if node.op in ("function", "method")]
         inputs = {**dict(zip(model._binding.names, self._inputs, strict=True)), **self._masks}
         names.update(name_nodes(functions, {*names.values(), *inputs}))
-        graph = lower(self._nodes, inputs, self._outputs, names, model._keys, model._register_tensors())
-        return compile_forward(graph)
+        return compile_forward(lower(self._nodes, inputs, self._outputs, names, model._keys, self._tensors))
 
     def masks_for(self, inputs: Sequence[Any], masks: Sequence[Any]) -> list[SymbolicTensor | None]:
         """The masks of the outputs for symbolic inputs and their masks.
