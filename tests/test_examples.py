@@ -61,15 +61,18 @@ def test_counts_the_guides_print() -> None:
     assert load("toy_resnet").build_model().count_params() == 223_242
 
 
-def test_benchmark_prints_a_row_for_each_contestant(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_benchmark_measures_in_turns_and_prints_ratios(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     benchmark = load("benchmark", ROOT / "scripts")
-    works = [benchmark.fit_mlp(steps=2), benchmark.forward_chain(repeats=1), benchmark.build_chain(depth=3)]
-    header, rule, *lines = benchmark.report(works, rounds=1)
-    assert header.count("|") == rule.count("|") == 6
-    assert [line.split("|")[3].strip() for line in lines] == [
-        "DataLoader loop by hand",
-        "module by hand",
-        "Keras on torch",
-    ]
-    assert all(re.search(r"\| \d+\.\d\d \|$", line) for line in lines)
-    assert "medians of 1 rounds" in benchmark.machine(1)
+    benchmark.main(["--quick", "--only", "empty", "--no-compile", "--rounds", "2", "--threads", "1"])
+    machine, blank, header, rule, line = capsys.readouterr().out.splitlines()[-5:]
+    assert re.search(r"torch \d.* cores, 1 threads; medians of 2 rounds\.$", machine)
+    assert blank == ""
+    assert header.count("|") == rule.count("|") == line.count("|") == 7
+    work, against, ours, theirs, ratio, asked = (cell.strip() for cell in line.strip("|").split("|"))
+    assert (work, against, asked) == ("fit of one Dense(1), a step of 64 [µs]", "indexing loop by hand", "1.00")
+    ours, theirs = (float(cell.replace(",", "")) for cell in (ours, theirs))
+    assert float(ratio) == pytest.approx(ours / theirs, abs=0.02, rel=0.02)
