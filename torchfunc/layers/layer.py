@@ -45,6 +45,8 @@ from torchfunc.layers.shapes import (
 )
 from torchfunc.layers.tracking import retrack, track
 from torchfunc.layers.weights import WeightHolder
+from torchfunc.metrics import Metric
+from torchfunc.metrics.held import held_metrics
 from torchfunc.registry import to_snake_case
 
 __all__ = ["Layer"]
@@ -337,7 +339,7 @@ class Layer(NodeIntrospection, WeightHolder):
                 other = seconds[path]._build_shapes
                 mine._build({key: merge_shapes(shape, other[key]) for key, shape in copy._build_shapes.items()})
 
-    # Losses
+    # Losses and metrics
 
     def add_loss(self, loss: Any) -> None:
         """Add a scalar (or several) to the training loss; call it from `call`.
@@ -355,6 +357,11 @@ class Layer(NodeIntrospection, WeightHolder):
         """Penalties on the weights as they are now, and what the last call added."""
         added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module._call_losses]
         return added + [penalty() for penalty in self.weight_penalties()]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics that the layer and the layers in it hold as attributes."""
+        return held_metrics(self)
 
     @pass_over
     def clear_losses(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.metrics import Metric
+from torchfunc.metrics.held import held_metrics
 from torchfunc.modules import TrainingOutputs
 from torchfunc.optimizers import Optimizer
 from torchfunc.training.arrays import first_leaf
@@ -22,7 +23,7 @@ from torchfunc.training.payback import Payback
 from torchfunc.training.plan import Extras, LossMean, Plan, check_identifiers
 from torchfunc.training.settings import Execution
 
-__all__ = ["Compiled", "Outcome", "Session", "device_of", "held_metrics", "trainable_weights", "wanted_device"]
+__all__ = ["Compiled", "Outcome", "Session", "device_of", "trainable_weights", "wanted_device"]
 
 _AS_IT_IS = contextlib.nullcontext()
 _MATCHED = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -204,19 +205,6 @@ class Compiled:
             first += [tracker.name for tracker in self.plan.trackers]
         first = [name for name in dict.fromkeys(first) if name in logs]
         return first + sorted(name for name in logs if name not in first)
-
-
-def held_metrics(model: nn.Module) -> list[Metric]:
-    """The metrics that a model and the modules in it hold as attributes, alone or in a list, tuple or dict."""
-    found: list[Metric] = []
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Metric):
-                found.append(value)
-            elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
-                items = value.values() if isinstance(value, dict) else value
-                found += [item for item in items if isinstance(item, Metric)]
-    return list(dict.fromkeys(found))
 
 
 def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:

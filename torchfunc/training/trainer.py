@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfunc.callbacks import History
 from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.metrics import Metric
+from torchfunc.metrics.held import held_metrics
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import runs
@@ -32,7 +33,7 @@ from torchfunc.training.preparing import (
     validation_batches,
 )
 from torchfunc.training.settings import Execution
-from torchfunc.training.state import Compiled, device_of, held_metrics, trainable_weights, wanted_device
+from torchfunc.training.state import Compiled, device_of, trainable_weights, wanted_device
 from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
 
 __all__ = ["Trainer"]
