@@ -31,8 +31,9 @@ _CALLED = {"train_step": "training step", "test_step": "evaluation step", "predi
 def make_step(model: Trainable, method: str, device: torch.device, at_once: int = 1) -> Step:
     """The function that the loop calls with each batch.
 
-    It is the model's own `train_step`, `test_step` or `predict_step`, or the default one. The public form of the
-    default returns the current results, which takes time that nobody may need; here it does not.
+    It is a function of the model's own (`train_function`), its own `train_step`, `test_step` or `predict_step`, or the
+    default one. The public form of the default returns the current results, which takes time that nobody may need;
+    here it does not.
 
     Args:
         model: a model in a run.
@@ -41,19 +42,20 @@ def make_step(model: Trainable, method: str, device: torch.device, at_once: int 
         at_once: if it is not 1, the function takes a tuple of up to so many batches.
     """
     compiled = model._compiled
-    eager = _eager_step(model, method)
+    function = model.own_function(method)
+    eager = _eager_step(model, method, function)
     step = eager if at_once == 1 else _several(eager)
     if compiled is None:
         return step
-    if compiled.execution.compiles(method, device):
+    if function is None and compiled.execution.compiles(method, device):
         step = _compiled_step(model, compiled, method, step, at_once)
     if method == "predict_step":
         return step
     return lambda data: compiled.take_late(step(data))
 
 
-def _eager_step(model: Trainable, method: str) -> Step:
-    own, default = (getattr(model, method) if model.overrides(method) else None), _DEFAULTS[method]
+def _eager_step(model: Trainable, method: str, function: Step | None) -> Step:
+    own, default = function or (getattr(model, method) if model.overrides(method) else None), _DEFAULTS[method]
     if method == "predict_step":
         return own or (lambda data: default(model, data))
 

@@ -72,11 +72,23 @@ class Trainable(nn.Module):
         def overrides(self, method: str) -> bool:
             """Whether the model redefines a method of `Trainer`."""
 
+        def own_function(self, method: str) -> Callable[[Any], Any] | None:
+            """The function that is to run in place of a step, if there is one."""
+
+        def trains_itself(self) -> bool:
+            """Whether a batch is trained on by code of the model's own."""
+
         def reset_metrics(self) -> None:
             """Let all metrics start anew."""
 
         def get_metrics_result(self) -> dict[str, Any]:
             """The current results by log name."""
+
+        def train_step(self, data: Any) -> Any:
+            """Train on one batch."""
+
+        def test_step(self, data: Any) -> Any:
+            """Evaluate one batch."""
 
         def predict_step(self, data: Any) -> Any:
             """The outputs for one batch."""

@@ -61,7 +61,7 @@ def training(model: Trainable, device: torch.device) -> Iterator[Session]:
         session(model) as opened,
     ):
         optimizer = model.compiled_state("train").optimizer
-        if optimizer is not None and not model.overrides("train_step"):
+        if optimizer is not None and not model.trains_itself():
             optimizer.name_weights(model.named_parameters())
             optimizer.build(opened.weights)
         try:
@@ -69,7 +69,7 @@ def training(model: Trainable, device: torch.device) -> Iterator[Session]:
             yield opened
         finally:
             # A step of the user's own may have left gradients behind.
-            if model.overrides("train_step"):
+            if model.trains_itself():
                 model.zero_grad(set_to_none=True)
 
 
@@ -80,7 +80,7 @@ def undone_without_a_step(model: Trainable) -> Iterator[None]:
     For data that only turn out not to fit when the loss meets them.
     """
     optimizer = model.compiled_state("train").optimizer
-    if optimizer is None or model.overrides("train_step"):
+    if optimizer is None or model.trains_itself():
         yield
         return
     before = int(optimizer.iterations)

@@ -19,7 +19,7 @@ from torchfunc.training import runs
 from torchfunc.training.batches import make_batches
 from torchfunc.training.checking import check_class_weight, check_data
 from torchfunc.training.execution import make_step
-from torchfunc.training.interface import Trainable
+from torchfunc.training.functions import StepFunctions
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.preparing import (
     build_for,
@@ -39,7 +39,7 @@ from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
 __all__ = ["Trainer"]
 
 
-class Trainer(Trainable):
+class Trainer(StepFunctions):
     """Gives a model `compile`, `fit`, `evaluate`, `predict` and their relatives, under Keras' names and semantics.
 
     Attributes:
@@ -132,6 +132,7 @@ class Trainer(Trainable):
         self.optimizer = compiled.optimizer
         self.compiled = True
         self.stop_training = False
+        self.forget_functions()
 
     def compiled_state(self, method: str) -> Compiled:
         """What `compile` made. Raises ValueError if it was not called."""
