@@ -21,7 +21,7 @@ T = TypeVar("T", bound="Metric")
 
 def add_to(state: Tensor, value: Tensor | float, alpha: float = 1) -> None:
     """`state += alpha * value`, in place, in compiled steps too."""
-    if state.ndim == 0 and torch.compiler.is_compiling():
+    if state.dtype is torch.float64 and state.ndim == 0 and torch.compiler.is_compiling():
         # Of a float64 scalar on the CPU, torch.compile (2.11 to 2.13) loses a change that is not made through a view.
         state.view(1).add_(value, alpha=alpha)
     else:

@@ -233,6 +233,8 @@ class GraphNetwork(Network, fx.GraphModule):
         return node
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        if not kwargs and self._binding.fits(args):
+            return args
         return self._binding.convert(self._binding.arrange(args, kwargs), self._first_weight)
 
     @pass_over

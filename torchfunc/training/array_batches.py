@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchfunc.training.arrays import check_rows, map_leaves, named_leaves, pack_x_y_sample_weight
 from torchfunc.training.transfer import moved, prefetched
@@ -112,11 +113,15 @@ class ArrayBatches(Batches):
             return
         starts = range(0, self.rows, self.batch_size)
         parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
-        takers = map_leaves(partial(self._taker, gathers=order is not None), self.tensors)
+        leaves, structure = tree_flatten(self.tensors)
+        takers = [leaf if leaf is None else self._taker(leaf, gathers=order is not None) for leaf in leaves]
 
         def batch_of(rows: slice | Tensor) -> Any:
-            return map_leaves(lambda take: take(rows), takers)
+            taken = [take if take is None else take(rows) for take in takers]
+            return tuple(taken) if flat else tree_unflatten(taken, structure)
 
+        # Unflattening takes longer than gathering; most data are a tuple of tensors.
+        flat = type(self.tensors) is tuple and all(isinstance(each, Tensor) for each in self.tensors)
         batches = map(batch_of, parts)
         yield from batches if self.home == self._device else prefetched(batches, self._device)
 
@@ -162,7 +167,8 @@ class _Buffers:
         if _holders(storage) != alone:
             buffer, storage, alone = self._new()
         self._ring.append((buffer, storage, alone))
-        target = buffer if len(rows) == len(buffer) else buffer[: len(rows)]
+        count = rows.shape[0]
+        target = buffer if count == self._shape[0] else buffer[:count]
         torch.index_select(self._source, 0, rows, out=target)
         return target.detach()
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from torchfunc.graph.tracing import with_own_code
 from torchfunc.training.interface import Trainable
@@ -117,9 +118,16 @@ def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> C
     options: dict[str, Any] = {"fallback_random": True}
     if not guarded:
         options["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
-    if on_cuda:
-        options["triton.cudagraphs"] = True
-    return torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    if not on_cuda:
+        return torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    replay = torch.compile(step, fullgraph=True, dynamic=False, options={**options, "triton.cudagraphs": True})
+
+    def run(data: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        # The next replay writes to the same memory.
+        return tree_map_only(Tensor, Tensor.clone, replay(data))
+
+    return run
 
 
 class _Refusal(Exception):

@@ -102,8 +102,14 @@ def _compiled_step(model: Trainable, compiled: Compiled, method: str, step: Step
 
 def _prepare(compiled: Compiled, method: str) -> None:
     """Let all that a step changes be ready for a graph. Raises ValueError if something cannot be."""
+    changed = [variable for metric in compiled.metrics for variable in metric.variables]
     if method == "train_step" and compiled.optimizer is not None:
         compiled.optimizer.prepare_capture()
+        changed += compiled.optimizer.variables
+    for variable in changed:
+        if variable.is_cuda:
+            # Else a CUDA graph would work on a copy of it, or not be made at all.
+            torch._dynamo.mark_static_address(variable)
     for metric in compiled.metrics:
         scalars = [variable for variable in metric.variables if variable.ndim == 0 and variable.is_cpu]
         if any(each.dtype is torch.float64 for each in scalars) and not only_known_code([metric]):

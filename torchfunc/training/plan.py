@@ -184,6 +184,8 @@ class Plan:
 
     def match_batch(self, y: Any, y_pred: Any) -> tuple[list[Tensor | None], list[Tensor]]:
         """Targets and predictions of one batch, output by output."""
+        if self.resolved and len(self.outputs) == 1 and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+            return [y], [y_pred]
         predictions, _ = flatten_outputs(y_pred, self.names)
         if len(predictions) != len(self.outputs):
             raise ValueError(f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled.")
