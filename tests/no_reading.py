@@ -1,4 +1,6 @@
-"""A mode in which it is an error to read a value back from the device, checked operation by operation on the CPU."""
+"""A mode in which it is an error to read a value back from the device, checked operation by operation on the CPU; and one that counts."""
+
+from collections import Counter
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,9 +23,46 @@ class NoReading(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name
         assert name not in READING, f"{name} waits for the device"
-        if name.startswith("aten::index"):
-            indices = [index for index in args[1] if index is not None] if name == "aten::index" else []
-            assert not any(index.dtype in (torch.bool, torch.uint8) for index in indices), "a mask as index waits"
+        assert not _indexes_by_mask(name, args), "a mask as index waits"
         if not func.is_view:
             self.kernels.append(name)
         return func(*args, **(kwargs or {}))
+
+
+class Readings(TorchDispatchMode):
+    """Counts the values that are read back, and the tensors that go to the host, while it is entered."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+        self._kept = {}
+
+    def __enter__(self):
+        # On the CPU these run no operation that a mode would see.
+        for name in ("numpy", "cpu", "tolist", "__array__"):
+            self._kept[name] = getattr(torch.Tensor, name)
+            setattr(torch.Tensor, name, self._counted(name, self._kept[name]))
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        for name, method in self._kept.items():
+            setattr(torch.Tensor, name, method)
+        return super().__exit__(*error)
+
+    def _counted(self, name, method):
+        def counted(*args, **kwargs):
+            self.count[name] += 1
+            return method(*args, **kwargs)
+
+        return counted
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        if name in READING or _indexes_by_mask(name, args):
+            self.count[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _indexes_by_mask(name, args):
+    indices = args[1] if name == "aten::index" else []
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
