@@ -1,4 +1,4 @@
-"""A mode in which it is an error to read a value back from the device, checked operation by operation on the CPU; and one that counts."""
+"""Modes that watch for values read back from the device: one in which that is an error, and one that counts."""
 
 from collections import Counter
 

@@ -88,7 +88,7 @@ RUNS = {
     "several at once": lambda: (classifier(steps_per_execution=3), X, KIND, {}),
     **{
         name: lambda name=name: (classifier(optimizer=name), X, KIND, {})
-        for name in "sgd adamax nadam adagrad adadelta adafactor muon lion lamb ftrl".split()
+        for name in ["sgd", "adamax", "nadam", "adagrad", "adadelta", "adafactor", "muon", "lion", "lamb", "ftrl"]
     },
 }
 

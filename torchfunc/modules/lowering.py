@@ -16,13 +16,14 @@ from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers.kernel import ActivationLast
 from torchfunc.modules.codegen import ModuleTableCodeGen
+from torchfunc.modules.network import Network
 
 __all__ = ["BeforeActivation", "lower"]
 
 
 @dataclass(frozen=True)
 class BeforeActivation:
-    """Among the outputs to lower: what a call of an `ActivationLast` layer applies its activation to."""
+    """Among the outputs to lower: what the activation is applied to that a call of a layer or model ends in."""
 
     call: Node
 
@@ -41,7 +42,7 @@ def lower(
         nodes: the calls, in topological order.
         inputs: the symbolic inputs by name.
         outputs: the symbolic outputs, nested as the model returns them. The call of a layer whose `BeforeActivation`
-            is among them becomes two calls of functions.
+            is among them becomes that of a function that returns both.
         names: what `name_nodes` gave.
         keys: the submodule key of each layer and module.
         tensors: the attribute of each parameter and constant among the arguments, by `id`.
@@ -60,7 +61,7 @@ class _Lowering:
         self.graph = fx.Graph()
         self.graph.set_codegen(ModuleTableCodeGen())
         self.values: dict[Any, fx.Node] = {}
-        self.in_two: set[Node] = set()
+        self.with_logits: set[Node] = set()
 
     def run(self, nodes: Sequence[Node], inputs: Mapping[str, SymbolicValue], outputs: Any) -> fx.Graph:
         for name, value in inputs.items():
@@ -68,10 +69,12 @@ class _Lowering:
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
             self.values[value] = placeholder
-        map_aggregate(outputs, lambda leaf: self.in_two.add(leaf.call) if isinstance(leaf, BeforeActivation) else leaf)
+        map_aggregate(
+            outputs, lambda leaf: self.with_logits.add(leaf.call) if isinstance(leaf, BeforeActivation) else leaf
+        )
         for node in nodes:
             if node.op != "input":
-                self.values[node] = self._call_in_two(node) if node in self.in_two else self._call(node)
+                self.values[node] = self._call_with_logits(node) if node in self.with_logits else self._call(node)
         self.graph.output(map_aggregate(outputs, self._argument))
         return self.graph
 
@@ -83,11 +86,11 @@ class _Lowering:
             return self.graph.create_node("call_module", key, args, kwargs, name=self.names[node.target])
         return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.names[node])
 
-    def _call_in_two(self, node: Node) -> fx.Node:
+    def _call_with_logits(self, node: Node) -> fx.Node:
         layer = self.graph.get_attr(self.keys[node.target])
-        logits = self.graph.call_function(before_activation, (layer, self._argument(node.args[0])))
-        self.values[BeforeActivation(node)] = logits
-        return self.graph.create_node("call_function", apply_activation, (layer, logits), name=self.names[node.target])
+        both = self.graph.call_function(outputs_and_logits, (layer, *map_aggregate(node.args, self._argument)))
+        self.values[BeforeActivation(node)] = self.graph.call_function(operator.getitem, (both, 1))
+        return self.graph.create_node("call_function", operator.getitem, (both, 0), name=self.names[node.target])
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, BeforeActivation):
@@ -135,11 +138,10 @@ def _entry(key: object) -> Any:
     return key.idx if isinstance(key, SequenceKey) else key.key
 
 
-def before_activation(layer: ActivationLast, inputs: Tensor) -> Tensor:
-    """What the layer's activation is applied to."""
-    return layer._before_activation(inputs)
-
-
-def apply_activation(layer: ActivationLast, logits: Tensor) -> Tensor:
-    """What the layer returns for it."""
-    return layer.activation(logits)
+def outputs_and_logits(layer: ActivationLast | Network, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What the layer returns, and what its activation is applied to; of a model, if it can tell."""
+    if isinstance(layer, Network):
+        found = layer.forward_for_training(*inputs, logits_of=(0,))
+        return found.y_pred, None if found.logits is None else found.logits[0]
+    logits = layer._before_activation(*inputs)
+    return layer.activation(logits), logits

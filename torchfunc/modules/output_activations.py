@@ -15,6 +15,7 @@ from torchfunc.graph import SymbolicTensor
 from torchfunc.layers.activation import Softmax
 from torchfunc.layers.kernel import ActivationLast
 from torchfunc.modules.hooks import is_hooked
+from torchfunc.modules.network import Network
 
 __all__ = ["OutputActivation", "find_activation"]
 
@@ -48,6 +49,8 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
         kind = _kind(node.target, value.ndim, node.args[1:], node.kwargs)
         return OutputActivation(kind, within=False) if kind else None
     module = module_of(node.target)
+    if isinstance(module, Network):
+        return _of_model(module, node.kwargs)
     if len(node.args) != 1 or node.kwargs or is_hooked(module):
         return None
     if not isinstance(module, ActivationLast):
@@ -57,6 +60,14 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
         return None
     kind = _kind_of_callable(module.activation, value.ndim)
     return OutputActivation(kind, within=True) if kind else None
+
+
+def _of_model(model: Network, kwargs: Mapping[str, Any]) -> OutputActivation | None:
+    """What a model within the graph ends in, if it returns one tensor and is called on nothing but its inputs."""
+    if kwargs or is_hooked(model):
+        return None
+    told = model.describe_outputs()
+    return OutputActivation(told[0].activation, within=True) if told and told[0].activation else None
 
 
 def _kind_of_callable(function: Any, ndim: int) -> str | None:
