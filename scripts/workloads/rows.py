@@ -205,7 +205,7 @@ MEMORY = {
         "fit",
         row.model,
         (20, 2),
-        (EAGER, INDEXING, LOADER, KERAS_TORCH),
+        (EAGER, INDEXING, LOADER),
         {(EAGER, INDEXING): 1.05, (EAGER, LOADER): 1.05},
         measure="memory",
     )

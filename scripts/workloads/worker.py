@@ -85,16 +85,19 @@ def _once(contestant: Contestant, measure: str, job: dict[str, Any]) -> float:
         return taken
     importlib.import_module(f"workloads.{contestant.family}")
 
-    def first_step() -> None:
-        _prepare(contestant, Job(**job))()
+    if measure == "first step":
+        return seconds(lambda: _prepare(contestant, Job(**job))())
+    _prepare(
+        contestant, Job("fit", "empty", 1, job["device"])
+    )()  # torch imports half of itself with the first optimizer
+    return _peak(lambda: _prepare(contestant, Job(**job))(), job["device"])
 
-    return seconds(first_step) if measure == "first step" else _peak(first_step, job["device"])
 
-
-def _peak(work: Callable[[], None], device: str) -> float:
+def _peak(work: Callable[[], object], device: str) -> float:
     """Bytes that were in use at once, at most, beyond those in use before: data, model and training."""
     gc.collect()
     if device == "cuda":
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
         work()
         return float(sys.modules["torch"].cuda.max_memory_allocated())
     before = _resident("VmRSS")
