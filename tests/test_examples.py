@@ -43,7 +43,9 @@ RUNS: dict[str, tuple[dict[str, int], Callable[[Any], bool], str]] = {
     "toy_resnet": ({"count": 64, "epochs": 2}, lambda history: falls(history["loss"]), "223,242"),
     "autoencoder": ({"count": 96, "epochs": 2}, falls, "28,241"),
     "callbacks": ({}, lambda found: found[0] > 0.93 and falls(found[1]), "early stopping"),
+    "custom_training": ({"epochs": 15}, lambda shares: all(0.75 < share < 0.97 for share in shares), "90 % quantile"),
     "mixed_data": ({"epochs": 8}, lambda accuracy: accuracy > 0.9, "Growers found of 45 unseen wines"),
+    "transfer_learning": ({"epochs": 6}, lambda found: found[2] > found[0] and found[2] > 0.6, "on frozen features"),
     "torch_modules": ({"epochs": 3}, lambda accuracy: accuracy > 0.8, 'modules["multihead_attention"]'),
 }
 

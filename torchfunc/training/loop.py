@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,9 @@ def run_epochs(
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        done = run.enter_epoch(step if at_once == 1 else lambda batch: step((batch,)))
+        if runs.look_again(model):
+            step = make_step(model, "train_step", device_of(model), at_once)
+        done = run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
         logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_training, done, run.logs)
         if validation is not None and _is_due(epoch, validation_freq):
@@ -64,6 +67,11 @@ def run_epochs(
     if model.optimizer is not None and epochs:
         model.optimizer.finalize_variable_values()
     callbacks.on_train_end(logs)
+
+
+def _alone(step: Step, batch: Any) -> Any:
+    """A step that takes several batches, run on one."""
+    return step((batch,))
 
 
 def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:

@@ -11,7 +11,15 @@ from torchfunc.layers.modes import kept_modes
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
 
-__all__ = ["evaluating", "flushed_denormals", "predicting", "session", "training", "undone_without_a_step"]
+__all__ = [
+    "evaluating",
+    "flushed_denormals",
+    "look_again",
+    "predicting",
+    "session",
+    "training",
+    "undone_without_a_step",
+]
 
 
 @contextlib.contextmanager
@@ -48,6 +56,22 @@ def session(model: Trainable) -> Iterator[Session]:
     finally:
         opened.clear_added()
         compiled.session = outer
+
+
+def look_again(model: Trainable) -> bool:
+    """See whether other weights train than when the session was opened, since a callback has frozen or freed some.
+
+    If so, what steps need is looked up anew. Raises ValueError if the optimizer has no state for a weight.
+    """
+    compiled = model.compiled_state("train")
+    opened, fresh = compiled.session, Session.of(model)
+    assert opened is not None
+    if list(map(id, opened.weights)) == list(map(id, fresh.weights)):
+        return False
+    if compiled.optimizer is not None and not model.trains_itself():
+        compiled.optimizer.build(fresh.weights)
+    compiled.session = fresh
+    return True
 
 
 @contextlib.contextmanager
