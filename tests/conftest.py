@@ -2,12 +2,15 @@
 
 import os
 import random
+import warnings
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import numpy as np
 import pytest
 import torch
+
+from torchfunc.training import compiling
 
 pytest_plugins = ["parity_table"]
 
@@ -18,3 +21,16 @@ def seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Graphs are made by torch.compile and run by autograd's own kernels, which saves the time of a C++ compiler."""
+
+    def compile_whole(step, guarded, on_cuda):
+        options = {} if guarded else {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager", options=options)
+
+    monkeypatch.setattr(compiling, "compile_whole", compile_whole)

@@ -1,7 +1,6 @@
 """Steps compiled as a whole: the numbers of eager steps, no graph too many, and what happens when there can be none."""
 
 import copy
-import warnings
 
 import numpy as np
 import pytest
@@ -25,19 +24,6 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((ROWS, 6))
 LABELS = RNG.integers(0, 3, ROWS)
 WEIGHTS = RNG.random(ROWS)
-
-
-@pytest.fixture
-def traced(monkeypatch):
-    """Graphs are made by torch.compile and run by autograd's own kernels, which saves the time of a C++ compiler."""
-
-    def compile_whole(step, guarded, on_cuda):
-        options = {} if guarded else {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager", options=options)
-
-    monkeypatch.setattr(compiling, "compile_whole", compile_whole)
 
 
 @pytest.fixture

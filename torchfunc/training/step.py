@@ -37,6 +37,8 @@ def train_batch(model: Trainable, data: Any) -> Outcome:
     optimizer.apply(gradients, session.weights)
     for project in session.constraints:
         project()
+    # A graph must not leave behind what its gradients have used up.
+    session.clear_added()
     return logs
 
 

@@ -115,7 +115,8 @@ class Trainer(StepFunctions):
             "device": device,
         }
         made = get_optimizer(optimizer)
-        if execution.precision.needs_loss_scale and auto_scale_loss and made is not None:
+        scales = execution.precision.needs_loss_scale and auto_scale_loss
+        if scales and made is not None and not isinstance(made, LossScaleOptimizer):
             made = LossScaleOptimizer(made)
         compiled = Compiled(settings, made, execution, wanted_device(self, device))
         compiled.loss_takes_training = "training" in inspect.signature(self.compute_loss).parameters
