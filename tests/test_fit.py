@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
-from training_parity import LABELS, WEIGHTS, X, Y, assert_close, copy_weights, ours, steps, twins
+from training_parity import LABELS, ROWS, WEIGHTS, X, Y, assert_close, copy_weights, ours, steps, twins
 
 import torchfunc
-from torchfunc import callbacks, metrics, optimizers
+from torchfunc import optimizers
 from torchfunc.layers import Dense, Input
 from torchfunc.models import Model
 
@@ -104,68 +104,7 @@ class TestLossCurves:
         assert (model.layers[-1].weight == 0).any()
 
 
-class TestNamesAndReturns:
-    CASES = {
-        "plain": ("one", Y, {"loss": "mse"}),
-        "metrics": ("one", Y, {"loss": "mse", "metrics": ["mae", "mse"]}),
-        "weighted": ("one", Y, {"loss": "mse", "metrics": ["mae", "mae"], "weighted_metrics": ["mae", "mse"]}),
-        "objects": ("one", Y, None),
-        "list": (
-            "list",
-            [Y, LABELS],
-            {"loss": ["mse", "sparse_categorical_crossentropy"], "metrics": [["mae"], "acc"]},
-        ),
-        "one loss": ("list", [Y, np.eye(3)[LABELS]], {"loss": "mse"}),
-        "dict": (
-            "dict",
-            {"value": Y, "kind": LABELS},
-            {"loss": {"value": "mse", "kind": "sparse_categorical_crossentropy"}, "metrics": {"kind": ["accuracy"]}},
-        ),
-        "dict for list": (
-            "list",
-            {"value": Y, "kind": LABELS},
-            {"loss": {"value": "mse", "kind": "sparse_categorical_crossentropy"}, "metrics": {"kind": ["accuracy"]}},
-        ),
-        "part": ("list", [Y, LABELS], {"loss": ["mse", None]}),
-    }
-
-    @pytest.mark.parametrize("case", CASES)
-    def test_history_and_evaluate_equal_keras(self, case):
-        outputs, y, settings = self.CASES[case]
-        mine, theirs = twins(outputs)
-        for model, library in ((mine, metrics), (theirs, keras.metrics)):
-            if case == "objects":
-                settings = {
-                    "loss": "mae",
-                    "metrics": [library.MeanSquaredError(name="foo"), library.MeanAbsoluteError()],
-                }
-            model.compile("sgd", **settings)
-        arguments = {"batch_size": 16, "epochs": 2, "verbose": 0, "shuffle": False, "validation_split": 0.3}
-        if case == "part":
-            with pytest.warns(UserWarning, match=r"kind\.weight, kind\.bias"):
-                history = mine.fit(X, y, **arguments)
-            with pytest.warns(UserWarning, match="Gradients do not exist"):
-                expected = theirs.fit(X, y, **arguments)
-        else:
-            history, expected = mine.fit(X, y, **arguments), theirs.fit(X, y, **arguments)
-        assert isinstance(history, callbacks.History)
-        assert list(history.history) == list(expected.history)
-        for name, values in history.history.items():
-            assert all(isinstance(value, float) for value in values)
-            assert values == pytest.approx(expected.history[name], rel=1e-4), name
-        assert history.epoch == expected.epoch
-        assert history.params == expected.params
-        assert_close(
-            mine.evaluate(X, y, verbose=0, return_dict=True), theirs.evaluate(X, y, verbose=0, return_dict=True)
-        )
-        found, listed = mine.evaluate(X, y, verbose=0), theirs.evaluate(X, y, verbose=0)
-        # Keras lists a metric again for each other one that goes by its name.
-        expected_list = [*listed[:2], *listed[4:]] if case == "weighted" else listed
-        assert found == pytest.approx(expected_list, rel=1e-4)
-        logs = mine.evaluate(X, y, verbose=0, return_dict=True)
-        listed_values = [found] if isinstance(found, float) else found
-        assert dict(zip(mine.metrics_names, listed_values, strict=True)) == pytest.approx(logs)
-
+class TestReturns:
     def test_single_batches_return_what_evaluate_does(self):
         mine, theirs = twins()
         for model in (mine, theirs):
@@ -313,3 +252,29 @@ class TestModelsOfTheGuides:
         for start in range(0, 640, 32):
             batch = [{key: value[start : start + 32] for key, value in data.items()} for data in (x, y)]
             assert_close(*(model.train_on_batch(*batch, return_dict=True) for model in models))
+
+    @pytest.mark.parametrize("weighting", ["none", "classes", "samples"])
+    def test_images(self, weighting):
+        """`fit` on channels_last images, batches of it partial."""
+        models = []
+        for library, make in ((ours, Model), (keras, keras.Model)):
+            layer = library.layers
+            inputs = keras.Input((8, 8, 3)) if library is keras else Input((8, 8, 3))
+            x = layer.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+            x = layer.BatchNormalization(name="norm")(layer.MaxPooling2D(2)(x))
+            x = layer.SeparableConv2D(5, 2, padding="same", strides=2, name="separable")(x)
+            x = layer.GlobalAveragePooling2D()(layer.Add()([x, layer.Conv2D(5, 1, name="more")(x)]))
+            models.append(make(inputs, layer.Dense(3, activation="softmax", name="kind")(x)))
+        mine, theirs = models
+        copy_weights(mine, theirs)
+        images = np.random.default_rng(3).random((ROWS, 8, 8, 3)).astype("float32")
+        given = {"none": {}, "classes": {"class_weight": {0: 3.0, 2: 0.5}}, "samples": {"sample_weight": WEIGHTS}}
+        curves = []
+        for model in models:
+            model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], weighted_metrics=["acc"])
+            run = {"batch_size": 8, "epochs": 4, "shuffle": False, "verbose": 0, "validation_data": (images, LABELS)}
+            curves.append(model.fit(images, LABELS, **run, **given[weighting]).history)
+        assert list(curves[0]) == list(curves[1])
+        for name, values in curves[0].items():
+            assert values == pytest.approx(curves[1][name], rel=1e-4), name
+        assert curves[0]["loss"][-1] < curves[0]["loss"][0]

@@ -196,6 +196,31 @@ def test_one_of_two_outputs_is_masked(weight):
     )
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_curves(optimizer):
+    """`fit` of a tagger that learns to tell odd words from even ones."""
+
+    def make(lib):
+        tokens, x = embedded(lib)
+        x = lib.layers.Bidirectional(lib.layers.LSTM(3, return_sequences=True, name="lstm"), name="both")(x)
+        return lib.Model(tokens, tags(lib)(x))
+
+    mine, theirs, _ = pair(make)
+    rng = np.random.default_rng(4)
+    words = rng.integers(1, 7, (50, TIME)) * (np.arange(TIME) < rng.integers(1, TIME + 1, (50, 1)))
+    curves = []
+    for model in (mine, theirs):
+        model.compile(optimizer, ENTROPY, metrics=["accuracy"])
+        model.optimizer.learning_rate = 0.01
+        data = {"validation_data": (words[:20], words[:20] % 2)}
+        run = model.fit(words, words % 2, batch_size=8, epochs=5, shuffle=False, verbose=0, **data)
+        curves.append(run.history)
+    assert list(curves[0]) == list(curves[1])
+    for name, values in curves[0].items():
+        assert values == pytest.approx(list(map(float, curves[1][name])), rel=1e-4), name
+    assert curves[0]["loss"][-1] < 0.8 * curves[0]["loss"][0]
+
+
 # Not by Keras' `evaluate`: on torch its loss changes the weights in place, by another factor in each batch, before its
 # metrics see them.
 def test_metrics_over_several_batches():

@@ -285,6 +285,18 @@ def test_compiled_update_equals_the_eager_one(name, options):
     assert count.frame_count == 1, "a changed learning rate must not compile again"
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adagrad", "RMSprop", "SGD", "Nadam"])
+def test_the_layout_of_gradients_and_weights_in_memory_is_no_matter(name, layout):
+    start, gradient = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
+    plain, other = start.clone(), start.clone(memory_format=layout)
+    for weight, format in ((plain, torch.contiguous_format), (other, torch.channels_last)):
+        optimizer = getattr(optimizers, name)(0.1)
+        for step in range(3):
+            optimizer.apply([(gradient + step).contiguous(memory_format=format)], [weight])
+    torch.testing.assert_close(other, plain)
+
+
 class TestTorchOptimizer:
     @pytest.mark.parametrize(
         "make",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
-from torchfunc.optimizers.foreach import add_ratio_, add_scaled_, fused_kernel_fits
+from torchfunc.optimizers.foreach import add_ratio_, add_scaled_, contiguous, fused_kernel_fits
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant, contains
@@ -60,9 +60,17 @@ class Adagrad(Optimizer):
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         sums = self.state_of(self._sums, params)
         if fused_kernel_fits(params, learning_rate, ("cpu",)):
-            steps = [_NO_STEP] * len(params)
+            gradients, steps = contiguous(gradients), [_NO_STEP] * len(params)
             torch._fused_adagrad_(
-                params, gradients, sums, steps, lr=learning_rate, lr_decay=0, weight_decay=0, eps=0, maximize=False
+                params,
+                contiguous(gradients),
+                sums,
+                steps,
+                lr=learning_rate,
+                lr_decay=0,
+                weight_decay=0,
+                eps=0,
+                maximize=False,
             )
             return
         torch._foreach_addcmul_(sums, gradients, gradients)

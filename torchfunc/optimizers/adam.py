@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
-from torchfunc.optimizers.foreach import add_ratio_, bias_correction, fused_kernel_fits
+from torchfunc.optimizers.foreach import add_ratio_, bias_correction, contiguous, fused_kernel_fits
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions, SharedOptions
 
@@ -86,7 +86,7 @@ class Adam(Optimizer):
         steps = [torch.full((), float(step), device=params[0].device)] * len(params)
         torch._fused_adam_(
             params,
-            gradients,
+            contiguous(gradients),
             means,
             squares,
             maxima,

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Tensors", "add_ratio_", "add_scaled_", "bias_correction", "fused_kernel_fits"]
+__all__ = ["Tensors", "add_ratio_", "add_scaled_", "bias_correction", "contiguous", "fused_kernel_fits"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def fused_kernel_fits(params: list[Tensor], learning_rate: Any, devices: tuple[str, ...]) -> bool:
-    """Fused kernels take a number as the rate, and weights of one dtype on one device.
+    """Fused kernels take a number as the rate, and contiguous weights of one dtype on one device.
 
     In a graph the rate is a tensor: the compiler fuses the formula itself.
     """
@@ -22,9 +22,17 @@ def fused_kernel_fits(params: list[Tensor], learning_rate: Any, devices: tuple[s
     return (
         not isinstance(learning_rate, Tensor)
         and first.device.type in devices
-        and all(p.dtype is first.dtype and p.device == first.device for p in params)
+        and all(p.dtype is first.dtype and p.device == first.device and p.is_contiguous() for p in params)
         and first.dtype.is_floating_point
     )
+
+
+def contiguous(gradients: list[Tensor]) -> list[Tensor]:
+    """The gradients as fused kernels need them, which go through the memory of weights and gradients side by side.
+
+    The gradients of a convolution of channels_last images are laid out as those, unlike its weights.
+    """
+    return [gradient.contiguous() for gradient in gradients]
 
 
 def add_scaled_(tensors: Tensors, others: Tensors, scale: Any) -> None:

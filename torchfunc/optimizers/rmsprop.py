@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.optimizers.base import Optimizer
-from torchfunc.optimizers.foreach import add_ratio_, fused_kernel_fits
+from torchfunc.optimizers.foreach import add_ratio_, contiguous, fused_kernel_fits
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant, contains
@@ -81,9 +81,17 @@ class RMSprop(Optimizer):
         rate = learning_rate / math.sqrt(1 - self.rho)
         if not self.momentum and not self.centered and fused_kernel_fits(params, learning_rate, ("cpu",)):
             torch._foreach_lerp_(sums, self.state_of(self._floors, params), 1 - self.rho)
-            steps = [_NO_STEP] * len(params)
+            gradients, steps = contiguous(gradients), [_NO_STEP] * len(params)
             torch._fused_adagrad_(
-                params, gradients, sums, steps, lr=rate, lr_decay=0.0, weight_decay=0.0, eps=0.0, maximize=False
+                params,
+                contiguous(gradients),
+                sums,
+                steps,
+                lr=rate,
+                lr_decay=0.0,
+                weight_decay=0.0,
+                eps=0.0,
+                maximize=False,
             )
             return
         torch._foreach_mul_(sums, self.rho)
