@@ -17,7 +17,7 @@ FAMILIES = {
     "initializers": (initializers, keras_initializers.ALL_OBJECTS_DICT),
     "regularizers": (regularizers, keras_regularizers.ALL_OBJECTS_DICT),
 }
-# Keras also lists the base classes. Its tables are made of sets: sorted, all processes that share the tests see the same.
+# Keras also lists the base classes. Its tables are made of sets; sorted, they are the same in every process.
 BASES = ("constraint", "initializer", "regularizer")
 NAMES = [
     (family, name) for family, (_, known) in FAMILIES.items() for name in sorted(known) if name.lower() not in BASES

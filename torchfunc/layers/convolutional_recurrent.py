@@ -15,13 +15,13 @@ from torchfunc.layers.recurrence import Wanted
 from torchfunc.layers.recurrences import LSTMRecurrence
 from torchfunc.layers.recurrent_base import SequenceLayer
 from torchfunc.layers.shapes import Shape
-from torchfunc.layers.spatial import SpatialLayer, integers, one_of, output_size, pad, same_padding
+from torchfunc.layers.spatial import ConvolvingLayer, pad, same_padding
 from torchfunc.layers.weights import CONVOLUTION
 
 __all__ = ["ConvLSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
 
 
-class ConvLSTM(LSTMRecurrence, SequenceLayer, SpatialLayer):
+class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
     """An LSTM over images, whose products with weights are convolutions (Shi et al. 2015, without peepholes).
 
     Shape: `(batch, time, *positions, channels)` -> `(batch, *new positions, filters)`, with `return_sequences`
@@ -111,20 +111,9 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, SpatialLayer):
             stateful=stateful,
             **kwargs,
         )
-        owner = type(self).__name__
-        self.filters = positive(filters, "filters", owner)
-        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
-        self.strides = integers(strides, self.rank, "strides", owner)
-        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
-        self.padding = one_of(padding, ("valid", "same"), "padding", owner)
-        self._set_data_format(data_format)
+        self.filters = positive(filters, "filters", type(self).__name__)
+        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate)
         self.input_spec = InputSpec(ndim=self.rank + 3)
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError(
-                f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
-                f"dilation_rate={self.dilation_rate}."
-            )
-        self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
         self._gate_axis = -1 - self.rank
 
     def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
@@ -176,11 +165,7 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, SpatialLayer):
     def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
         batch, _, *rest = sequences_shape
         step_shape = (batch, *rest)
-        positions = (
-            output_size(size, extent, stride, self.padding == "same")
-            for size, extent, stride in zip(self._positions(step_shape), self._extent, self.strides, strict=True)
-        )
-        return [self._with_positions(step_shape, tuple(positions), self.filters)] * 2
+        return [self._with_positions(step_shape, self._output_positions(step_shape), self.filters)] * 2
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -14,7 +14,7 @@ from torchfunc.layers.kernel import check_output_shape
 from torchfunc.layers.layer import Layer
 from torchfunc.layers.shapes import Shape
 
-__all__ = ["Pairs", "SpatialLayer", "integers", "one_of", "output_size", "pad", "same_padding"]
+__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "integers", "one_of", "output_size", "pad", "same_padding"]
 
 # (before, after) for each spatial axis.
 Pairs = Sequence[tuple[int, int]]
@@ -58,6 +58,40 @@ class SpatialLayer(Layer):
 
     def build(self, input_shape: Shape) -> None:
         check_output_shape(self, input_shape)
+
+
+class ConvolvingLayer(SpatialLayer):
+    """A layer that slides kernels over the positions: what their size, strides, padding and dilation say."""
+
+    def _set_windows(
+        self,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: Any,
+        paddings: Sequence[str] = ("valid", "same"),
+    ) -> None:
+        """Take the arguments of a convolution, checked."""
+        owner = type(self).__name__
+        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
+        self.strides = integers(strides, self.rank, "strides", owner)
+        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
+        self.padding = one_of(padding, paddings, "padding", owner)
+        self._set_data_format(data_format)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
+                f"dilation_rate={self.dilation_rate}."
+            )
+        # The positions a kernel reaches over, holes included.
+        self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+
+    def _output_positions(self, shape: Shape) -> Shape:
+        """The spatial sizes after the kernel has slid over an input of this shape."""
+        padded = self.padding != "valid"
+        sizes = zip(self._positions(shape), self._extent, self.strides, strict=True)
+        return tuple(output_size(size, extent, stride, padded) for size, extent, stride in sizes)
 
 
 def integers(value: Any, count: int, argument: str, owner: str, minimum: int = 1) -> tuple[int, ...]:

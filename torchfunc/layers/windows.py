@@ -11,12 +11,12 @@ from torchfunc import regularizers
 from torchfunc.layers.input_spec import InputSpec
 from torchfunc.layers.kernel import KernelLayer, check_output_shape, known_size
 from torchfunc.layers.shapes import Shape
-from torchfunc.layers.spatial import SpatialLayer, integers, one_of, output_size, pad, same_padding
+from torchfunc.layers.spatial import ConvolvingLayer, pad, same_padding
 
 __all__ = ["SlidingKernel", "WindowKernel"]
 
 
-class WindowKernel(SpatialLayer, KernelLayer):
+class WindowKernel(ConvolvingLayer, KernelLayer):
     """Windows with weights.
 
     A subclass makes its weights in `_make_weights`, computes in `_convolve`, and knows the output's shape.
@@ -38,19 +38,7 @@ class WindowKernel(SpatialLayer, KernelLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(activation, use_bias, weights, **kwargs)
-        owner = type(self).__name__
-        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
-        self.strides = integers(strides, self.rank, "strides", owner)
-        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
-        self.padding = one_of(padding, self.paddings, "padding", owner)
-        self._set_data_format(data_format)
-        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError(
-                f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
-                f"dilation_rate={self.dilation_rate}."
-            )
-        # The positions a kernel reaches over, holes included.
-        self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate, self.paddings)
 
     def build(self, input_shape: Shape) -> None:
         channels = known_size(input_shape, self._channel_axis, self)
@@ -116,9 +104,5 @@ class SlidingKernel(WindowKernel):
         return pad(inputs, pairs), (0,) * self.rank
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        padded = self.padding != "valid"
-        positions = (
-            output_size(size, extent, stride, padded)
-            for size, extent, stride in zip(self._positions(input_shape), self._extent, self.strides, strict=True)
-        )
-        return self._with_positions(input_shape, tuple(positions), self._channels_out(input_shape[self._channel_axis]))
+        positions = self._output_positions(input_shape)
+        return self._with_positions(input_shape, positions, self._channels_out(input_shape[self._channel_axis]))
