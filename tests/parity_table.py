@@ -26,7 +26,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    HELD.update({(layer, check): count for layer, check, count in node.workeroutput.get("parity", [])})
+    # A worker that crashed has nothing to hand over.
+    handed_over = getattr(node, "workeroutput", {}).get("parity", [])
+    HELD.update({(layer, check): count for layer, check, count in handed_over})
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -15,6 +15,9 @@ from torchfunc.layers.spatial import ConvolvingLayer, pad, same_padding
 
 __all__ = ["SlidingKernel", "WindowKernel"]
 
+# What oneDNN's vectors hold, at most.
+_FEW_CHANNELS = 16
+
 
 class WindowKernel(ConvolvingLayer, KernelLayer):
     """Windows with weights.
@@ -76,6 +79,7 @@ class SlidingKernel(WindowKernel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._skips = max(self.kernel_size) == 1 and max(self.strides) > 1
         # What the kernel itself can pad: as much before as after, whatever the input's size. None if it cannot.
         self._symmetric = None
         if self.padding == "valid" or max(self._extent) == 1:
@@ -88,10 +92,15 @@ class SlidingKernel(WindowKernel):
 
     def _slide(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         """The windows over an NCHW view, padded as the layer says."""
-        padding = self._symmetric
+        padding, strides = self._symmetric, self.strides
         if padding is None:
             inputs, padding = self._pad(inputs)
-        return self._kernel(inputs, weight, bias, self.strides, padding, self.dilation_rate, groups)
+        if self._skips and weight.shape[1] < _FEW_CHANNELS:
+            # Of one position in several: oneDNN's gradient of such a kernel, with channels last and one thread, writes
+            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). It is given the positions that count.
+            inputs = inputs[(..., *(slice(None, None, stride) for stride in strides))]
+            strides = (1,) * self.rank
+        return self._kernel(inputs, weight, bias, strides, padding, self.dilation_rate, groups)
 
     def _pad(self, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """The NCHW view, padded if the kernel cannot do it, and the padding that is left to the kernel."""
