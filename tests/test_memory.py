@@ -42,7 +42,7 @@ def predict(model, calls):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="tells the memory of a process on Linux only")
-@pytest.mark.parametrize(("work", "times"), [(fit, 2000), (predict, 500)])
+@pytest.mark.parametrize(("work", "times"), [(fit, 1000), (predict, 500)])
 def test_flat(work, times):
     model = make_model()
     work(model, 100)  # whatever is made once is there now
@@ -79,11 +79,12 @@ def single_batches(model, times):
 
 @pytest.mark.parametrize("work", [fits, fit_loader, single_batches])
 def test_no_object_is_kept(work):
-    """Quicker, since the interpreter counts its objects anyway: fewer are left than one for two steps."""
+    """Quicker, since the interpreter counts its objects anyway: fewer are left than one for four steps."""
     model = make_model()
-    work(model, 50)
-    gc.collect()
-    before = sys.getallocatedblocks()
     work(model, 100)
     gc.collect()
-    assert sys.getallocatedblocks() - before < 50
+    before = sys.getallocatedblocks()
+    work(model, 240)
+    gc.collect()
+    # The interpreter's own tables grow by some dozens now and then.
+    assert sys.getallocatedblocks() - before < 60
