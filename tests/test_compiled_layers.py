@@ -67,23 +67,20 @@ TABLE = {
     "TorchModule": ([nn.Linear(3, 2)], [(2, 3)]),
     "UnitNormalization": ([], [(2, 3)]),
     **{name: ([], [[(2, 3), (2, 3)]]) for name in ("Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract")},
-    **{f"Conv{rank}": ([2, 3], [shape]) for rank, shape in SHAPES.items()},
-    **{f"Conv{rank}Transpose": ([2, 3], [shape]) for rank, shape in SHAPES.items()},
+    **{f"Conv{rank}": ([2, 3, 2, "same"], [shape]) for rank, shape in SHAPES.items()},
+    **{f"Conv{rank}Transpose": ([2, 3, 2, "same"], [shape]) for rank, shape in SHAPES.items()},
     **{f"ConvLSTM{rank}": ([2, 2], [(2, 2, *shape[1:])]) for rank, shape in SHAPES.items()},
-    **{f"DepthwiseConv{rank}": ([3], [SHAPES[rank]]) for rank in ("1D", "2D")},
-    **{f"SeparableConv{rank}": ([2, 3], [SHAPES[rank]]) for rank in ("1D", "2D")},
+    **{f"DepthwiseConv{rank}": ([2, 2, "same"], [SHAPES[rank]]) for rank in ("1D", "2D")},
+    **{f"SeparableConv{rank}": ([2, 3, 1, "same"], [SHAPES[rank]]) for rank in ("1D", "2D")},
     **{f"SpatialDropout{rank}": ([0.5], [shape]) for rank, shape in SHAPES.items()},
     **{
         f"{name}{rank}": ([], [shape])
-        for name in (
-            "AveragePooling",
-            "Cropping",
-            "GlobalAveragePooling",
-            "GlobalMaxPooling",
-            "MaxPooling",
-            "UpSampling",
-            "ZeroPadding",
-        )
+        for name in ("Cropping", "GlobalAveragePooling", "GlobalMaxPooling", "UpSampling", "ZeroPadding")
+        for rank, shape in SHAPES.items()
+    },
+    **{
+        f"{kind}Pooling{rank}": ([2, None, "same"], [shape])
+        for kind in ("Average", "Max")
         for rank, shape in SHAPES.items()
     },
     **{f"Adaptive{kind}Pooling{rank}": ([2], [shape]) for kind in ("Average", "Max") for rank, shape in SHAPES.items()},
@@ -138,7 +135,10 @@ def test_compiled_whole(name):
     torch.testing.assert_close(run(compiled, inputs), run(layer, inputs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TABLE)
+# One rank stands for all: they differ in the kernel only.
+@pytest.mark.parametrize(
+    "name", [name for name in TABLE if not name.endswith(("1D", "3D", "1DTranspose", "3DTranspose"))]
+)
 def test_exported(name):
     layer, inputs = made(name)
     layer.eval()

@@ -8,7 +8,7 @@ import keras
 import pytest
 import torch
 from layer_examples import EXAMPLES, all_layers
-from layer_parity import assert_close, check_layer
+from layer_parity import check_layer
 
 from torchfunc.layers import Lambda, Layer, TorchModule
 
@@ -117,18 +117,6 @@ def test_double_precision_is_used(name):
 def test_masks_are_passed_on_as_by_keras(name):
     kwargs, _ = EXAMPLES[name]
     assert LAYERS[name](**kwargs).supports_masking == getattr(keras.layers, name)(**kwargs).supports_masking
-
-
-# One rank stands for all: they differ in the kernel only.
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name[:-2] + "2D" not in EXAMPLES or "2D" in name])
-def test_compiled_and_exported(name):
-    torch._dynamo.reset()
-    layer, x = made(name)
-    expected = layer(x)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(x), expected, 1e-6, "compiled")
-    exported = torch.export.export(layer, (x,)).module()
-    assert_close(exported(x), expected, 1e-6, "exported")
 
 
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - set(WITHOUT_FORMULA)))

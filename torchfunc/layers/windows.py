@@ -98,7 +98,8 @@ class SlidingKernel(WindowKernel):
         if self._skips and weight.shape[1] < _FEW_CHANNELS:
             # Of one position in several: oneDNN's gradient of such a kernel, with channels last and one thread, writes
             # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). It is given the positions that count.
-            inputs = inputs[(..., *(slice(None, None, stride) for stride in strides))]
+            counted: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
+            inputs = inputs[counted]
             strides = (1,) * self.rank
         return self._kernel(inputs, weight, bias, strides, padding, self.dilation_rate, groups)
 
