@@ -92,9 +92,11 @@ def class_indices(
         ValueError: there is not one index for each prediction.
     """
     y_true, y_pred = as_tensors(y_true, y_pred)
-    given = tuple(y_true.shape)
     axis = axis % y_pred.ndim if y_pred.ndim else 0
     expected = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
+    if y_true.shape == expected:
+        return y_true, y_pred
+    given = tuple(y_true.shape)
     if y_true.ndim == y_pred.ndim and y_true.shape[axis : axis + 1] == (1,):
         y_true = y_true.squeeze(axis)
     if y_true.shape != expected:

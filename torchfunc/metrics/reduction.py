@@ -135,7 +135,8 @@ class MeanMetricWrapper(Mean):
         y_pred = y_pred.detach()
         if y_pred.is_floating_point():
             # As losses do (Keras does not): half precision has no room between 1 and 1 - epsilon.
-            y_pred = y_pred.to(torch.promote_types(y_pred.dtype, self._state_dtype))
+            dtype = torch.promote_types(y_pred.dtype, self._state_dtype)
+            y_pred = y_pred if y_pred.dtype is dtype else y_pred.to(dtype)
         super().update_state(self._fn(y_true, y_pred, **self._fn_kwargs), sample_weight)
 
     def masked_weight(self, sample_weight: TensorLike | None, mask: Tensor | None) -> TensorLike | None:

@@ -88,6 +88,8 @@ class TrainingForward:
     def run(self, prepared: Sequence[Any], logits_of: Sequence[int]) -> TrainingOutputs:
         """Call the model on inputs that `prepare_inputs` made, for the logits of outputs of these numbers as well."""
         model = self.model
+        if not logits_of and not self._masked:
+            return TrainingOutputs(model(*prepared))
         # A model that is hooked may return something else than its graph does, so there are no logits for that.
         found = () if model.is_hooked() else [(index, model.output_activation(index)) for index in logits_of]
         key = tuple((index, activation.within) for index, activation in found if activation is not None)
