@@ -20,7 +20,7 @@ def comparable(text: str) -> list[str]:
 
 def test_python_blocks_run_in_order(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")  # the table is as wide as the terminal
-    assert len(PYTHON) == 5
+    assert len(PYTHON) == 6
     namespace: dict[str, Any] = {}
     printed = []
     for number, code in enumerate(PYTHON):
