@@ -298,6 +298,15 @@ def test_the_layout_of_gradients_and_weights_in_memory_is_no_matter(name, layout
 
 
 class TestTorchOptimizer:
+    def test_gradients_for_fused_kernels_are_laid_out_as_the_weights(self):
+        gradient, found = torch.randn(3, 4, 2, 2), []
+        for layout in (torch.contiguous_format, torch.channels_last):
+            weight = torch.nn.Parameter(torch.zeros(3, 4, 2, 2))
+            optimizer = optimizers.get(torch.optim.Adam([weight], fused=True))
+            optimizer.apply([gradient.contiguous(memory_format=layout)], [weight])
+            found.append(weight.detach())
+        torch.testing.assert_close(*found)
+
     @pytest.mark.parametrize(
         "make",
         [

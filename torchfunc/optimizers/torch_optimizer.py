@@ -142,7 +142,8 @@ class TorchOptimizer(Optimizer):
         rates = [(group, self._rate_of(group)) for group in optimizer.param_groups] if self._rates else []
         try:
             for param, gradient in zip(params, gradients, strict=True):
-                param.grad = gradient
+                # Fused kernels go through the memory of both side by side.
+                param.grad = gradient if gradient.is_sparse or not param.is_contiguous() else gradient.contiguous()
             for group, rate in rates:
                 if rate is not None:
                     # Kernels outside of a graph take a number only.
