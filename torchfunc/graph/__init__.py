@@ -25,7 +25,7 @@ from torchfunc.graph.symbolic import (
     symbolic_tensors,
     tensor_method,
 )
-from torchfunc.graph.tracing import pass_over, with_own_code
+from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
 
 __all__ = [
     "Node",
@@ -43,6 +43,7 @@ __all__ = [
     "install_hook",
     "located",
     "map_structure",
+    "once_for_all",
     "only_real",
     "pass_over",
     "record",

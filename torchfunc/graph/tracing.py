@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
 
-__all__ = ["pass_over", "with_own_code"]
+__all__ = ["once_for_all", "pass_over", "with_own_code"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -24,6 +24,15 @@ def pass_over(function: F) -> F:
     """
     assert isinstance(function, FunctionType)
     set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT))
+    return function
+
+
+def once_for_all(function: F) -> F:
+    """Decorator: torch.compile makes the call itself and takes the result for a constant.
+
+    That is what `torch.compiler.assume_constant_result` does, which imports the whole compiler to do it.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 

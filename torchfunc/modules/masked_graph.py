@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from torchfunc.graph import Spec, SymbolicTensor, SymbolicValue, map_structure, record, replay, topological_order
+from torchfunc.graph import (
+    Spec,
+    SymbolicTensor,
+    SymbolicValue,
+    map_structure,
+    once_for_all,
+    record,
+    replay,
+    topological_order,
+)
 from torchfunc.modules.codegen import compile_forward
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.naming import name_nodes
@@ -49,7 +58,7 @@ class MaskedCalls:
         return call_with_forward(self._model, lambda this, *inputs: forward(this, *inputs, *given), values, training)
 
     # torch.compile makes this call and does not look into it.
-    @torch.compiler.assume_constant_result
+    @once_for_all
     def _generate(self, ranks: tuple[int | None, ...]) -> None:
         if ranks not in self._forwards:
             graph = self._graph(ranks)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from torchfunc.graph import Node, SymbolicTensor, topological_order
+from torchfunc.graph import Node, SymbolicTensor, once_for_all, topological_order
 from torchfunc.modules.codegen import compile_forward
 from torchfunc.modules.other_forward import call_with_forward
 
@@ -110,7 +109,7 @@ class TrainingForward:
         return TrainingOutputs(y_pred, masks if self._masked else None, logits if key else None)
 
     # torch.compile makes this call and does not look into it.
-    @torch.compiler.assume_constant_result
+    @once_for_all
     def _generate(self, key: tuple[tuple[int, bool], ...]) -> None:
         if key not in self._functions:
             self._functions[key] = compile_forward(self.model.lower_for_training(dict(key)))
