@@ -1,5 +1,6 @@
 """Test-wide settings: Keras, our reference, runs on the torch backend; every test starts from the same seeds."""
 
+import gc
 import os
 import random
 import warnings
@@ -13,6 +14,12 @@ import torch
 from torchfunc.training import compiling
 
 pytest_plugins = ["parity_table"]
+
+
+def pytest_collection_finish():
+    # What torch, Keras and the tests' modules are made of stays: the garbage collector need not walk it over and over.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

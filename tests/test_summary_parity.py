@@ -31,7 +31,7 @@ def keras_summary(model: Any, **options: Any) -> str:
 
 def check_same(build: Any, **options: Any) -> None:
     """Both libraries' summaries of what `build` builds are the same text."""
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     assert summarize(build(OURS), **options) == keras_summary(build(KERAS), **options)
 
 
@@ -237,7 +237,7 @@ def test_random_graphs_same_as_keras(seed: int) -> None:
 
 def test_optimizer_params() -> None:
     def fitted(lib: Any) -> str:
-        keras.backend.clear_session()
+        keras.backend.clear_session(free_memory=False)
         model = stack(lib)
         model.compile("adam", "mse")
         if lib is OURS:
