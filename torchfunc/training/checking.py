@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from torchfunc import losses
 from torchfunc.training.array_batches import ArrayBatches
@@ -22,6 +21,7 @@ from torchfunc.training.plan import OutputPlan, Plan
 __all__ = ["check_class_weight", "check_data"]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
+_MUCH = 2**20
 _OWN_STEP = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
@@ -80,17 +80,20 @@ def _output_shapes(model: Trainable) -> list[_Shape] | None:
 
 
 def _rehearse(plan: Plan, shapes: list[_Shape], y: Any, sample_weight: Any) -> None:
-    """Let losses see the shapes of a batch, on tensors without values."""
+    """Let losses see the shapes of a batch, on numbers that mean nothing."""
     targets = plan.match_targets(y)
     weights = plan.match_weights(sample_weight)
     for output, shape, target, weight in zip(plan.outputs, shapes, targets, weights, strict=True):
         sizes = [size for size in shape[1:] if size is not None]
         if target is None or output.loss is None or len(sizes) < len(shape) - 1:
             continue
-        prediction = torch.empty((len(target), *sizes), device="meta")
         loss = _loss_of(output, target, shape)
         if _can_rehearse(loss):
-            loss(*tree_map_only(Tensor, lambda leaf: leaf.to("meta"), (target, prediction, weight)))
+            # (Not on the meta device: for that, torch imports its compiler.)
+            rows = len(target) if len(target) * math.prod(sizes) <= _MUCH else 1
+            stand_ins = [None if each is None else torch.zeros_like(each[:rows]) for each in (target, weight)]
+            with torch.no_grad():
+                loss(stand_ins[0], torch.full((rows, *sizes), 0.5, device=target.device), stand_ins[1])
 
 
 def _can_rehearse(loss: Any) -> bool:
