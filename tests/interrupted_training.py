@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo  # else each process would import it by itself, at its first step
 
 from torchfunc import callbacks, layers, utils
 from torchfunc.models import Model
