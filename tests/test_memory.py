@@ -42,7 +42,7 @@ def predict(model, calls):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="tells the memory of a process on Linux only")
-@pytest.mark.parametrize(("work", "times"), [(fit, 1000), (predict, 500)])
+@pytest.mark.parametrize(("work", "times"), [(fit, 2000), (predict, 500)])
 def test_flat(work, times):
     model = make_model()
     work(model, 100)  # whatever is made once is there now

@@ -139,7 +139,7 @@ class Plan:
                 loss=_checked_loss(each_loss),
                 weight=_checked_weight(weight),
                 metrics=[_checked_metric(metric) for metric in plain],
-                weighted_metrics=[_checked_metric(metric, weighted=True) for metric in weighted],
+                weighted_metrics=[_checked_metric(metric) for metric in weighted],
             )
             for index, (each_loss, weight, plain, weighted) in enumerate(per_output)
         ]
@@ -267,22 +267,24 @@ class Plan:
             metric.update_state(*values)
 
 
-def _update(metric: metrics.Metric, late: list[Any], *values: Tensor | None) -> None:
-    if metric.outside_step:
-        # What a compiled step returns is no part of its graph of gradients.
-        late.append((metric, *(value if value is None else value.detach() for value in values)))
+def _update(
+    metric: metrics.Metric, late: list[Any], target: Tensor | None, prediction: Tensor, weight: Tensor | None
+) -> None:
+    # A metric outside of the step that takes no weights has to say so before the step changes anything.
+    if not metric.outside_step or weight is not None:
+        metric.update_state(target, prediction, weight)
     else:
-        metric.update_state(*values)
+        # What a compiled step returns is no part of its graph of gradients.
+        late.append((metric, target, prediction.detach()))
 
 
 def check_identifiers(loss: Any, plain: Any, weighted: Any) -> None:
     """Raise ValueError for unknown names, before it is known what outputs they belong to."""
     for identifier in tree_leaves(loss):
         _checked_loss(identifier)
-    for is_weighted, given in ((False, plain), (True, weighted)):
-        for identifier in tree_leaves(given):
-            if identifier is not None:
-                _checked_metric(identifier, is_weighted)
+    for identifier in tree_leaves((plain, weighted)):
+        if identifier is not None:
+            _checked_metric(identifier)
 
 
 def _checked_loss(identifier: Any) -> Any:
@@ -291,16 +293,8 @@ def _checked_loss(identifier: Any) -> Any:
     return losses.as_loss(identifier)
 
 
-def _checked_metric(identifier: Any, weighted: bool = False) -> Any:
-    if _is_chosen_by_shape(identifier):
-        return identifier
-    metric = metrics.as_metric(identifier)
-    if weighted and isinstance(metric, metrics.TorchMetric):
-        raise ValueError(
-            f"`weighted_metrics` holds {metric.name!r}, a {type(metric.metric).__name__}, which takes no sample "
-            "weights. Give it in `metrics`, or use one of torchfunc.metrics."
-        )
-    return metric
+def _checked_metric(identifier: Any) -> Any:
+    return identifier if _is_chosen_by_shape(identifier) else metrics.as_metric(identifier)
 
 
 def _is_chosen_by_shape(identifier: Any) -> bool:
