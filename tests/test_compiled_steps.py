@@ -223,6 +223,14 @@ class TestGraphs:
         assert torch.equal(before["dense.weight"], after["dense.weight"])
         assert not torch.equal(before["dense_2.weight"], after["dense_2.weight"])
 
+    def test_a_layers_number_counts(self):
+        class Calms(callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                self.model.get_layer("dropout").rate = 0.9 if epoch else 0.1
+
+        found = [fit(classifier(jit_compile=jit), epochs=2, callbacks=[Calms()]) for jit in (False, True)]
+        assert_same(*found, rtol=1e-4, atol=1e-5)
+
     def test_many_lengths(self):
         model = Model(inputs := layers.Input((None, 2)), layers.Dense(1)(layers.GlobalAveragePooling1D()(inputs)))
         model.compile("sgd", "mse", jit_compile=True)

@@ -57,6 +57,7 @@ class CompiledStep:
         self._prepare = prepare
         self._runs: dict[Any, Callable[[Any], Any]] = {}
         self._begun = False
+        self._most = MAX_GRAPHS
         self.graphs = 0
         """How many graphs were made."""
 
@@ -80,27 +81,31 @@ class CompiledStep:
 
     def _choose(self, kind: Any) -> Callable[[Any], Any]:
         """How batches of a kind not met before are run."""
-        rest = any(_is_rest(kind, other) for other, run in self._runs.items() if run is not self._step)
-        if not rest and self.graphs == MAX_GRAPHS:
-            warnings.warn(
-                f"{self._what} has met batches of more than {MAX_GRAPHS} kinds (shapes and types), and a graph is "
-                "compiled for each: from here on, those of a new kind run eagerly. Pad sequences to fewer lengths to "
-                "have them compiled.",
-                stacklevel=4,
-            )
-        if rest or self.graphs >= MAX_GRAPHS:
-            self.graphs += not rest
+        if any(_is_rest(kind, other) for other, run in self._runs.items() if run is not self._step):
             run = self._step
+        elif self.graphs < self._most:
+            run = self._compile(kind)
         else:
-            try:
-                self._prepare()
-            except ValueError as error:
-                raise _Refusal from error
-            self.graphs += 1
-            on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
-            run = compile_whole(with_own_code(self._step), self._guarded, on_cuda)
+            if self._most:
+                warnings.warn(
+                    f"{self._what} has met batches of more than {MAX_GRAPHS} kinds (shapes and types), and a graph is "
+                    "compiled for each: from here on, those of a new kind run eagerly. Pad sequences to fewer lengths "
+                    "to have them compiled.",
+                    stacklevel=4,
+                )
+            self._most = 0
+            run = self._step
         self._runs[kind] = run
         return run
+
+    def _compile(self, kind: Any) -> Callable[[Any], Any]:
+        try:
+            self._prepare()
+        except ValueError as error:
+            raise _Refusal from error
+        self.graphs += 1
+        on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
+        return compile_whole(with_own_code(self._step), self._guarded, on_cuda)
 
     def _give_up(self, reason: str, error: BaseException | None) -> None:
         message = f"{self._what} cannot be compiled as a whole: {reason}"
@@ -109,7 +114,7 @@ class CompiledStep:
             raise ValueError(f"{message} Pass jit_compile=False to run it eagerly.") from error
         warnings.warn(f"{message} It runs eagerly; jit_compile=False says so beforehand.", stacklevel=4)
         self._runs = dict.fromkeys(self._runs, self._step)
-        self.graphs = MAX_GRAPHS + 1
+        self._most = 0
 
 
 def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> Callable[[Any], Any]:
@@ -190,9 +195,17 @@ def _reason(error: Exception) -> str:
 
 
 def fingerprint(model: Trainable) -> tuple[Any, ...]:
-    """What the graphs of a model's steps have settled: the modules' modes, and which weights are trained."""
-    modes = tuple(module.training for module in model.modules())
-    return modes, tuple(parameter.requires_grad for parameter in model.parameters())
+    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates), and which weights train."""
+    numbers = tuple(
+        tuple(
+            value
+            for name, value in vars(module).items()
+            # (`stop_training` and its like are for the loop.)
+            if isinstance(value, (bool, int, float, str)) and not name.startswith("stop_")
+        )
+        for module in model.modules()
+    )
+    return numbers, tuple(parameter.requires_grad for parameter in model.parameters())
 
 
 def only_known_code(objects: Iterable[Any]) -> bool:

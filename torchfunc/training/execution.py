@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from torchfunc.optimizers import TorchOptimizer
 from torchfunc.training.array_batches import gathered
-from torchfunc.training.compiling import CompiledStep, fingerprint, only_known_code
+from torchfunc.training.compiling import MAX_GRAPHS, CompiledStep, fingerprint, only_known_code
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Compiled, Outcome
 from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
@@ -84,6 +85,13 @@ def _compiled_step(model: Trainable, compiled: Compiled, method: str, step: Step
     settled = () if optimizer is None or of_torch or method != "train_step" else optimizer.hyperparameters()
     key = method, at_once, fingerprint(model), settled
     if key not in compiled.graphs:
+        if sum(known[0] == method for known in compiled.graphs) == MAX_GRAPHS:
+            warnings.warn(
+                f"The {_CALLED[method]} of this model was compiled for {MAX_GRAPHS} different settings of its layers "
+                "and optimizer; with others it runs eagerly.",
+                stacklevel=4,
+            )
+            return step
         what = f"The {_CALLED[method]} of model {getattr(model, 'name', type(model).__name__)!r}"
         parts = [*model.modules(), optimizer, *compiled.metrics, *compiled.losses]
         guarded = of_torch or not only_known_code(parts)

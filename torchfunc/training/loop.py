@@ -43,7 +43,6 @@ def run_epochs(
     """
     compiled = model.compiled_state("fit")
     at_once = compiled.execution.steps
-    step = make_step(model, "train_step", device_of(model), at_once)
     model.stop_training = False
     run = TrainingRun(model, data, callbacks)
     callbacks.set_run(run)
@@ -54,8 +53,9 @@ def run_epochs(
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        if runs.look_again(model):
-            step = make_step(model, "train_step", device_of(model), at_once)
+        runs.look_again(model)
+        # A callback may have changed more than that, and a compiled step has settled the numbers of the layers.
+        step = make_step(model, "train_step", device_of(model), at_once)
         done = run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
         logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_training, done, run.logs)

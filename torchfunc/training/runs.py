@@ -58,7 +58,7 @@ def session(model: Trainable) -> Iterator[Session]:
         compiled.session = outer
 
 
-def look_again(model: Trainable) -> bool:
+def look_again(model: Trainable) -> None:
     """See whether other weights train than when the session was opened, since a callback has frozen or freed some.
 
     If so, what steps need is looked up anew. Raises ValueError if the optimizer has no state for a weight.
@@ -67,11 +67,10 @@ def look_again(model: Trainable) -> bool:
     opened, fresh = compiled.session, Session.of(model)
     assert opened is not None
     if list(map(id, opened.weights)) == list(map(id, fresh.weights)):
-        return False
+        return
     if compiled.optimizer is not None and not model.trains_itself():
         compiled.optimizer.build(fresh.weights)
     compiled.session = fresh
-    return True
 
 
 @contextlib.contextmanager
