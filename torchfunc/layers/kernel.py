@@ -39,7 +39,13 @@ class ActivationLast(Layer):
         """What the activation is applied to."""
         raise NotImplementedError
 
+    def _rectified(self, inputs: Tensor) -> Tensor:
+        """The output where the activation is ReLU, which some can have for less memory."""
+        return torch.relu(self._before_activation(inputs))
+
     def call(self, inputs: Tensor) -> Tensor:
+        if self.activation is activations.relu:
+            return self._rectified(inputs)
         return self.activation(self._before_activation(inputs))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from torchfunc import regularizers
@@ -60,6 +61,10 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
     def _before_activation(self, inputs: Tensor) -> Tensor:
         return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
+
+    def _rectified(self, inputs: Tensor) -> Tensor:
+        # In place: nobody else holds the convolution, and its gradient does not need it.
+        return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from torchfunc.layers.modes import kept_modes
+from torchfunc.training.heap import kept_heap
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
 
@@ -79,6 +80,7 @@ def training(model: Trainable, device: torch.device) -> Iterator[Session]:
     with (
         kept_modes(model),
         flushed_denormals(device),
+        kept_heap(device),
         torch.inference_mode(False),
         torch.enable_grad(),
         session(model) as opened,
@@ -121,7 +123,7 @@ def undone_without_a_step(model: Trainable) -> Iterator[None]:
 @contextlib.contextmanager
 def predicting(model: Trainable) -> Iterator[None]:
     """The setting of prediction steps, which need no `compile`."""
-    with kept_modes(model), torch.inference_mode():
+    with kept_modes(model), kept_heap(device_of(model)), torch.inference_mode():
         model.eval()
         yield
 
@@ -129,7 +131,7 @@ def predicting(model: Trainable) -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Trainable) -> Iterator[Session]:
     """The setting of evaluation steps."""
-    with kept_modes(model), session(model) as opened:
+    with kept_modes(model), kept_heap(device_of(model)), session(model) as opened:
         model.eval()
         with torch.inference_mode():
             yield opened
