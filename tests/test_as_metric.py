@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy, MulticlassF1Score
 
 from torchfunc import Input, Model, layers, losses, metrics
+from torchfunc.registry import to_snake_case
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,8 @@ def test_accuracy_is_chosen_by_shape(y_shape, p_shape, expected):
         reference = keras.src.trainers.compile_utils.get_metric(name, torch.ones(y_shape), torch.ones(p_shape))
         metric = metrics.as_metric(name, (None, *y_shape[1:]), (None, *p_shape[1:]))
         assert type(metric).__name__ == type(reference).__name__
+        assert to_snake_case(type(metric).__name__) == f"{expected}_accuracy"
         assert metric.name == reference.name == name
-        assert metric._fn.__name__ == f"{expected}_accuracy"
     for name in ("crossentropy", "ce"):
         metric = metrics.as_metric(name, y_shape, p_shape)
         assert (metric.name, metric._fn.__name__) == (name, f"{expected}_crossentropy")

@@ -124,7 +124,8 @@ class Loss:
         return f"<{type(self).__name__} name={self.name}>"
 
     def _prepare(self, y_true: Tensor, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = self.dtype if self._exact_dtype else torch.promote_types(y_pred.dtype, self.dtype)
+        same = self._exact_dtype or y_pred.dtype is self.dtype
+        dtype = self.dtype if same else torch.promote_types(y_pred.dtype, self.dtype)
         if not (y_true.is_floating_point() or y_true.dtype is torch.bool or y_true.numel() == y_pred.numel()):
             dtype_true = torch.int64
         else:

@@ -1,6 +1,7 @@
 """Shares of right answers (keras/src/metrics/accuracy_metrics.py): the functions, and a class for each.
 
-The functions return 1.0 for a right answer and 0.0 for a wrong one, in `config.floatx()`.
+The functions return 1.0 for a right answer and 0.0 for a wrong one, in `config.floatx()`. The classes count what the
+private ones say, True or False, which takes fewer kernels.
 """
 
 from __future__ import annotations
@@ -33,22 +34,39 @@ def _as_float(matches: Tensor) -> Tensor:
     return matches.to(as_dtype(floatx()))
 
 
+def _equal(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
+    y_true, y_pred = same_shape("accuracy", y_true, y_pred)
+    return y_true == y_pred
+
+
 def accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
     """Where targets and predictions are equal, `(batch, ...)` twice -> `(batch, ...)`."""
-    y_true, y_pred = same_shape("accuracy", y_true, y_pred)
-    return _as_float(y_true == y_pred)
+    return _as_float(_equal(y_true, y_pred))
+
+
+def _on_one_side(y_true: TensorLike, y_pred: TensorLike, threshold: float = 0.5) -> Tensor:
+    y_true, y_pred = same_shape("binary_accuracy", y_true, y_pred)
+    return y_true == (y_pred > threshold)
 
 
 def binary_accuracy(y_true: TensorLike, y_pred: TensorLike, threshold: float = 0.5) -> Tensor:
     """Where `y_pred > threshold` is what the target, 0 or 1, says: `(batch, ...)` twice -> `(batch, ...)`."""
-    y_true, y_pred = same_shape("binary_accuracy", y_true, y_pred)
-    return _as_float(y_true == (y_pred > threshold))
+    return _as_float(_on_one_side(y_true, y_pred, threshold))
+
+
+def _of_one_class(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
+    y_true, y_pred = same_shape("categorical_accuracy", y_true, y_pred)
+    return y_true.argmax(-1) == y_pred.argmax(-1)
 
 
 def categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
     """Where the largest prediction is a one-hot target's class: `(batch, ..., classes)` twice -> `(batch, ...)`."""
-    y_true, y_pred = same_shape("categorical_accuracy", y_true, y_pred)
-    return _as_float(y_true.argmax(-1) == y_pred.argmax(-1))
+    return _as_float(_of_one_class(y_true, y_pred))
+
+
+def _of_this_class(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
+    y_true, y_pred = class_indices("sparse_categorical_accuracy", y_true, y_pred, for_one_hot="categorical_accuracy")
+    return y_pred.argmax(-1) == y_true
 
 
 def sparse_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
@@ -64,14 +82,29 @@ def sparse_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tenso
     Raises:
         ValueError: there is not one index for each prediction.
     """
-    y_true, y_pred = class_indices("sparse_categorical_accuracy", y_true, y_pred, for_one_hot="categorical_accuracy")
-    return _as_float(y_pred.argmax(-1) == y_true)
+    return _as_float(_of_this_class(y_true, y_pred))
+
+
+def _of_one_of_k(y_true: TensorLike, y_pred: TensorLike, k: int = 5) -> Tensor:
+    y_true, y_pred = same_shape("top_k_categorical_accuracy", y_true, y_pred)
+    return _of_this_of_k(y_true.argmax(-1), y_pred, k)
 
 
 def top_k_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike, k: int = 5) -> Tensor:
     """Where the class of a one-hot target is among the `k` largest: `(batch, ..., classes)` twice -> `(batch, ...)`."""
-    y_true, y_pred = same_shape("top_k_categorical_accuracy", y_true, y_pred)
-    return sparse_top_k_categorical_accuracy(y_true.argmax(-1), y_pred, k)
+    return _as_float(_of_one_of_k(y_true, y_pred, k))
+
+
+def _of_this_of_k(y_true: TensorLike, y_pred: TensorLike, k: int = 5, from_sorted_ids: bool = False) -> Tensor:
+    y_true, y_pred = class_indices(
+        "sparse_top_k_categorical_accuracy", y_true, y_pred, for_one_hot="top_k_categorical_accuracy"
+    )
+    target = y_true.unsqueeze(-1)
+    if from_sorted_ids:
+        return (y_pred[..., :k] == target).any(-1)
+    k = min(k, y_pred.shape[-1])
+    worst = torch.topk(y_pred, k, dim=-1).values[..., -1]
+    return y_pred.gather(-1, target.long()).squeeze(-1) >= worst
 
 
 def sparse_top_k_categorical_accuracy(
@@ -91,15 +124,7 @@ def sparse_top_k_categorical_accuracy(
     Raises:
         ValueError: there is not one index for each prediction.
     """
-    y_true, y_pred = class_indices(
-        "sparse_top_k_categorical_accuracy", y_true, y_pred, for_one_hot="top_k_categorical_accuracy"
-    )
-    target = y_true.unsqueeze(-1)
-    if from_sorted_ids:
-        return _as_float((y_pred[..., :k] == target).any(-1))
-    k = min(k, y_pred.shape[-1])
-    worst = torch.topk(y_pred, k, dim=-1).values[..., -1]
-    return _as_float(y_pred.gather(-1, target.long()).squeeze(-1) >= worst)
+    return _as_float(_of_this_of_k(y_true, y_pred, k, from_sorted_ids))
 
 
 class Accuracy(FunctionMetric):
@@ -108,7 +133,7 @@ class Accuracy(FunctionMetric):
     direction = "up"
 
     def __init__(self, name: str = "accuracy", dtype: DTypeLike | None = None) -> None:
-        super().__init__(accuracy, name, dtype)
+        super().__init__(_equal, name, dtype)
 
 
 class BinaryAccuracy(FunctionMetric):
@@ -122,7 +147,7 @@ class BinaryAccuracy(FunctionMetric):
     direction = "up"
 
     def __init__(self, name: str = "binary_accuracy", dtype: DTypeLike | None = None, threshold: float = 0.5) -> None:
-        super().__init__(binary_accuracy, name, dtype, threshold=threshold)
+        super().__init__(_on_one_side, name, dtype, threshold=threshold)
         self.threshold = threshold
 
 
@@ -132,7 +157,7 @@ class CategoricalAccuracy(FunctionMetric):
     direction = "up"
 
     def __init__(self, name: str = "categorical_accuracy", dtype: DTypeLike | None = None) -> None:
-        super().__init__(categorical_accuracy, name, dtype)
+        super().__init__(_of_one_class, name, dtype)
 
 
 class SparseCategoricalAccuracy(FunctionMetric):
@@ -141,7 +166,7 @@ class SparseCategoricalAccuracy(FunctionMetric):
     direction = "up"
 
     def __init__(self, name: str = "sparse_categorical_accuracy", dtype: DTypeLike | None = None) -> None:
-        super().__init__(sparse_categorical_accuracy, name, dtype)
+        super().__init__(_of_this_class, name, dtype)
 
 
 class TopKCategoricalAccuracy(FunctionMetric):
@@ -155,7 +180,7 @@ class TopKCategoricalAccuracy(FunctionMetric):
     direction = "up"
 
     def __init__(self, k: int = 5, name: str = "top_k_categorical_accuracy", dtype: DTypeLike | None = None) -> None:
-        super().__init__(top_k_categorical_accuracy, name, dtype, k=k)
+        super().__init__(_of_one_of_k, name, dtype, k=k)
         self.k = k
 
 
@@ -178,5 +203,5 @@ class SparseTopKCategoricalAccuracy(FunctionMetric):
         dtype: DTypeLike | None = None,
         from_sorted_ids: bool = False,
     ) -> None:
-        super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=k, from_sorted_ids=from_sorted_ids)
+        super().__init__(_of_this_of_k, name, dtype, k=k, from_sorted_ids=from_sorted_ids)
         self.k, self.from_sorted_ids = k, from_sorted_ids

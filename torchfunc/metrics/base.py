@@ -14,7 +14,7 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.registry import to_snake_case
 
-__all__ = ["Metric", "add_to"]
+__all__ = ["Metric", "add_to", "detached"]
 
 T = TypeVar("T", bound="Metric")
 
@@ -26,6 +26,11 @@ def add_to(state: Tensor, value: Tensor | float, alpha: float = 1) -> None:
         state.view(1).add_(value, alpha=alpha)
     else:
         state.add_(value, alpha=alpha)
+
+
+def detached(values: Tensor) -> Tensor:
+    """The values without their graph. (To detach what has none takes as long as a small kernel.)"""
+    return values.detach() if values.requires_grad else values
 
 
 class Metric:

@@ -12,7 +12,7 @@ from torchfunc.dtypes import DTypeLike
 from torchfunc.losses.base import written_arguments
 from torchfunc.losses.shapes import TensorLike, as_tensors
 from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
-from torchfunc.metrics.base import Metric, add_to
+from torchfunc.metrics.base import Metric, add_to, detached
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["FunctionMetric", "Mean", "MeanMetricWrapper", "Sum"]
@@ -29,7 +29,8 @@ class _Reduction(Metric):
         self.total = self.add_variable((), "zeros", dtype=self._state_dtype, name="total")
 
     def _as_state(self, values: TensorLike) -> Tensor:
-        return (values if isinstance(values, Tensor) else torch.as_tensor(values)).detach().to(self._state_dtype)
+        values = detached(values) if isinstance(values, Tensor) else torch.as_tensor(values)
+        return values if values.dtype is self._state_dtype else values.to(self._state_dtype)
 
     def _samplewise(self, values: TensorLike, sample_weight: TensorLike) -> tuple[Tensor, Tensor]:
         """One value per sample, weighted, and the weight of each: `(batch,)` both, or scalars."""
@@ -88,10 +89,12 @@ class Mean(_Reduction):
             ValueError: the weights do not fit the values.
         """
         if sample_weight is None:
-            values = self._as_state(values)
+            values = values if isinstance(values, Tensor) else torch.as_tensor(values)
+            # Of answers that are right or wrong, counting those that are right takes fewer kernels.
+            total = values.count_nonzero() if values.dtype is torch.bool else self._as_state(values).sum()
             rows = values.shape[0] if values.ndim else 1
             # The sum of all samples' means.
-            add_to(self.total, values.sum(), rows / max(values.numel(), 1))
+            add_to(self.total, total, rows / max(values.numel(), 1))
             add_to(self.count, rows)
             return
         per_sample, weight = self._samplewise(values, sample_weight)
@@ -132,8 +135,8 @@ class MeanMetricWrapper(Mean):
             ValueError: the shapes of targets, predictions, weights do not fit each other.
         """
         y_true, y_pred = as_tensors(y_true, y_pred)
-        y_pred = y_pred.detach()
-        if y_pred.is_floating_point():
+        y_pred = detached(y_pred)
+        if y_pred.dtype is not self._state_dtype and y_pred.is_floating_point():
             # As losses do (Keras does not): half precision has no room between 1 and 1 - epsilon.
             dtype = torch.promote_types(y_pred.dtype, self._state_dtype)
             y_pred = y_pred if y_pred.dtype is dtype else y_pred.to(dtype)

@@ -37,18 +37,19 @@ class InputBinding:
             else [structure]
         )
 
-        self._expected = [(tensor.dtype.is_floating_point, tensor.shape) for tensor in self.tensors]
+        self._expected = [(t.dtype.is_floating_point, t.shape, t.shape[1:]) for t in self.tensors]
 
     def fits(self, values: Sequence[Any]) -> bool:
         """Whether these are plain tensors, one for each input, that need no conversion."""
         if len(values) != len(self._expected):
             return False
-        for value, (floats, shape) in zip(values, self._expected, strict=True):
-            if type(value) is not Tensor or value.is_floating_point() != floats or value.ndim != len(shape):
+        for value, (floats, shape, without_batch) in zip(values, self._expected, strict=True):
+            if type(value) is not Tensor or value.is_floating_point() != floats:
                 return False
-            for size, expected in zip(value.shape, shape, strict=True):
-                if size != expected and expected is not None:
-                    return False
+            given = value.shape
+            # Most often only the batch is unknown.
+            if not (given[1:] == without_batch and shape[:1] == (None,)) and not _is_one_of(given, shape):
+                return False
         return True
 
     def arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
@@ -153,6 +154,13 @@ class InputBinding:
                 f"Input {name!r} of {self.owner} expects shape {shape}, but was given {tuple(value.shape)}."
             )
         return value
+
+
+def _is_one_of(given: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether a shape is one of those that `shape`, with None for what is unknown, stands for."""
+    return len(given) == len(shape) and all(
+        expected is None or size == expected for size, expected in zip(given, shape, strict=True)
+    )
 
 
 def _count(keys: Sequence[str], values: Mapping[str, Any]) -> int:

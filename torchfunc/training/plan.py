@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torchfunc import losses, metrics
-from torchfunc.metrics.base import add_to
+from torchfunc.metrics.base import add_to, detached
 from torchfunc.modules import OutputDescription
 from torchfunc.training.matching import flatten_outputs, match_metrics, match_setting, match_values
 
@@ -32,7 +32,7 @@ class LossMean(metrics.Mean):
 
     def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
         """Add the loss of a batch of `rows`, a scalar."""
-        add_to(self.total, value.detach(), rows)
+        add_to(self.total, detached(value), rows)
         add_to(self.count, rows)
 
 
