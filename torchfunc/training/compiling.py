@@ -7,6 +7,7 @@ and for all, such as which weights are frozen, is in `fingerprint`, and another 
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -122,15 +123,31 @@ def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> C
     # Else dropout would draw other numbers than in an eager step.
     options: dict[str, Any] = {"fallback_random": True}
     if not guarded:
-        options["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
+        # What these would check at each step is in a fingerprint or a kind.
+        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
     if not on_cuda:
-        return torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        return compiled if guarded else _ahead_of_time(compiled)
     replay = torch.compile(step, fullgraph=True, dynamic=False, options={**options, "triton.cudagraphs": True})
 
     def run(data: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
         # The next replay writes to the same memory.
         return tree_map_only(Tensor, Tensor.clone, replay(data))
+
+    return run
+
+
+def _ahead_of_time(compiled: Any) -> Callable[[Any], Any]:
+    """The graph that `torch.compile` makes for the first data, called without its search for one at each call."""
+    graph: Any = None
+
+    def run(data: Any) -> Any:
+        nonlocal graph
+        if graph is None:
+            graph = compiled.aot_compile(((data,), {}))
+            graph.disable_guard_check()
+        return graph(data)
 
     return run
 
@@ -143,14 +160,15 @@ class _Leaf(NamedTuple):
     """What a graph knows of a tensor of its batches."""
 
     shape: torch.Size
+    stride: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
 
 
 def _kind(data: Any) -> Any:
-    """What a graph depends on: structure, shapes, dtypes and devices."""
+    """What a graph depends on: structure, shapes, memory layouts, dtypes and devices."""
     if isinstance(data, Tensor):
-        return _Leaf(data.shape, data.dtype, data.device)
+        return _Leaf(data.shape, data.stride(), data.dtype, data.device)
     if isinstance(data, Mapping):
         return tuple((key, _kind(value)) for key, value in data.items())
     if isinstance(data, (list, tuple)):
@@ -195,7 +213,7 @@ def _reason(error: Exception) -> str:
 
 
 def fingerprint(model: Trainable) -> tuple[Any, ...]:
-    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates), and which weights train."""
+    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates) and what weights are like."""
     numbers = tuple(
         tuple(
             value
@@ -205,7 +223,8 @@ def fingerprint(model: Trainable) -> tuple[Any, ...]:
         )
         for module in model.modules()
     )
-    return numbers, tuple(parameter.requires_grad for parameter in model.parameters())
+    weights = itertools.chain(model.parameters(), model.buffers())
+    return numbers, tuple((w.requires_grad, w.shape, w.stride(), w.dtype, w.device) for w in weights)
 
 
 def only_known_code(objects: Iterable[Any]) -> bool:
