@@ -140,7 +140,7 @@ def test_runs_on_the_fused_kernel_without_a_copy(kernel, layer, shape):
     layer.build(shape)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(F, kernel, spy)
-        layer(x)
+        layer(x.requires_grad_())
     assert seen == [x.data_ptr()]
 
 
@@ -206,3 +206,13 @@ def test_wrong_arguments():
     layer(Input((4, 3)))
     with pytest.raises(ValueError, match=r"'ln'.*expected axis -1"):
         layer(Input((4, 5)))
+
+
+def test_weights_train_on_images_that_need_no_gradient():
+    layer = GroupNormalization(3)
+    x = torch.randn(2, 6, 7, 3)
+    layer(x).square().sum().backward()
+    expected = layer.weight.grad.clone(), layer.bias.grad.clone()
+    layer.zero_grad()
+    layer(x.requires_grad_()).square().sum().backward()
+    torch.testing.assert_close((layer.weight.grad, layer.bias.grad), expected)

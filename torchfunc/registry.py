@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType, MappingProxyType
@@ -45,6 +46,7 @@ _scope: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
 )
 
 
+@functools.lru_cache(maxsize=1024)
 def to_snake_case(name: str) -> str:
     """Keras' spelling of a class name: `MaxPooling2D` -> `max_pooling2d`."""
     name = re.sub(r"\W+", "", name)

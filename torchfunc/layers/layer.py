@@ -51,7 +51,8 @@ from torchfunc.registry import to_snake_case
 
 __all__ = ["Layer"]
 
-_SIMPLE = (type(None), bool, int, float, str)
+# What an attribute may be for a module to keep it elsewhere than among its plain attributes.
+_KEPT_ELSEWHERE = (Tensor, nn.Module, list, tuple, dict)
 
 
 class Layer(NodeIntrospection, WeightHolder):
@@ -73,7 +74,13 @@ class Layer(NodeIntrospection, WeightHolder):
     input_spec: Any = None
     # Whether any layer has ever added a loss: as long as none has, no model looks for old ones.
     adds_losses = False
+    built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
+    _declared_shape: tuple[int | None, ...] | None
+    _name: str | None
+    _has_own_name: bool
+    _inbound_nodes: list[Node]
+    _build_shapes: dict[str, Any] | None
     _call_losses: list[Tensor]
 
     def __init__(
@@ -89,7 +96,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if "_modules" not in self.__dict__:
             # A model drawn as a graph has been through torch.fx's own __init__ by now.
             nn.Module.__init__(self)
-        self._declared_shape = _declared_input_shape(kwargs)
+        declared_shape = _declared_input_shape(kwargs) if kwargs else None
         if kwargs:
             raise ValueError(
                 f"{type(self).__name__} was given arguments it does not take: {', '.join(map(repr, kwargs))}."
@@ -97,12 +104,16 @@ class Layer(NodeIntrospection, WeightHolder):
         if name is not None and (not isinstance(name, str) or "/" in name or not name):
             raise ValueError(f"A layer's name is a non-empty string without '/', got {name!r}.")
         self._init_weights(trainable, dtype)
-        self._name = name
-        self._has_own_name = name is not None
-        self._inbound_nodes: list[Node] = []
-        self._build_shapes: dict[str, Any] | None = None
-        self._call_losses = []
-        self.built = False
+        # Past `__setattr__`, which looks for layers in lists and dicts.
+        self.__dict__.update(
+            _declared_shape=declared_shape,
+            _name=name,
+            _has_own_name=name is not None,
+            _inbound_nodes=[],
+            _build_shapes=None,
+            _call_losses=[],
+            built=False,
+        )
         self.activity_regularizer = regularizers.get(activity_regularizer)
         if self.activity_regularizer is not None:
             self.register_forward_hook(_regularize_activity)
@@ -125,7 +136,11 @@ class Layer(NodeIntrospection, WeightHolder):
             cls.forward = _resolving_training(vars(caller)["call"])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if type(value) in _SIMPLE and "_modules" in self.__dict__ and not self._has_registered(name):
+        if (
+            not issubclass(type(value), _KEPT_ELSEWHERE)
+            and "_modules" in self.__dict__
+            and not (name in self._modules or name in self._parameters or name in self._buffers)
+        ):
             # Most attributes: there is nothing to register and nothing that is registered to take away.
             object.__setattr__(self, name, value)
             return
@@ -134,9 +149,6 @@ class Layer(NodeIntrospection, WeightHolder):
             self._adopt(name, value)
         elif not track(self, name, value):
             super().__setattr__(name, value)
-
-    def _has_registered(self, name: str) -> bool:
-        return name in self._modules or name in self._parameters or name in self._buffers
 
     @property
     def name(self) -> str:
@@ -256,7 +268,8 @@ class Layer(NodeIntrospection, WeightHolder):
     def _build(self, shapes: Mapping[str, Any]) -> None:
         call_with_shapes(self.build, shapes)
         self.built = True
-        self._build_shapes = self._build_shapes or dict(shapes)
+        if not self._build_shapes:
+            self.__dict__["_build_shapes"] = dict(shapes)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The output's shape for an input's shape, None standing for unknown sizes.
@@ -431,7 +444,7 @@ def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
         self.built = True
         if self._build_shapes is None:
             shapes = bind_call(build, self, args, kwargs)
-            self._build_shapes = {name: shape for name, shape in shapes.items() if shape is not None}
+            self.__dict__["_build_shapes"] = {name: shape for name, shape in shapes.items() if shape is not None}
 
     return marked
 
@@ -463,6 +476,8 @@ def _leaves(structure: Any) -> list[Any]:
 
 def _masks_of(structure: Any) -> Any:
     """The masks in place of the tensors they belong to; None if there are none."""
+    if isinstance(structure, SymbolicTensor):
+        return structure.mask
     masks = map_aggregate(structure, lambda leaf: leaf.mask if isinstance(leaf, SymbolicTensor) else None)
     return masks if any(mask is not None for mask in _leaves(masks)) else None
 

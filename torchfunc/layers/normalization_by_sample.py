@@ -216,6 +216,9 @@ class GroupNormalization(AffineLayer):
     def call(self, inputs: Tensor) -> Tensor:
         # The kernel wants the channels at axis 1: a view, whose memory it goes through as it lies.
         values = self._as_float(inputs).movedim(self.axis, 1)
+        if torch.is_grad_enabled() and not values.requires_grad:
+            # The backward pass of torch 2.11 and 2.13 crashes on what lies channels last and needs no gradient itself.
+            values = values.contiguous()
         # Its backward pass fails with a bias alone (torch 2.13).
         weight = torch.ones_like(self.bias) if self.weight is None and self.bias is not None else self.weight
         output = F.group_norm(values, self.groups, weight, self.bias, self.epsilon).movedim(1, self.axis)

@@ -39,10 +39,24 @@ def _signature(method: Callable[..., Any]) -> inspect.Signature:
     return _function_signature(getattr(method, "__func__", method))
 
 
+@functools.cache
+def _function_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(_function_signature(function).parameters)
+
+
+@functools.cache
+def _only_positional(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters if all can be given by position and by name, and all but the first two have defaults."""
+    parameters = list(_function_signature(function).parameters.values())
+    plain = all(each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for each in parameters)
+    optional = all(each.default is not inspect.Parameter.empty for each in parameters[2:])
+    return tuple(each.name for each in parameters) if plain and optional else ()
+
+
 def accepts(function: Callable[..., Any], parameter: str) -> bool:
     """Whether a function names `parameter` in its signature; what is written in C may have none to look at."""
     try:
-        return parameter in _signature(function).parameters
+        return parameter in _function_parameters(getattr(function, "__func__", function))
     except ValueError:
         return False
 
@@ -55,6 +69,10 @@ def bind_call(
     Raises:
         TypeError: as Python itself would, naming the layer.
     """
+    if len(args) == 1 and not kwargs:
+        names = _only_positional(getattr(method, "__func__", method))
+        if len(names) > 1:
+            return {names[1]: args[0]}
     try:
         bound = _signature(method).bind(layer, *args, **kwargs)
     except TypeError as error:
@@ -92,7 +110,7 @@ def _shapes(value: Any, shape: Callable[[Any], tuple[int | None, ...]]) -> Any:
 
 def call_with_shapes(method: Callable[..., Any], shapes: Mapping[str, Any]) -> Any:
     """Call a bound `build` or `compute_output_shape` with the first shape, or with the shapes it names."""
-    parameters = _signature(method).parameters
+    parameters = _function_parameters(getattr(method, "__func__", method))
     named = {name: shape for name, shape in shapes.items() if name in parameters}
     if named:
         return method(**named)

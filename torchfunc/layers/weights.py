@@ -150,14 +150,17 @@ class WeightHolder(nn.Module):
             tensors = layout.to_torch(make(shape, dtype=weight_dtype))
         provisional = not names
         names = tuple(names) or (self._free_name(name or "weight"),)
+        held: list[Tensor] = []
         for each, tensor in zip(names, tensors, strict=True):
             if trainable and tensor.is_floating_point():
-                self.register_parameter(each, nn.Parameter(tensor, requires_grad=self._trainable))
+                parameter = nn.Parameter(tensor, requires_grad=self._trainable)
+                self.register_parameter(each, parameter)
+                held.append(parameter)
             else:
                 self.register_buffer(each, tensor)
+                held.append(tensor)
         weight = Weight(names, layout, trainable, regularizers.get(regularizer), constraints.get(constraint))
         self._weights.append(weight)
-        held = weight.tensors(self)
         if provisional:
             self.__dict__.setdefault("_provisional", {})[id(held[0])] = weight
         return held[0] if len(held) == 1 else tuple(held)
@@ -280,6 +283,5 @@ class WeightHolder(nn.Module):
         return self._dtype
 
     def _init_weights(self, trainable: bool, dtype: Any) -> None:
-        self._weights = []
-        self._trainable = bool(trainable)
-        self._dtype = as_dtype(dtype if dtype is not None else floatx())
+        weight_dtype = as_dtype(dtype if dtype is not None else floatx())
+        self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype)

@@ -163,6 +163,8 @@ class GraphNetwork(Network, fx.GraphModule):
         recorded = {id(tensor) for tensor, _ in self._recorded}
         namer = Namer({*self._modules, *self._parameters, *self._buffers})
         for node in nodes:
+            if not node.kwargs and all(isinstance(value, SymbolicTensor) for value in node.args):
+                continue
             for tensor in tree_leaves((node.args, dict(node.kwargs))):
                 if not isinstance(tensor, Tensor) or id(tensor) in recorded:
                     continue

@@ -126,7 +126,9 @@ def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> C
         # What these would check at each step is in a fingerprint or a kind.
         options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
     if not on_cuda:
-        compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        # torch 2.11 gives `aot_compile` only when asked for.
+        with torch._dynamo.config.patch(enable_aot_compile=True):
+            compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
         return compiled if guarded else _ahead_of_time(compiled)
     replay = torch.compile(step, fullgraph=True, dynamic=False, options={**options, "triton.cudagraphs": True})
 
@@ -213,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 
 def fingerprint(model: Trainable) -> tuple[Any, ...]:
-    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates) and what weights are like."""
+    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates), what weights are like."""
     numbers = tuple(
         tuple(
             value
