@@ -179,7 +179,7 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: there is no regularizer of that name, or it is nothing that can be called.
     """
-    return _family.get(_with_defaults(identifier))
+    return None if identifier is None else _family.get(_with_defaults(identifier))
 
 
 def serialize(regularizer: Any) -> Any:

@@ -137,6 +137,8 @@ def get(identifier: Any) -> Any:
     Raises:
         ValueError: there is no initializer of that name, or it is nothing that can be called.
     """
+    if identifier is None or isinstance(identifier, Initializer):
+        return identifier
     if isinstance(identifier, (np.ndarray, np.generic, Tensor)):
         return Constant(identifier)
     return _family.get(identifier)

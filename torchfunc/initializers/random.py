@@ -58,7 +58,8 @@ class RandomInitializer(Initializer):
         # Half precision has too few values to draw from, and no QR decomposition.
         working = target if target.itemsize >= 4 else torch.float32
         if self.seed is None:
-            return self._fill(torch.empty(tuple(shape), dtype=working), None).to(target)
+            values = self._fill(torch.empty(tuple(shape), dtype=working), None)
+            return values if working is target else values.to(target)
         values = torch.empty(tuple(shape), dtype=working, device="cpu")
         generator = torch.Generator().manual_seed(self.seed)
         return self._fill(values, generator).to(torch.get_default_device(), target)
@@ -230,7 +231,7 @@ class VarianceScaling(RandomInitializer):
         stddev = math.sqrt(self.scale / max(1.0, fan))
         if self.distribution == "uniform":
             limit = math.sqrt(3.0) * stddev
-            return nn.init.uniform_(values, -limit, limit, generator)
+            return values.uniform_(-limit, limit, generator=generator)
         if self.distribution == "untruncated_normal":
             return nn.init.normal_(values, 0.0, stddev, generator)
         # The standard deviation that a standard normal distribution has left when cut off at -2 and 2.
