@@ -76,6 +76,54 @@ OPTIMIZERS = {
 }
 
 
+# An optimizer keeps its learning rate in float32, as Keras does.
+TENTH, HUNDREDTH = float(np.float32(0.1)), float(np.float32(0.01))
+
+
+def sgd_by_hand(weight, gradient, kept, step):
+    kept["velocity"] = 0.9 * kept.get("velocity", 0) - TENTH * gradient
+    weight += kept["velocity"]
+
+
+def rmsprop_by_hand(weight, gradient, kept, step):
+    kept["square"] = 0.9 * kept.get("square", 0) + 0.1 * gradient**2
+    weight -= HUNDREDTH * gradient / (kept["square"] + 1e-7).sqrt()
+
+
+def adam_by_hand(weight, gradient, kept, step):
+    kept["mean"] = 0.9 * kept.get("mean", 0) + 0.1 * gradient
+    kept["square"] = 0.999 * kept.get("square", 0) + 0.001 * gradient**2
+    rate = HUNDREDTH * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
+    weight -= rate * kept["mean"] / (kept["square"].sqrt() + 1e-7)
+
+
+def adamw_by_hand(weight, gradient, kept, step):
+    weight *= 1 - HUNDREDTH * 0.004
+    adam_by_hand(weight, gradient, kept, step)
+
+
+def clipped_together(gradients):
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    return [gradient * min(1.0, 0.1 / norm) for gradient in gradients]
+
+
+# The optimizer, what it does to gradients first, and its rule.
+BY_HAND = {
+    "SGD": (
+        OPTIMIZERS["SGD"],
+        lambda gradients: [gradient.clamp(-0.01, 0.01) for gradient in gradients],
+        sgd_by_hand,
+    ),
+    "RMSprop": (lambda: optimizers.RMSprop(0.01), lambda gradients: gradients, rmsprop_by_hand),
+    "Adam": (OPTIMIZERS["Adam"], clipped_together, adam_by_hand),
+    "AdamW": (
+        OPTIMIZERS["AdamW"],
+        lambda gradients: [gradient * min(1.0, 0.1 / gradient.norm()) for gradient in gradients],
+        adamw_by_hand,
+    ),
+}
+
+
 @pytest.mark.usefixtures("traced", "double")
 class TestNumbers:
     @pytest.mark.parametrize(("name", "at_once"), [("SGD", 1), ("RMSprop", 1), ("Adam", 2), ("AdamW", 1)])
@@ -98,26 +146,31 @@ class TestNumbers:
         assert graphs(model) == 2
         assert_same(*found, **CLOSE)
 
-    def test_equal_to_a_loop_by_hand(self):
-        model = classifier(optimizer=optimizers.SGD(0.1), jit_compile=True)
-        model.get_layer("dense").weight.data.clamp_(-0.5, 0.5)
+    @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam", "AdamW"])
+    def test_equal_to_a_loop_by_hand(self, name):
+        optimizer, clip, update = BY_HAND[name]
+        model = classifier(optimizer=optimizer(), jit_compile=True)
         by_hand = copy.deepcopy(model)
-        fit(model, epochs=1, shuffle=False)
+        fit(model, shuffle=False)
         torch.manual_seed(1)
         by_hand.train()
-        for start in range(0, ROWS, BATCH):
-            x, y, w = (torch.from_numpy(part[start : start + BATCH]) for part in (X, LABELS, WEIGHTS))
-            likelihood = by_hand(x).log().gather(1, y[:, None]).squeeze(1)
-            loss = -(likelihood * w).mean() + 0.01 * by_hand.get_layer("dense").weight.square().sum()
+        memory = [{} for _ in by_hand.parameters()]
+        batches = [slice(start, start + BATCH) for start in range(0, ROWS, BATCH)] * 4
+        for step, rows in enumerate(batches, start=1):
+            x, y, w = (torch.from_numpy(part[rows]) for part in (X, LABELS, WEIGHTS))
+            likelihood = by_hand(x).gather(1, y[:, None]).squeeze(1)
+            loss = -(likelihood.log() * w).mean() + 0.01 * by_hand.get_layer("dense").weight.square().sum()
             by_hand.zero_grad()
             loss.backward()
             with torch.no_grad():
-                for weight in by_hand.parameters():
-                    weight -= 0.1 * weight.grad
+                gradients = clip([weight.grad for weight in by_hand.parameters()])
+                for weight, gradient, kept in zip(by_hand.parameters(), gradients, memory, strict=True):
+                    update(weight, gradient, kept, step)
                 shared = by_hand.get_layer("dense_1").weight
                 norms = shared.norm(dim=1, keepdim=True)
                 shared *= norms.clamp(max=2) / (norms + 1e-7)
-        assert_same(by_hand.state_dict(), model.state_dict(), rtol=1e-6, atol=1e-6)
+        assert len(batches) == 24
+        assert_same(by_hand.state_dict(), model.state_dict(), **CLOSE)
 
     def test_state_is_live_at_any_moment(self):
         found = []

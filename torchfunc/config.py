@@ -1,8 +1,10 @@
-"""Process-wide defaults: the float type, the fuzz factor and the image layout, under Keras' names."""
+"""Process-wide defaults: the float type, the fuzz factor and the image layout, under Keras' names; and threads."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import torch
 
 from torchfunc.dtypes import dtype_name
 
@@ -10,15 +12,22 @@ __all__ = [
     "epsilon",
     "floatx",
     "image_data_format",
+    "probes_threads",
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
+    "set_num_threads",
     "standardize_data_format",
 ]
 
 _FLOAT_TYPES = ("bfloat16", "float16", "float32", "float64")
 _DATA_FORMATS = ("channels_last", "channels_first")
-_values: dict[str, Any] = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+_values: dict[str, Any] = {
+    "floatx": "float32",
+    "epsilon": 1e-7,
+    "image_data_format": "channels_last",
+    "probes_threads": False,
+}
 
 
 def floatx() -> str:
@@ -52,6 +61,29 @@ def image_data_format() -> str:
 def set_image_data_format(data_format: str) -> None:
     """Set the layout that image layers built from now on assume."""
     _values["image_data_format"] = standardize_data_format(data_format)
+
+
+def set_num_threads(threads: int | str) -> None:
+    """Set how many threads operations on the CPU take.
+
+    Args:
+        threads: a number is given to `torch.set_num_threads`. "probe": each `fit` on the CPU that runs eagerly times
+            its first 35 steps, with one thread and with all that torch is set to in turns, and goes on with what was
+            faster; torch's own setting is back when it ends. Small models are often faster with one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if threads != "probe":
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"set_num_threads() takes a number of at least 1 or 'probe', got {threads!r}.")
+        torch.set_num_threads(threads)
+    _values["probes_threads"] = threads == "probe"
+
+
+def probes_threads() -> bool:
+    """Whether `fit` looks for the better number of threads. Default False."""
+    return _values["probes_threads"]
 
 
 def standardize_data_format(data_format: str | None) -> str:

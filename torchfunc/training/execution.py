@@ -50,6 +50,8 @@ def make_step(model: Trainable, method: str, device: torch.device, at_once: int 
         return step
     if function is None and compiled.execution.compiles(method, device):
         step = _compiled_step(model, compiled, method, step, at_once)
+    elif method == "train_step" and compiled.thread_probe is not None:
+        step = partial(compiled.thread_probe.run, step)
     if method == "predict_step":
         return step
     return lambda data: compiled.take_late(step(data))

@@ -11,6 +11,7 @@ from torchfunc.layers.modes import kept_modes
 from torchfunc.training.heap import kept_heap
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
+from torchfunc.training.threads import restored_threads
 
 __all__ = [
     "evaluating",
@@ -81,6 +82,7 @@ def training(model: Trainable, device: torch.device) -> Iterator[Session]:
         kept_modes(model),
         flushed_denormals(device),
         kept_heap(device),
+        restored_threads(),
         torch.inference_mode(False),
         torch.enable_grad(),
         session(model) as opened,

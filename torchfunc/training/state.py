@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torchfunc import config
 from torchfunc.metrics import Metric
 from torchfunc.metrics.held import held_metrics
 from torchfunc.modules import TrainingOutputs
@@ -22,6 +23,7 @@ from torchfunc.training.matching import flatten_outputs
 from torchfunc.training.payback import Payback
 from torchfunc.training.plan import Extras, LossMean, Plan, check_identifiers
 from torchfunc.training.settings import Execution
+from torchfunc.training.threads import ThreadProbe
 
 __all__ = ["Compiled", "Outcome", "Session", "device_of", "trainable_weights", "wanted_device"]
 
@@ -95,6 +97,7 @@ class Compiled:
         outputs: what the model gave for the batch at hand, with masks and logits.
         graphs: the compiled steps, by what they have settled; they last as long as these settings.
         payback: says when to compile, if that depends on how long the training takes.
+        thread_probe: finds the number of threads for a run, if that is asked for.
     """
 
     settings: dict[str, Any]
@@ -109,6 +112,7 @@ class Compiled:
     outputs: TrainingOutputs | None = None
     graphs: dict[Any, CompiledStep] = field(default_factory=dict)
     payback: Payback | None = None
+    thread_probe: ThreadProbe | None = None
 
     def __post_init__(self) -> None:
         check_identifiers(*(self.settings[key] for key in ("loss", "metrics", "weighted_metrics")))
@@ -118,10 +122,12 @@ class Compiled:
         if self.execution.jit == "payback":
             self.payback = self.payback or Payback(sum(not list(module.children()) for module in model.modules()))
             self.payback.expect(steps)
+        probes = config.probes_threads() and device_of(model).type == "cpu"
+        self.thread_probe = ThreadProbe() if probes else None
 
     def __getstate__(self) -> dict[str, Any]:
         # The functions of a session and compiled steps are bound to this very model, not to a copy.
-        return {**self.__dict__, "session": None, "outputs": None, "graphs": {}, "payback": None}
+        return {**self.__dict__, "session": None, "outputs": None, "graphs": {}, "payback": None, "thread_probe": None}
 
     def make_plan(self, names: list[str] | None, count: int) -> Plan:
         """Match the settings with outputs that are now known."""
