@@ -8,9 +8,11 @@ and for all, such as which weights are frozen, is in `fingerprint`, and another 
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -71,8 +73,8 @@ class CompiledStep:
         if run is self._step or (run is not None and not self._guarded):
             return run(data)
         try:
-            # Gradients are taken within the graph. With checks, any call may compile anew.
-            with torch._dynamo.config.patch(trace_autograd_ops=True):
+            # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
+            with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=not self._guarded):
                 return (run or self._choose(kind))(data)
         except _Refusal as refusal:
             self._give_up(str(refusal.__cause__), refusal.__cause__)
@@ -119,39 +121,65 @@ class CompiledStep:
 
 
 def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> Callable[[Any], Any]:
-    """A function as one graph of static shapes; on CUDA it is replayed as a CUDA graph."""
-    # Else dropout would draw other numbers than in an eager step.
-    options: dict[str, Any] = {"fallback_random": True}
-    if not guarded:
-        # What these would check at each step is in a fingerprint or a kind.
-        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
-    if not on_cuda:
-        # torch 2.11 gives `aot_compile` only when asked for.
-        with torch._dynamo.config.patch(enable_aot_compile=True):
-            compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
-        return compiled if guarded else _ahead_of_time(compiled)
-    replay = torch.compile(step, fullgraph=True, dynamic=False, options={**options, "triton.cudagraphs": True})
-
-    def run(data: Any) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
-        # The next replay writes to the same memory.
-        return tree_map_only(Tensor, Tensor.clone, replay(data))
-
-    return run
-
-
-def _ahead_of_time(compiled: Any) -> Callable[[Any], Any]:
-    """The graph that `torch.compile` makes for the first data, called without its search for one at each call."""
-    graph: Any = None
+    """A function as one graph of static shapes, made at the first call; on CUDA it is replayed as a CUDA graph."""
+    graph: Callable[[Any], Any] | None = None
 
     def run(data: Any) -> Any:
         nonlocal graph
-        if graph is None:
-            graph = compiled.aot_compile(((data,), {}))
-            graph.disable_guard_check()
-        return graph(data)
+        if graph is not None:
+            return graph(data)
+        try:
+            made = _make_graph(step, data, guarded, on_cuda, {})
+            result = made(data)
+        except torch._dynamo.exc.BackendCompilerFailed:
+            # Inductor (2.11 to 2.13) fails at some fusions, such as of a norm with the weight that it is to limit.
+            made = _make_graph(step, data, guarded, on_cuda, {"max_fusion_size": 1})
+            result = made(data)
+        graph = made
+        return result
 
     return run
+
+
+def _make_graph(
+    step: Callable[[Any], Any], data: Any, guarded: bool, on_cuda: bool, options: dict[str, Any]
+) -> Callable[[Any], Any]:
+    # Else dropout would draw other numbers than in an eager step.
+    options = {"fallback_random": True, **options}
+    if not guarded:
+        # What these would check at each step is in a fingerprint or a kind.
+        options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
+    if on_cuda:
+        options["triton.cudagraphs"] = True
+    # torch 2.11 gives `aot_compile` only when asked for.
+    with torch._dynamo.config.patch(enable_aot_compile=True):
+        compiled: Any = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+    if on_cuda:
+        return partial(_replay, compiled)
+    return compiled if guarded else _ahead_of_time(compiled, data)
+
+
+def _replay(graph: Callable[[Any], Any], data: Any) -> Any:
+    torch.compiler.cudagraph_mark_step_begin()
+    # The next replay writes to the same memory.
+    return tree_map_only(Tensor, Tensor.clone, graph(data))
+
+
+def _ahead_of_time(compiled: Any, data: Any) -> Callable[[Any], Any]:
+    """The graph that `torch.compile` makes for these data, called without its search for one at each call."""
+    state = random.getstate()
+    # A graph that torch cannot name by its content it names by `random.random()` in its cache on disk: after
+    # `random.seed(0)`, by the name of another graph.
+    random.seed()
+    try:
+        graph: Any = compiled.aot_compile(((data,), {}))
+    except torch._dynamo.exc.RestartAnalysis:
+        # It has met numbers that it has to take for constants; only a call of `compiled` begins again with them.
+        return compiled
+    finally:
+        random.setstate(state)
+    graph.disable_guard_check()
+    return graph
 
 
 class _Refusal(Exception):
