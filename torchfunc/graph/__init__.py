@@ -25,7 +25,7 @@ from torchfunc.graph.symbolic import (
     symbolic_tensors,
     tensor_method,
 )
-from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
+from torchfunc.graph.tracing import is_exporting, once_for_all, pass_over, with_own_code
 
 __all__ = [
     "Node",
@@ -41,6 +41,7 @@ __all__ = [
     "infer_call",
     "infer_module",
     "install_hook",
+    "is_exporting",
     "located",
     "map_structure",
     "once_for_all",

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TypeVar
 
+import torch
 from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
 
-__all__ = ["once_for_all", "pass_over", "with_own_code"]
+__all__ = ["is_exporting", "once_for_all", "pass_over", "with_own_code"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -34,6 +35,14 @@ def once_for_all(function: F) -> F:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def is_exporting() -> bool:
+    """Whether torch.export runs this.
+
+    As `torch.compiler.is_exporting()`, which under torch.compile is True as well in torch 2.11.
+    """
+    return torch.compiler._is_exporting_flag
 
 
 def with_own_code(function: F) -> F:

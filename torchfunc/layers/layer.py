@@ -22,8 +22,10 @@ from torchfunc.graph import (
     example_shapes,
     fake_copy,
     infer,
+    is_exporting,
     located,
     map_structure,
+    once_for_all,
     only_real,
     pass_over,
     record,
@@ -358,10 +360,10 @@ class Layer(NodeIntrospection, WeightHolder):
 
         The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
         """
-        if torch.compiler.is_exporting():
+        if is_exporting():
             # An exported program returns outputs only; a loss kept here would be left over from no call.
             return
-        Layer.adds_losses = True
+        _expect_losses()
         self._call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 
     @property
@@ -422,6 +424,12 @@ class Layer(NodeIntrospection, WeightHolder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         retrack(self)
+
+
+# torch.compile (2.11) cannot set an attribute of a class.
+@once_for_all
+def _expect_losses() -> None:
+    Layer.adds_losses = True
 
 
 def _declared_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from torchfunc.graph import is_exporting
 from torchfunc.layers.recurrent_cudnn import cudnn_fits, run_cudnn, run_cudnn_operator
 
 __all__ = ["run_kernel"]
@@ -64,7 +65,7 @@ def run_kernel(
 
 
 def _needs_operator(inputs: Tensor) -> bool:
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return not isinstance(inputs.shape[1], int)
     return torch.compiler.is_compiling() or isinstance(inputs, FakeTensor)
 
@@ -75,14 +76,14 @@ def _onednn_fits(inputs: Tensor) -> bool:
         and inputs.dtype == torch.float32
         # The size of its workspace is unknown, which a fake run does not take and an exported program need not hold.
         and torch.compiler.is_compiling()
-        and not torch.compiler.is_exporting()
+        and not is_exporting()
         and _HAS_ONEDNN
     )
 
 
 def _run(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     """The kernel itself: outputs, then final states."""
-    if not torch.compiler.is_exporting() and cudnn_fits(inputs):
+    if not is_exporting() and cudnn_fits(inputs):
         return run_cudnn(kernel, inputs, states, weights)
     hx = [state.unsqueeze(0) for state in states]
     options = (len(weights) == 4, 1, 0.0, torch.is_grad_enabled(), False, True)
@@ -169,7 +170,8 @@ def _lstm_onednn(
             train=True,
         )
     outputs, final_h, final_c = (result.contiguous() for result in results)
-    return outputs, final_h, final_c, workspace
+    # (In torch 2.11 the states have an axis more.)
+    return outputs, final_h.reshape(h.shape), final_c.reshape(c.shape), workspace
 
 
 @_lstm_onednn.register_fake
@@ -209,7 +211,7 @@ def _lstm_onednn_backward(
         workspace=workspace,
     )
     # One gradient stands for both biases; an operator's results may not share memory.
-    return [found[0], *found[1:4], found[3].clone(), *found[5:]]
+    return [found[0], *found[1:4], found[3].clone(), found[5].reshape(h.shape), found[6].reshape(c.shape)]
 
 
 @_lstm_onednn_backward.register_fake
