@@ -426,12 +426,14 @@ class TestPayback:
     def test_unknown_length_stays_eager(self):
         assert set(self.run(remaining=None)) == {"eager"}
 
-    @pytest.mark.usefixtures("traced")
-    def test_fit(self, monkeypatch):
+    @pytest.mark.usefixtures("traced", "double")
+    @pytest.mark.parametrize("name", OPTIMIZERS)
+    def test_fit(self, monkeypatch, name):
         monkeypatch.setattr(torchfunc.training.payback, "_SECONDS", 1e-6)
         monkeypatch.setattr(torchfunc.training.payback, "_SECONDS_A_LAYER", 0.0)
-        eager, switched = classifier(), classifier(jit_compile="payback")
-        assert_same(fit(eager, epochs=12), fit(switched, epochs=12), rtol=1e-4, atol=1e-5)
+        eager, switched = (classifier(optimizer=OPTIMIZERS[name](), jit_compile=jit) for jit in (False, "payback"))
+        assert_same(fit(eager, epochs=12), fit(switched, epochs=12), **CLOSE)
+        assert_same(state(eager), state(switched), **CLOSE)
         assert graphs(switched) == 1
 
 

@@ -138,7 +138,7 @@ class Contest:
                 for name in names:
                     if name in errors:
                         continue
-                    cache = f"{folder}/{turn}-{name}" if row.cold else folder
+                    cache = f"{folder}/{turn}-{names.index(name)}" if row.cold else folder
                     worker = self._worker(name, {"TORCHINDUCTOR_CACHE_DIR": cache})
                     worker.tell("once", row.measure, job)
                     try:
