@@ -132,7 +132,7 @@ def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> C
             made = _make_graph(step, data, guarded, on_cuda, {})
             result = made(data)
         except torch._dynamo.exc.BackendCompilerFailed:
-            # Inductor (2.11 to 2.13) fails at some fusions, such as of a norm with the weight that it is to limit.
+            # Inductor (torch 2.13) fails at some fusions, such as of a norm with the weight that it is to limit.
             made = _make_graph(step, data, guarded, on_cuda, {"max_fusion_size": 1})
             result = made(data)
         graph = made
@@ -224,7 +224,7 @@ def _is_rest(kind: Any, other: Any) -> bool:
 
 def _reason(error: Exception) -> str:
     """Why and where a step could not be compiled, in a sentence or two."""
-    text = str(error)
+    text = str(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     explained = next((line for line in lines if line.startswith("Explanation:")), "").removeprefix("Explanation: ")
     if "data-dependent" in text:
