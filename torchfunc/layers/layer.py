@@ -41,6 +41,7 @@ from torchfunc.layers.shapes import (
     accepts,
     bind_call,
     call_with_shapes,
+    declared_input_shape,
     map_shapes,
     merge_shapes,
     shapes_of,
@@ -98,7 +99,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if "_modules" not in self.__dict__:
             # A model drawn as a graph has been through torch.fx's own __init__ by now.
             nn.Module.__init__(self)
-        declared_shape = _declared_input_shape(kwargs) if kwargs else None
+        declared_shape = declared_input_shape(kwargs) if kwargs else None
         if kwargs:
             raise ValueError(
                 f"{type(self).__name__} was given arguments it does not take: {', '.join(map(repr, kwargs))}."
@@ -430,16 +431,6 @@ class Layer(NodeIntrospection, WeightHolder):
 @once_for_all
 def _expect_losses() -> None:
     Layer.adds_losses = True
-
-
-def _declared_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:
-    """Take the arguments old guides give a first layer out of `kwargs`; return the batch shape they mean."""
-    input_dim = kwargs.pop("input_dim", None)
-    shape = kwargs.pop("input_shape", (input_dim,) if input_dim is not None else None)
-    batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))
-    if batch_shape is not None:
-        return tuple(batch_shape)
-    return None if shape is None else (None, *shape)
 
 
 def _marking_built(build: Callable[..., None]) -> Callable[..., None]:

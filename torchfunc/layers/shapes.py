@@ -19,6 +19,7 @@ __all__ = [
     "accepts",
     "bind_call",
     "call_with_shapes",
+    "declared_input_shape",
     "differ",
     "is_shape",
     "map_shapes",
@@ -34,9 +35,13 @@ def _function_signature(function: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(function)
 
 
+def _function(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What signatures are remembered by, `self` included: a bound method would keep its layer alive."""
+    return getattr(method, "__func__", method)
+
+
 def _signature(method: Callable[..., Any]) -> inspect.Signature:
-    # Remembered by function, `self` included: a bound method would keep its layer alive.
-    return _function_signature(getattr(method, "__func__", method))
+    return _function_signature(_function(method))
 
 
 @functools.cache
@@ -56,7 +61,7 @@ def _only_positional(function: Callable[..., Any]) -> tuple[str, ...]:
 def accepts(function: Callable[..., Any], parameter: str) -> bool:
     """Whether a function names `parameter` in its signature; what is written in C may have none to look at."""
     try:
-        return parameter in _function_parameters(getattr(function, "__func__", function))
+        return parameter in _function_parameters(_function(function))
     except ValueError:
         return False
 
@@ -70,7 +75,7 @@ def bind_call(
         TypeError: as Python itself would, naming the layer.
     """
     if len(args) == 1 and not kwargs:
-        names = _only_positional(getattr(method, "__func__", method))
+        names = _only_positional(_function(method))
         if len(names) > 1:
             return {names[1]: args[0]}
     try:
@@ -110,11 +115,21 @@ def _shapes(value: Any, shape: Callable[[Any], tuple[int | None, ...]]) -> Any:
 
 def call_with_shapes(method: Callable[..., Any], shapes: Mapping[str, Any]) -> Any:
     """Call a bound `build` or `compute_output_shape` with the first shape, or with the shapes it names."""
-    parameters = _function_parameters(getattr(method, "__func__", method))
+    parameters = _function_parameters(_function(method))
     named = {name: shape for name, shape in shapes.items() if name in parameters}
     if named:
         return method(**named)
     return method(next(iter(shapes.values()))) if shapes else method(None)
+
+
+def declared_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:
+    """Take the arguments old guides give a first layer out of `kwargs`; return the batch shape they mean."""
+    input_dim = kwargs.pop("input_dim", None)
+    shape = kwargs.pop("input_shape", (input_dim,) if input_dim is not None else None)
+    batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))
+    if batch_shape is not None:
+        return tuple(batch_shape)
+    return None if shape is None else (None, *shape)
 
 
 def is_shape(value: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
+from torchfunc.layers.shapes import differ
 from torchfunc.registry import did_you_mean
 
 __all__ = ["InputBinding"]
@@ -48,7 +49,7 @@ class InputBinding:
                 return False
             given = value.shape
             # Most often only the batch is unknown.
-            if not (given[1:] == without_batch and shape[:1] == (None,)) and not _is_one_of(given, shape):
+            if not (given[1:] == without_batch and shape[:1] == (None,)) and differ(given, shape):
                 return False
         return True
 
@@ -147,20 +148,11 @@ class InputBinding:
             value = value.unsqueeze(-1)
         elif value.ndim == len(shape) + 1 and value.shape[-1] == 1:
             value = value.squeeze(-1)
-        if value.ndim != len(shape) or any(
-            None not in (size, expected) and size != expected for size, expected in zip(value.shape, shape, strict=True)
-        ):
+        if differ(value.shape, shape):
             raise ValueError(
                 f"Input {name!r} of {self.owner} expects shape {shape}, but was given {tuple(value.shape)}."
             )
         return value
-
-
-def _is_one_of(given: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Whether a shape is one of those that `shape`, with None for what is unknown, stands for."""
-    return len(given) == len(shape) and all(
-        expected is None or size == expected for size, expected in zip(given, shape, strict=True)
-    )
 
 
 def _count(keys: Sequence[str], values: Mapping[str, Any]) -> int:
