@@ -2,9 +2,9 @@
 
 import torch
 
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.normalization import BatchNormalization
+from torchfunc.layers.normalization.batch import BatchNormalization
 from torchfunc.layers.regularization import Dropout
 
 

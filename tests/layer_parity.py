@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import is_shape, map_shapes
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.shapes import is_shape, map_shapes
 
 # How often each check of each layer has held in this process: `pytest --parity-table` prints it.
 HELD: Counter[tuple[str, str]] = Counter()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import torch
 
-from torchfunc.layers.recurrent import GRU, LSTM, SimpleRNN
+from torchfunc.layers.recurrent.layers import GRU, LSTM, SimpleRNN
 
 LAYERS = {
     "LSTM": (LSTM, keras.layers.LSTM, torch.nn.LSTM),

@@ -12,12 +12,12 @@ from layer_parity import check_layer, same_config
 from recurrent_layers import LAYERS, any_mask, assert_same, leaves, make
 
 from torchfunc import Input
-from torchfunc.layers.bidirectional import Bidirectional
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense, Embedding
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.recurrent import GRU, LSTM
-from torchfunc.layers.recurrent_cells import LSTMCell
-from torchfunc.layers.rnn import RNN
+from torchfunc.layers.recurrent.bidirectional import Bidirectional
+from torchfunc.layers.recurrent.cells import LSTMCell
+from torchfunc.layers.recurrent.layers import GRU, LSTM
+from torchfunc.layers.recurrent.rnn import RNN
 from torchfunc.models import Model
 
 FLAGS = [{}, {"return_sequences": True}, {"return_sequences": True, "return_state": True}, {"return_state": True}]

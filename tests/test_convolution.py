@@ -6,8 +6,8 @@ import pytest
 import torch
 from layer_parity import assert_close, check_layer
 
-from torchfunc.layers.convolution import Conv1D, Conv2D, Conv3D
-from torchfunc.layers.convolution_transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
+from torchfunc.layers.convolution.standard import Conv1D, Conv2D, Conv3D
+from torchfunc.layers.convolution.transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from torchfunc.layers.input_layer import Input
 
 FORMATS = ["channels_last", "channels_first"]

@@ -11,8 +11,8 @@ import torch
 from layer_parity import check_layer
 
 from torchfunc import Input
-from torchfunc.layers.convolutional_recurrent import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
-from torchfunc.layers.recurrent import LSTM
+from torchfunc.layers.recurrent.convlstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
+from torchfunc.layers.recurrent.layers import LSTM
 
 LAYERS = {
     1: (ConvLSTM1D, keras.layers.ConvLSTM1D),

@@ -8,10 +8,10 @@ from example_layers import CustomDense, Lazy
 from layer_parity import assert_close, same_config
 from torch import nn
 
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.normalization import BatchNormalization
+from torchfunc.layers.normalization.batch import BatchNormalization
 
 
 class CustomRNN(Layer):

@@ -11,12 +11,12 @@ from example_layers import CustomDense, Lazy, layer_of
 from layer_parity import assert_close
 from torch import nn
 
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense, Embedding
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.layer import Layer
 from torchfunc.layers.merging import Add
-from torchfunc.layers.normalization import BatchNormalization
+from torchfunc.layers.normalization.batch import BatchNormalization
 from torchfunc.layers.regularization import Dropout
 from torchfunc.models import Model
 

@@ -8,9 +8,9 @@ from layer_parity import assert_close, check_layer
 
 from torchfunc.graph import replay, topological_order
 from torchfunc.layers import merging
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Embedding, Lambda
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.layer import Layer
 
 ANY_NUMBER = ["Add", "Multiply", "Average", "Maximum", "Minimum"]
 SHAPES = {

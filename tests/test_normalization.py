@@ -12,7 +12,7 @@ from torch import nn
 
 from torchfunc.layers.core import Embedding
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.normalization import BatchNormalization
+from torchfunc.layers.normalization.batch import BatchNormalization
 
 SHAPES = [
     (-1, (6, 5)),

@@ -7,9 +7,9 @@ import torch
 from layer_parity import assert_close, check_layer
 
 from torchfunc import layers
-from torchfunc.layers.global_pooling import GlobalAveragePooling1D
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.pooling import (
+from torchfunc.layers.pooling.global_pooling import GlobalAveragePooling1D
+from torchfunc.layers.pooling.windowed import (
     AveragePooling1D,
     AveragePooling2D,
     AveragePooling3D,

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchfunc import Model, config
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.preprocessing import Normalization, Rescaling
+from torchfunc.layers.preprocessing.scaling import Normalization, Rescaling
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(2, 4, 5, 3)).astype("uint8")
 

@@ -14,7 +14,7 @@ from recurrent_layers import LAYERS, any_mask, assert_same, leaves, make
 
 from torchfunc import Input
 from torchfunc.layers.core import Embedding
-from torchfunc.layers.recurrent import GRU, LSTM, SimpleRNN
+from torchfunc.layers.recurrent.layers import GRU, LSTM, SimpleRNN
 from torchfunc.models import Model
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

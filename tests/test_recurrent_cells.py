@@ -13,11 +13,11 @@ from layer_parity import check_layer, same_config
 from recurrent_layers import any_mask, assert_same, leaves, ready
 
 from torchfunc import Input
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.recurrent import LSTM
-from torchfunc.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
-from torchfunc.layers.rnn import RNN, StackedRNNCells
+from torchfunc.layers.recurrent.cells import GRUCell, LSTMCell, SimpleRNNCell
+from torchfunc.layers.recurrent.layers import LSTM
+from torchfunc.layers.recurrent.rnn import RNN, StackedRNNCells
 from torchfunc.models import Model
 from torchfunc.registry import register_serializable
 

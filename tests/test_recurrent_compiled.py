@@ -11,13 +11,13 @@ from functorch.compile import make_boxed_func
 from recurrent_layers import LAYERS, any_mask, assert_same, gradients, make, ready
 from torch._dynamo.backends.common import aot_autograd
 
-from torchfunc.layers import recurrent_kernels
-from torchfunc.layers.bidirectional import Bidirectional
-from torchfunc.layers.convolutional_recurrent import ConvLSTM2D
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.recurrent import LSTM
-from torchfunc.layers.recurrent_cells import GRUCell, LSTMCell
-from torchfunc.layers.rnn import RNN
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.recurrent import kernels
+from torchfunc.layers.recurrent.bidirectional import Bidirectional
+from torchfunc.layers.recurrent.cells import GRUCell, LSTMCell
+from torchfunc.layers.recurrent.convlstm import ConvLSTM2D
+from torchfunc.layers.recurrent.layers import LSTM
+from torchfunc.layers.recurrent.rnn import RNN
 
 BOTH = pytest.mark.parametrize("name", LAYERS)
 
@@ -181,10 +181,10 @@ def test_operators_keep_torch_s_rules(states: int) -> None:
     weights = [torch.randn(shape, requires_grad=True) for shape in shapes]
     initial = [torch.randn(3, 5, requires_grad=True) for _ in range(states)]
     inputs = torch.randn(3, 7, 4, requires_grad=True)
-    torch.library.opcheck(recurrent_kernels._recurrent, ("lstm" if states == 2 else "gru", inputs, initial, weights))
+    torch.library.opcheck(kernels._recurrent, ("lstm" if states == 2 else "gru", inputs, initial, weights))
     if states == 2:
         h, c = (each.detach().unsqueeze(0).requires_grad_() for each in initial)
         # Its workspace holds bytes that are never written: no two runs agree, so values are compared elsewhere.
         checks = ("test_schema", "test_autograd_registration", "test_faketensor")
         arguments = (torch.randn(7, 3, 4), h, c, weights)
-        torch.library.opcheck(recurrent_kernels._lstm_onednn, arguments, test_utils=checks)
+        torch.library.opcheck(kernels._lstm_onednn, arguments, test_utils=checks)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from recurrent_layers import LAYERS, assert_same, gradients, make
 
-from torchfunc.layers import recurrent_cudnn, recurrent_kernels
-from torchfunc.layers.bidirectional import Bidirectional
-from torchfunc.layers.recurrent import LSTM, SimpleRNN
+from torchfunc.layers.recurrent import cudnn, kernels
+from torchfunc.layers.recurrent.bidirectional import Bidirectional
+from torchfunc.layers.recurrent.layers import LSTM, SimpleRNN
 
 KERNELS = {0: torch.rnn_relu, 1: torch.rnn_tanh, 2: torch.lstm, 3: torch.gru}
 
@@ -81,15 +81,15 @@ def backward(*args: Any) -> tuple[Any, ...]:
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.compiler.reset()
-    monkeypatch.setattr(recurrent_cudnn, "_forward", forward)
-    monkeypatch.setattr(recurrent_cudnn, "_backward", backward)
+    monkeypatch.setattr(cudnn, "_forward", forward)
+    monkeypatch.setattr(cudnn, "_backward", backward)
     # This machine has no device that passes the test.
-    assert not recurrent_cudnn.cudnn_fits(torch.zeros(1))
+    assert not cudnn.cudnn_fits(torch.zeros(1))
 
 
 def with_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recurrent_kernels, "cudnn_fits", lambda inputs: True)
-    monkeypatch.setattr(recurrent_kernels, "_onednn_fits", lambda inputs: False)
+    monkeypatch.setattr(kernels, "cudnn_fits", lambda inputs: True)
+    monkeypatch.setattr(kernels, "_onednn_fits", lambda inputs: False)
 
 
 CASES = [*((name, {}) for name in LAYERS), ("LSTM", {"use_bias": False}), ("SimpleRNN", {"activation": "relu"})]
@@ -104,7 +104,7 @@ def test_outputs_and_gradients(name: str, kwargs: Any, compiled: bool, monkeypat
     expected = gradients(layer, layer, inputs, initial_state=states)
     with_cudnn(monkeypatch)
     calls = []
-    monkeypatch.setattr(recurrent_cudnn, "_forward", lambda *args: calls.append(1) or forward(*args))
+    monkeypatch.setattr(cudnn, "_forward", lambda *args: calls.append(1) or forward(*args))
     function = torch.compile(layer, backend="aot_eager", fullgraph=True) if compiled else layer
     assert_same(gradients(function, layer, inputs, initial_state=states), expected)
     assert len(calls) == 1
@@ -135,4 +135,4 @@ def test_operators_keep_torch_s_rules(states: int) -> None:
     initial = [torch.randn(1, 3, 5, requires_grad=True) for _ in range(states)]
     inputs = torch.randn(7, 3, 4, requires_grad=True)
     arguments = ("lstm" if states == 2 else "gru", inputs, initial, weights)
-    torch.library.opcheck(recurrent_cudnn._recurrent_cudnn, arguments)
+    torch.library.opcheck(cudnn._recurrent_cudnn, arguments)

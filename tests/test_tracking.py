@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense
 from torchfunc.layers.input_layer import Input
-from torchfunc.layers.layer import Layer
 
 
 class Holder(Layer):

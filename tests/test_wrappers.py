@@ -13,11 +13,11 @@ from layer_parity import check_layer, same_config
 from torch import nn
 
 from torchfunc import Input
-from torchfunc.layers.convolution import Conv2D
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.convolution.standard import Conv2D
 from torchfunc.layers.core import Dense, Embedding
-from torchfunc.layers.global_pooling import GlobalAveragePooling1D
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.recurrent import LSTM
+from torchfunc.layers.pooling.global_pooling import GlobalAveragePooling1D
+from torchfunc.layers.recurrent.layers import LSTM
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.models import Model, Sequential
 

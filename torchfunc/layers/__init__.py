@@ -1,11 +1,12 @@
 """Layers: Keras' names, arguments, defaults and shapes on torch's kernels."""
 
 from torchfunc.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
-from torchfunc.layers.attention import AdditiveAttention, Attention
-from torchfunc.layers.bidirectional import Bidirectional
-from torchfunc.layers.categories import CategoryEncoding, Discretization
-from torchfunc.layers.convolution import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
-from torchfunc.layers.convolution_separable import (
+from torchfunc.layers.attention.multi_head import GroupedQueryAttention as GroupQueryAttention
+from torchfunc.layers.attention.multi_head import MultiHeadAttention
+from torchfunc.layers.attention.single_head import AdditiveAttention, Attention
+from torchfunc.layers.base.input_spec import InputSpec, check_input
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.convolution.separable import (
     DepthwiseConv1D,
     DepthwiseConv2D,
     SeparableConv1D,
@@ -13,7 +14,8 @@ from torchfunc.layers.convolution_separable import (
     SeparableConvolution1D,
     SeparableConvolution2D,
 )
-from torchfunc.layers.convolution_transpose import (
+from torchfunc.layers.convolution.standard import Conv1D, Conv2D, Conv3D, Convolution1D, Convolution2D, Convolution3D
+from torchfunc.layers.convolution.transpose import (
     Conv1DTranspose,
     Conv2DTranspose,
     Conv3DTranspose,
@@ -21,27 +23,9 @@ from torchfunc.layers.convolution_transpose import (
     Convolution2DTranspose,
     Convolution3DTranspose,
 )
-from torchfunc.layers.convolutional_recurrent import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.einsum_dense import EinsumDense
-from torchfunc.layers.global_pooling import (
-    GlobalAveragePooling1D,
-    GlobalAveragePooling2D,
-    GlobalAveragePooling3D,
-    GlobalAvgPool1D,
-    GlobalAvgPool2D,
-    GlobalAvgPool3D,
-    GlobalMaxPool1D,
-    GlobalMaxPool2D,
-    GlobalMaxPool3D,
-    GlobalMaxPooling1D,
-    GlobalMaxPooling2D,
-    GlobalMaxPooling3D,
-)
-from torchfunc.layers.image_sizes import CenterCrop, Resizing
 from torchfunc.layers.input_layer import Input, InputLayer
-from torchfunc.layers.input_spec import InputSpec, check_input
-from torchfunc.layers.layer import Layer
 from torchfunc.layers.masking import Masking
 from torchfunc.layers.merging import (
     Add,
@@ -61,16 +45,29 @@ from torchfunc.layers.merging import (
     multiply,
     subtract,
 )
-from torchfunc.layers.multi_head_attention import GroupedQueryAttention as GroupQueryAttention
-from torchfunc.layers.multi_head_attention import MultiHeadAttention
-from torchfunc.layers.normalization import BatchNormalization
-from torchfunc.layers.normalization_by_sample import (
+from torchfunc.layers.normalization.batch import BatchNormalization
+from torchfunc.layers.normalization.by_sample import (
     GroupNormalization,
     LayerNormalization,
     RMSNormalization,
     UnitNormalization,
 )
-from torchfunc.layers.pooling import (
+from torchfunc.layers.normalization.spectral import SpectralNormalization
+from torchfunc.layers.pooling.global_pooling import (
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalAvgPool3D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    GlobalMaxPool3D,
+    GlobalMaxPooling1D,
+    GlobalMaxPooling2D,
+    GlobalMaxPooling3D,
+)
+from torchfunc.layers.pooling.windowed import (
     AdaptiveAveragePooling1D,
     AdaptiveAveragePooling2D,
     AdaptiveAveragePooling3D,
@@ -90,9 +87,14 @@ from torchfunc.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from torchfunc.layers.preprocessing import Normalization, Rescaling
-from torchfunc.layers.recurrent import GRU, LSTM, SimpleRNN
-from torchfunc.layers.recurrent_cells import GRUCell, LSTMCell, SimpleRNNCell
+from torchfunc.layers.preprocessing.categories import CategoryEncoding, Discretization
+from torchfunc.layers.preprocessing.image_sizes import CenterCrop, Resizing
+from torchfunc.layers.preprocessing.scaling import Normalization, Rescaling
+from torchfunc.layers.recurrent.bidirectional import Bidirectional
+from torchfunc.layers.recurrent.cells import GRUCell, LSTMCell, SimpleRNNCell
+from torchfunc.layers.recurrent.convlstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
+from torchfunc.layers.recurrent.layers import GRU, LSTM, SimpleRNN
+from torchfunc.layers.recurrent.rnn import RNN, StackedRNNCells
 from torchfunc.layers.regularization import (
     ActivityRegularization,
     AlphaDropout,
@@ -115,8 +117,6 @@ from torchfunc.layers.resizing import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
-from torchfunc.layers.rnn import RNN, StackedRNNCells
-from torchfunc.layers.spectral_normalization import SpectralNormalization
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.kernel import WeightedLayer, check_output_shape, known_size
+from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.core import Elementwise
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import WeightedLayer, check_output_shape, known_size
-from torchfunc.layers.shapes import Shape
 
 __all__ = ["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
 

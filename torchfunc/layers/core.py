@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations, regularizers
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.shapes import Shape, accepts, bind_call
-from torchfunc.layers.weights import LINEAR
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import Shape, accepts, bind_call
+from torchfunc.layers.base.weights import LINEAR
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["Activation", "Dense", "Embedding", "Identity", "Lambda", "TorchModule"]

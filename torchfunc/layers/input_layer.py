@@ -11,7 +11,7 @@ import torch
 from torchfunc.config import floatx
 from torchfunc.dtypes import dtype_name
 from torchfunc.graph import SymbolicTensor, install_hook, record_input
-from torchfunc.layers.layer import Layer
+from torchfunc.layers.base.layer import Layer
 
 __all__ = ["Input", "InputLayer"]
 

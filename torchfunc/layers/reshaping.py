@@ -9,10 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.kernel import check_output_shape, positive
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.shapes import Shape
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.kernel import check_output_shape, positive
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import Shape
 
 __all__ = ["Flatten", "Permute", "RepeatVector", "Reshape"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.shapes import Shape
-from torchfunc.layers.spatial import Pairs, SpatialLayer, integers, one_of
+from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.spatial import Pairs, SpatialLayer, integers, one_of
 
 __all__ = [
     "Cropping1D",

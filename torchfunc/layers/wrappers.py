@@ -10,9 +10,9 @@ from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_map
 
 from torchfunc.graph import Spec, SymbolicTensor, record
-from torchfunc.layers.input_spec import InputSpec
-from torchfunc.layers.layer import Layer
-from torchfunc.layers.shapes import Shape, map_shapes
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import Shape, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["TimeDistributed", "Wrapper"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
-from torchfunc.layers.shapes import differ
+from torchfunc.layers.base.shapes import differ
 from torchfunc.registry import did_you_mean
 
 __all__ = ["InputBinding"]

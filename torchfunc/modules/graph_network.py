@@ -24,8 +24,8 @@ from torchfunc.graph import (
     with_own_code,
 )
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.layers.shapes import map_shapes
-from torchfunc.layers.tracking import retrack
+from torchfunc.layers.base.shapes import map_shapes
+from torchfunc.layers.base.tracking import retrack
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.checks import check_connected, check_symbolic
 from torchfunc.modules.codegen import ModuleTableCodeGen

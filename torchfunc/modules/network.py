@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchfunc.graph import map_structure, pass_over, record_input
 from torchfunc.layers import Layer
-from torchfunc.layers.tracking import TrackedDict, TrackedList, TrackedTuple
+from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
 from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 from torchfunc.registry import to_snake_case

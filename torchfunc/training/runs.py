@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from torchfunc.layers.modes import kept_modes
+from torchfunc.layers.base.modes import kept_modes
 from torchfunc.training.heap import kept_heap
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of

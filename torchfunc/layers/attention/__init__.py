@@ -1,0 +1,1 @@
+"""Attention: single-headed and multi-headed."""

@@ -1,0 +1,114 @@
+"""Nodes of a layer: on what it was called, and what came out (`layer.output`, `get_input_at(i)` ...)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
+from torchfunc.layers.base.shapes import Shape
+
+__all__ = ["NodeIntrospection"]
+
+
+class NodeIntrospection:
+    """The symbolic calls of a layer, in the order they were made."""
+
+    _inbound_nodes: list[Node]
+    name: str
+
+    def __getattr__(self, name: str) -> Any:
+        # Weights first: layers read them at every call.
+        parameters = self.__dict__.get("_parameters")
+        if parameters is not None and name in parameters:
+            return parameters[name]
+        try:
+            return nn.Module.__getattr__(self, name)  # type: ignore[arg-type]
+        except AttributeError:
+            if not isinstance(getattr(type(self), name, None), property):
+                raise
+        # A property raised AttributeError, and Python came here to ask again: let the property's own words stand.
+        return getattr(type(self), name).__get__(self)
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input of the layer's only call; AttributeError when there were none or several."""
+        return _inputs(self._only_node("input"))
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output of the layer's only call; AttributeError when there were none or several."""
+        return self._only_node("output").outputs
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape, or list of shapes, of the input, if it is the same at every call."""
+        return self._only_shape("input", [_shapes(_inputs(node)) for node in self._inbound_nodes])
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape, or list of shapes, of the output, if it is the same at every call."""
+        return self._only_shape("output", [_shapes(node.outputs) for node in self._inbound_nodes])
+
+    def get_input_at(self, node_index: int) -> Any:
+        """The symbolic input of call number `node_index`."""
+        return _inputs(self._node_at(node_index, "input"))
+
+    def get_output_at(self, node_index: int) -> Any:
+        """The symbolic output of call number `node_index`."""
+        return self._node_at(node_index, "output").outputs
+
+    def get_input_shape_at(self, node_index: int) -> Shape | list[Shape]:
+        """The shape, or list of shapes, of the input of call number `node_index`."""
+        return _shapes(_inputs(self._node_at(node_index, "input shape")))
+
+    def get_output_shape_at(self, node_index: int) -> Shape | list[Shape]:
+        """The shape, or list of shapes, of the output of call number `node_index`."""
+        return _shapes(self._node_at(node_index, "output shape").outputs)
+
+    def _only_node(self, what: str) -> Node:
+        nodes = self._inbound_nodes
+        if not nodes:
+            raise AttributeError(
+                f"Layer {self.name} has never been called on a symbolic tensor, so it has no {what}. "
+                "Call it on an Input(...) first."
+            )
+        if len(nodes) > 1:
+            raise AttributeError(
+                f'Layer {self.name} has multiple inbound nodes, hence the notion of "layer {what}" is ill-defined. '
+                f"Use `get_{what}_at(node_index)` instead."
+            )
+        return nodes[0]
+
+    def _only_shape(self, what: str, shapes: list[Any]) -> Any:
+        if not shapes:
+            self._only_node(f"{what} shape")
+        if any(shape != shapes[0] for shape in shapes):
+            raise AttributeError(
+                f"Layer {self.name} has multiple inbound nodes with different {what} shapes, hence the notion of "
+                f'"layer {what} shape" is ill-defined. Use `get_{what}_shape_at(node_index)` instead.'
+            )
+        return shapes[0]
+
+    def _node_at(self, node_index: int, what: str) -> Node:
+        if not 0 <= node_index < len(self._inbound_nodes):
+            raise ValueError(
+                f"Asked for the {what} of node {node_index} of layer {self.name}, "
+                f"which has {len(self._inbound_nodes)} inbound nodes."
+            )
+        return self._inbound_nodes[node_index]
+
+
+def _inputs(node: Node) -> Any:
+    """What went in first: a tensor, or the list or dict of tensors the layer was called on."""
+    if node.op == "input":
+        return node.outputs
+    first = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    others = symbolic_leaves((node.args[1:], dict(node.kwargs) if node.args else {}))
+    return [*symbolic_leaves(first), *others] if others else first
+
+
+def _shapes(structure: Any) -> Any:
+    tensors = symbolic_tensors(structure)
+    return tensors[0].shape if len(tensors) == 1 else [tensor.shape for tensor in tensors]

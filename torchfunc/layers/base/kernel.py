@@ -1,0 +1,171 @@
+"""What layers share: WeightedLayer, KernelLayer, ActivationLast, and the checks of sizes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchfunc import activations, constraints, initializers, regularizers
+from torchfunc.graph import located
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import is_shape
+from torchfunc.layers.base.weights import IDENTITY, Layout
+
+__all__ = [
+    "ActivationLast",
+    "KernelLayer",
+    "WeightedLayer",
+    "check_output_shape",
+    "known_size",
+    "positive",
+    "promote_to_float",
+    "refuse",
+]
+
+
+class ActivationLast(Layer):
+    """A layer that ends in an activation. A subclass writes `_before_activation` instead of `call`.
+
+    So a loss can have what went into a final softmax or sigmoid, and be computed from it.
+    """
+
+    activation: Callable[[Tensor], Tensor]
+
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        """What the activation is applied to."""
+        raise NotImplementedError
+
+    def _rectified(self, inputs: Tensor) -> Tensor:
+        """The output where the activation is ReLU, which some can have for less memory."""
+        return torch.relu(self._before_activation(inputs))
+
+    def call(self, inputs: Tensor) -> Tensor:
+        if self.activation is activations.relu:
+            return self._rectified(inputs)
+        return self.activation(self._before_activation(inputs))
+
+
+class WeightedLayer(Layer):
+    """A layer whose weights have roles ("kernel", "bias", "alpha" ...), each with arguments of its own.
+
+    The arguments are kept as `<role>_initializer`, `<role>_regularizer` and `<role>_constraint`.
+
+    Args:
+        weights: by role: an initializer (name, config or callable, on Keras' layout), a regularizer (a penalty that
+            joins the training loss) and a constraint (a projection applied after every update).
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._roles = tuple(weights)
+        for role, (initializer, regularizer, constraint) in weights.items():
+            setattr(self, f"{role}_initializer", initializers.get(initializer))
+            setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
+            setattr(self, f"{role}_constraint", constraints.get(constraint))
+
+    def _make(self, role: str, shape: Sequence[int], name: str, layout: Layout = IDENTITY, **overrides: Any) -> None:
+        """Make the weight of a role, of `shape` in Keras' layout, and call it `name`."""
+        arguments = {
+            "initializer": getattr(self, f"{role}_initializer"),
+            "regularizer": getattr(self, f"{role}_regularizer"),
+            "constraint": getattr(self, f"{role}_constraint"),
+        }
+        self.add_weight(shape, layout=layout, names=(name,), **{**arguments, **overrides})
+
+    def _weights_config(self) -> dict[str, Any]:
+        families = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
+        return {
+            f"{role}_{kind}": family.serialize(getattr(self, f"{role}_{kind}"))
+            for kind, family in families.items()
+            for role in self._roles
+        }
+
+
+class KernelLayer(ActivationLast, WeightedLayer):
+    """A layer with a kernel (`weight`), an optional bias (`bias`) and an activation.
+
+    Args:
+        activation: name, callable or module applied to the output; none by default.
+        use_bias: whether to add a bias.
+        kernel_initializer, bias_initializer: name, config or callable, on Keras' layout.
+        kernel_regularizer, bias_regularizer: penalties on the weights that join the training loss.
+        kernel_constraint, bias_constraint: projections applied to the weights after every update.
+        **kwargs: of `Layer`.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, activation: Any, use_bias: bool, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any
+    ) -> None:
+        super().__init__(weights, **kwargs)
+        self.activation = activations.get(activation)
+        self.use_bias = bool(use_bias)
+
+    def _make_bias(self, shape: Sequence[int]) -> None:
+        if self.use_bias:
+            self._make("bias", shape, "bias")
+        else:
+            self.register_parameter("bias", None)
+
+    def _kernel_config(self) -> dict[str, Any]:
+        return {
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            **self._weights_config(),
+        }
+
+
+def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
+    """The size of an axis that a weight's shape depends on.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    size = shape[axis]
+    if size is None:
+        raise ValueError(
+            located(
+                f"The size of axis {axis} of the input of {layer.describe()} must be known, since its weights depend "
+                f"on it, but the input's shape is {tuple(shape)}. Give the size to Input(...)."
+            )
+        )
+    return size
+
+
+def check_output_shape(layer: Layer, *input_shapes: Any) -> None:
+    """Raise a ValueError that names the layer if it can make no output from this shape, or these shapes."""
+    try:
+        layer.compute_output_shape(*input_shapes)
+    except ValueError as error:
+        shapes = ", ".join(str(tuple(shape) if is_shape(shape) else shape) for shape in input_shapes)
+        raise ValueError(located(f"{layer.describe()} cannot be called on {shapes}: {error}")) from error
+
+
+def positive(value: int, argument: str, owner: str) -> int:
+    """A size given as an argument, as a Python integer.
+
+    Raises:
+        ValueError: it is not a positive integer.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
+        raise ValueError(f"{owner} takes a positive integer for {argument}, got {value!r}.")
+    return int(value)
+
+
+def refuse(layer: Layer, **arguments: Any) -> None:
+    """Raise a ValueError for arguments of Keras that there is nothing behind, unless they are None."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")
+
+
+def promote_to_float(dtype: torch.dtype, default: torch.dtype) -> torch.dtype:
+    """The dtype of a mean or a scaled value: the input's if it is a float type, else the layer's."""
+    return dtype if dtype.is_floating_point else default

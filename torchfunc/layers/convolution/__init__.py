@@ -1,0 +1,1 @@
+"""Convolutions: plain, separable and transposed."""

@@ -1,0 +1,123 @@
+"""What layers with windows of weights share: convolutions, transposed, depthwise and separable ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torchfunc import regularizers
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.kernel import KernelLayer, check_output_shape, known_size
+from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+
+__all__ = ["SlidingKernel", "WindowKernel"]
+
+# What oneDNN's vectors hold, at most.
+_FEW_CHANNELS = 16
+
+
+class WindowKernel(ConvolvingLayer, KernelLayer):
+    """Windows with weights.
+
+    A subclass makes its weights in `_make_weights`, computes in `_convolve`, and knows the output's shape.
+    """
+
+    paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
+    _kernel: ClassVar[Callable[..., Tensor]]
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        strides: Any,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: Any,
+        activation: Any,
+        use_bias: bool,
+        weights: Mapping[str, tuple[Any, Any, Any]],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(activation, use_bias, weights, **kwargs)
+        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate, self.paddings)
+
+    def build(self, input_shape: Shape) -> None:
+        channels = known_size(input_shape, self._channel_axis, self)
+        check_output_shape(self, input_shape)
+        self._make_weights(channels)
+        axes = self.rank + 2
+        self.input_spec = InputSpec(min_ndim=axes, max_ndim=axes, axes={self._channel_axis: channels})
+
+    def _make_weights(self, channels: int) -> None:
+        """Make the weights for so many input channels."""
+        raise NotImplementedError
+
+    def _convolve(self, inputs: Tensor) -> Tensor:
+        """The convolution of an NCHW view, bias included."""
+        raise NotImplementedError
+
+    def _before_activation(self, inputs: Tensor) -> Tensor:
+        return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
+
+    def _rectified(self, inputs: Tensor) -> Tensor:
+        # In place: nobody else holds the convolution, and its gradient does not need it.
+        return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "dilation_rate": self.dilation_rate,
+            **self._kernel_config(),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+        }
+
+
+class SlidingKernel(WindowKernel):
+    """Windows slid over the input, with Keras' three paddings. A subclass says how many channels come out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._skips = max(self.kernel_size) == 1 and max(self.strides) > 1
+        # What the kernel itself can pad: as much before as after, whatever the input's size. None if it cannot.
+        self._symmetric = None
+        if self.padding == "valid" or max(self._extent) == 1:
+            self._symmetric = (0,) * self.rank
+        elif self.padding == "same" and max(self.strides) == 1 and all(extent % 2 for extent in self._extent):
+            self._symmetric = tuple(extent // 2 for extent in self._extent)
+
+    def _channels_out(self, channels: int | None) -> int | None:
+        raise NotImplementedError
+
+    def _slide(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """The windows over an NCHW view, padded as the layer says."""
+        padding, strides = self._symmetric, self.strides
+        if padding is None:
+            inputs, padding = self._pad(inputs)
+        if self._skips and weight.shape[1] < _FEW_CHANNELS:
+            # Of one position in several: oneDNN's gradient of such a kernel, with channels last and one thread, writes
+            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). It is given the positions that count.
+            counted: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
+            inputs = inputs[counted]
+            strides = (1,) * self.rank
+        return self._kernel(inputs, weight, bias, strides, padding, self.dilation_rate, groups)
+
+    def _pad(self, inputs: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The NCHW view, padded if the kernel cannot do it, and the padding that is left to the kernel."""
+        if self.padding == "causal":
+            pairs = [(extent - 1, 0) for extent in self._extent]
+        else:
+            pairs = list(map(same_padding, inputs.shape[2:], self._extent, self.strides))
+        if all(before == after for before, after in pairs):
+            return inputs, tuple(before for before, _ in pairs)
+        return pad(inputs, pairs), (0,) * self.rank
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        positions = self._output_positions(input_shape)
+        return self._with_positions(input_shape, positions, self._channels_out(input_shape[self._channel_axis]))

@@ -1,0 +1,130 @@
+"""Conv1D, Conv2D, Conv3D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.weights import CONVOLUTION
+from torchfunc.layers.convolution.base import SlidingKernel
+
+__all__ = ["Conv1D", "Conv2D", "Conv3D", "Convolution", "Convolution1D", "Convolution2D", "Convolution3D"]
+
+
+class Convolution(SlidingKernel):
+    """A window of weights slid over the positions of the input.
+
+    Shape: `(batch, *positions, channels)` -> `(batch, *new positions, filters)`; with channels_first the channels come
+    before the positions. New positions: `ceil(n / stride)` with padding "same" or "causal", else
+    `(n - (kernel_size - 1) * dilation_rate - 1) // stride + 1`.
+    Parameters: `weight` (filters, channels / groups, *kernel_size), `bias` (filters,), as in `torch.nn.Conv2d`.
+
+    Args:
+        filters: the number of output channels.
+        kernel_size, strides, dilation_rate: an integer, or one for each spatial axis. Strides and dilation cannot both
+            be above 1.
+        padding: "valid" (none), "same" (zeros on both sides; an odd one goes to the end, so where depends on the
+            input's size), or for `Conv1D` "causal" (zeros before the first step only).
+        data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
+        groups: the channels are split into so many groups, each with filters of its own.
+        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
+        kernel_constraint, bias_constraint: see `KernelLayer`.
+        activity_regularizer: a penalty on the output.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    Raises:
+        ValueError: an argument is out of range, or `filters` or the input's channels do not divide by `groups`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, ...],
+        strides: int | tuple[int, ...] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, ...] = 1,
+        groups: int = 1,
+        activation: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
+        super().__init__(
+            kernel_size,
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            activation,
+            use_bias,
+            weights,
+            activity_regularizer=activity_regularizer,
+            **kwargs,
+        )
+        self.filters = positive(filters, "filters", type(self).__name__)
+        self.groups = positive(groups, "groups", type(self).__name__)
+        if self.filters % self.groups:
+            raise ValueError(
+                f"{type(self).__name__} needs filters that divide by groups, got filters={filters} and groups={groups}."
+            )
+
+    def _make_weights(self, channels: int) -> None:
+        if channels % self.groups:
+            raise ValueError(
+                f"{self.describe()} needs input channels that divide by groups={self.groups}, got {channels} channels."
+            )
+        self._make("kernel", (*self.kernel_size, channels // self.groups, self.filters), "weight", CONVOLUTION)
+        self._make_bias((self.filters,))
+
+    def _channels_out(self, channels: int | None) -> int:
+        return self.filters
+
+    def _convolve(self, inputs: Tensor) -> Tensor:
+        return self._slide(inputs, self.weight, self.bias, self.groups)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "filters": self.filters, "groups": self.groups}
+
+
+class Conv1D(Convolution):
+    """A convolution over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`. See `Convolution`."""
+
+    rank = 1
+    paddings = ("valid", "same", "causal")
+    _kernel = staticmethod(F.conv1d)
+
+
+class Conv2D(Convolution):
+    """A convolution over images: `(batch, height, width, channels)` -> `(batch, new height, new width, filters)`.
+
+    See `Convolution`.
+    """
+
+    rank = 2
+    _kernel = staticmethod(F.conv2d)
+
+
+class Conv3D(Convolution):
+    """A convolution over volumes: `(batch, depth, height, width, channels)` -> `(..., filters)`. See `Convolution`."""
+
+    rank = 3
+    _kernel = staticmethod(F.conv3d)
+
+
+Convolution1D = Conv1D
+Convolution2D = Conv2D
+Convolution3D = Conv3D

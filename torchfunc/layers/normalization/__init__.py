@@ -1,0 +1,1 @@
+"""Normalizations: by batch, by sample, of weights."""

@@ -1,0 +1,99 @@
+"""AffineLayer: the scale and the shift after a normalization; and the checks of the axes it goes over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfunc.layers.base.kernel import WeightedLayer, promote_to_float
+from torchfunc.layers.base.shapes import Shape
+
+__all__ = ["AffineLayer", "as_axis", "check_axes"]
+
+
+class AffineLayer(WeightedLayer):
+    """A layer that scales (`weight`, Keras' gamma) and shifts (`bias`, beta) what it has normalized.
+
+    Args:
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            see `WeightedLayer`.
+        **kwargs: of `Layer`.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    axis: int | list[int]
+
+    def __init__(
+        self,
+        center: bool,
+        scale: bool,
+        beta_initializer: Any,
+        gamma_initializer: Any,
+        beta_regularizer: Any,
+        gamma_regularizer: Any,
+        beta_constraint: Any,
+        gamma_constraint: Any,
+        **kwargs: Any,
+    ) -> None:
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(weights, **kwargs)
+        self.center = bool(center)
+        self.scale = bool(scale)
+
+    def _make_affine(self, shape: Sequence[int], center: bool, scale: bool) -> None:
+        for role, name, wanted in (("gamma", "weight", scale), ("beta", "bias", center)):
+            if wanted:
+                self._make(role, shape, name)
+            else:
+                self.register_parameter(name, None)
+
+    def _as_float(self, inputs: Tensor) -> Tensor:
+        """Inputs in the precision to normalize in: half precision is too small for sums."""
+        return inputs.to(torch.promote_types(inputs.dtype, self.dtype))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        check_axes(self.axis, tuple(input_shape))
+        return tuple(input_shape)
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
+
+    def _affine_config(self) -> dict[str, Any]:
+        return {"center": self.center, "scale": self.scale, **self._weights_config()}
+
+
+def as_axis(axis: Any, owner: str) -> int | list[int]:
+    """An `axis` argument: an integer, or a list of integers.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(axis, int) and not isinstance(axis, bool):
+        return axis
+    if isinstance(axis, (list, tuple)) and axis and all(isinstance(each, int) for each in axis):
+        return list(axis)
+    raise TypeError(f"{owner} takes an integer or a list of integers for axis, got {axis!r}.")
+
+
+def check_axes(axis: int | Sequence[int], shape: Shape) -> tuple[int, ...]:
+    """The axes of an input, in their order and none of them negative.
+
+    Raises:
+        ValueError: the input has no such axis, or one is named twice.
+    """
+    rank = len(shape)
+    axes = [axis] if isinstance(axis, int) else axis
+    if not all(-rank <= each < rank for each in axes):
+        raise ValueError(f"axis={axis} is out of range for an input of shape {shape}")
+    found = tuple(sorted(each % rank for each in axes))
+    if len(set(found)) < len(found):
+        raise ValueError(f"axis={axis} names an axis of an input of shape {shape} twice")
+    return found

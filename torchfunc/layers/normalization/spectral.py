@@ -1,0 +1,120 @@
+"""SpectralNormalization: a wrapper that keeps a kernel's largest singular value at 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from torchfunc import initializers
+from torchfunc.layers.base.kernel import WeightedLayer, positive
+from torchfunc.layers.base.weights import Weight
+from torchfunc.layers.wrappers import Wrapper
+
+__all__ = ["SpectralNormalization"]
+
+
+class _KernelOfLayer(Weight):
+    """The kernel of the layer inside, which Keras counts among the wrapper's own weights, as the first."""
+
+    def tensors(self, owner: nn.Module) -> list[Tensor]:
+        assert isinstance(owner, Wrapper)
+        return super().tensors(owner.layer)
+
+
+class SpectralNormalization(Wrapper):
+    """Divides the kernel of a layer by its largest singular value, as power iterations find it, at each training call.
+
+    Source: Miyato et al. 2018, https://arxiv.org/abs/1802.05957. As in Keras the layer's kernel itself is changed, no
+    gradient goes through the singular value, and a kernel of zeros is left alone.
+
+    Shape: the layer's. As in Keras, a mask is not passed on.
+    Buffer: `vector_u` (1, size of the kernel's last axis), the singular vector.
+
+    Args:
+        layer: a layer with a kernel (`Dense`, a convolution ...) or an `Embedding`.
+        power_iterations: how many iterations in each training call.
+        **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
+
+    Raises:
+        ValueError: `power_iterations` is not a positive integer, or the layer has no kernel.
+    """
+
+    vector_u: Tensor
+
+    def __init__(self, layer: nn.Module, power_iterations: int = 1, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        self.power_iterations = positive(power_iterations, "power_iterations", type(self).__name__)
+        if not _has_kernel(layer):
+            raise ValueError(
+                f"SpectralNormalization goes around a layer with a kernel or embeddings, got {type(layer).__name__}. "
+                "For a torch.nn.Module there is torch.nn.utils.parametrizations.spectral_norm."
+            )
+
+    def build(self, input_shape: Any = None) -> None:
+        super().build(input_shape)
+        assert isinstance(self.layer, WeightedLayer)
+        self.input_spec = self.layer.input_spec
+        self._weights.append(_KernelOfLayer(**vars(self._kernel)))
+        kernel = self._kernel.get(self.layer)
+        self.add_weight(
+            (1, kernel.shape[-1]),
+            initializers.TruncatedNormal(stddev=0.02),
+            dtype=kernel.dtype,
+            trainable=False,
+            names=("vector_u",),
+        )
+
+    @property
+    def _kernel(self) -> Weight:
+        assert isinstance(self.layer, WeightedLayer)
+        return self.layer._weights[0]
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if not training:
+            return self.layer(inputs)
+        (name,) = self._kernel.names
+        kernel: Tensor = getattr(self.layer, name)
+        with torch.no_grad():
+            vector_u, sigma = self._power_iteration()
+            normalized = kernel / sigma
+        # What this call uses is a tensor of its own, so that another call before the backward pass may change the
+        # kernel again. Its gradient is that of the kernel.
+        used = kernel + (normalized - kernel).detach()
+        with torch.no_grad():
+            kernel.copy_(normalized)
+            self.vector_u.copy_(vector_u)
+        return functional_call(self.layer, {name: used}, (inputs,))
+
+    def _power_iteration(self) -> tuple[Tensor, Tensor]:
+        """The singular vector after some more iterations, and the singular value; the old one and 1 for zeros."""
+        weights = self._kernel.get(self.layer)
+        weights = weights.reshape(-1, weights.shape[-1])
+        vector_u = self.vector_u
+        for _ in range(self.power_iterations):
+            vector_v = F.normalize(vector_u @ weights.t(), eps=1e-7)
+            vector_u = F.normalize(vector_v @ weights, eps=1e-7)
+        empty = (weights == 0).all()
+        sigma = torch.where(empty, 1.0, vector_v @ weights @ vector_u.t())
+        return torch.where(empty, self.vector_u, vector_u), sigma.squeeze()
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        assert isinstance(self.layer, WeightedLayer)
+        return self.layer.compute_output_shape(input_shape)
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        assert isinstance(self.layer, WeightedLayer)
+        return self.layer.compute_output_dtype(*input_dtypes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "power_iterations": self.power_iterations}
+
+
+def _has_kernel(layer: nn.Module) -> bool:
+    if not isinstance(layer, WeightedLayer):
+        return False
+    # Of a separable convolution Keras calls neither of the two a kernel.
+    return layer._roles[0] in ("kernel", "embeddings", "depthwise") and "pointwise" not in layer._roles

@@ -1,0 +1,128 @@
+"""Pooling over all positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.layers.base.kernel import promote_to_float
+from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.spatial import SpatialLayer
+
+__all__ = [
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D",
+    "GlobalAvgPool1D",
+    "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
+    "GlobalMaxPool1D",
+    "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
+    "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D",
+    "GlobalMaxPooling3D",
+]
+
+
+class GlobalPooling(SpatialLayer):
+    """One value for all positions, channel by channel.
+
+    Shape: `(batch, *positions, channels)` -> `(batch, channels)`, or with `keepdims` `(batch, 1, ..., channels)`; with
+    channels_first the channels come before the positions.
+
+    Args:
+        data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
+        keepdims: whether to keep the spatial axes, with size 1.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+    """
+
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keepdims = bool(keepdims)
+        self._set_data_format(data_format)
+        self._axes = tuple(range(self._first_spatial, self._first_spatial + self.rank))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        ones = (1,) * self.rank if self.keepdims else ()
+        return self._with_positions(input_shape, ones, input_shape[self._channel_axis])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format, "keepdims": self.keepdims}
+
+
+class _GlobalMaxPooling(GlobalPooling):
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs.amax(self._axes, self.keepdims)
+
+
+class GlobalMaxPooling1D(_GlobalMaxPooling):
+    """The largest value over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+
+    rank = 1
+
+
+class GlobalMaxPooling2D(_GlobalMaxPooling):
+    """The largest value: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+
+    rank = 2
+
+
+class GlobalMaxPooling3D(_GlobalMaxPooling):
+    """The largest value: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+
+    rank = 3
+
+
+class _GlobalAveragePooling(GlobalPooling):
+    def call(self, inputs: Tensor) -> Tensor:
+        return self._as_float(inputs).mean(self._axes, self.keepdims)
+
+    def _as_float(self, inputs: Tensor) -> Tensor:
+        return inputs.to(promote_to_float(inputs.dtype, self.dtype))
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(input_dtypes[0], self.dtype)
+
+
+class GlobalAveragePooling1D(_GlobalAveragePooling):
+    """The average over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    Steps that a mask (batch, steps) leaves out do not count; a sample without any step left gives NaN.
+    """
+
+    rank = 1
+    supports_masking = True
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None:
+            return super().call(inputs)
+        inputs = self._as_float(inputs)
+        kept = mask.to(torch.bool).unsqueeze(self._channel_axis)
+        total = inputs.masked_fill(~kept, 0).sum(self._axes, self.keepdims)
+        return total / kept.to(inputs.dtype).sum(self._axes, self.keepdims)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        return None
+
+
+class GlobalAveragePooling2D(_GlobalAveragePooling):
+    """The average: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+
+    rank = 2
+
+
+class GlobalAveragePooling3D(_GlobalAveragePooling):
+    """The average: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+
+    rank = 3
+
+
+GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = GlobalMaxPooling1D, GlobalMaxPooling2D, GlobalMaxPooling3D
+GlobalAvgPool1D, GlobalAvgPool2D, GlobalAvgPool3D = (
+    GlobalAveragePooling1D,
+    GlobalAveragePooling2D,
+    GlobalAveragePooling3D,
+)

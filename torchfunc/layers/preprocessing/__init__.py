@@ -1,0 +1,1 @@
+"""Preprocessing that belongs in a graph: numbers, categories and images brought into form."""

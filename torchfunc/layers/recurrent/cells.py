@@ -1,0 +1,241 @@
+"""SimpleRNNCell, LSTMCell and GRUCell: one step of a recurrent layer, for `RNN` or a loop of your own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.kernel import known_size
+from torchfunc.layers.base.shapes import Shape, is_shape
+from torchfunc.layers.recurrent.step import Recurrence
+from torchfunc.layers.recurrent.step_formulas import GRURecurrence, LSTMRecurrence, SimpleRecurrence
+
+__all__ = ["GRUCell", "LSTMCell", "RecurrentCell", "SimpleRNNCell"]
+
+
+class RecurrentCell(Recurrence):
+    """A `Recurrence` as a layer: `cell(inputs, states)` gives the output and the new states.
+
+    Shape: inputs `(batch, features)`, a list of states `(batch, units)` -> output `(batch, units)`, a list of states.
+    A cell with one state also takes it by itself, and gives the new one likewise.
+    Parameters: `weight_ih`, `weight_hh`, `bias_ih`, as in torch's cells; see the layer of the same name for sizes.
+
+    With dropout every call in training draws anew; `RNN` draws once for a sequence.
+
+    Attributes:
+        state_size: the length of the state, or a list of those of several.
+        output_size: the length of the output.
+    """
+
+    weight_ih: nn.Parameter
+    weight_hh: nn.Parameter
+    bias_ih: nn.Parameter | None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.input_spec = InputSpec(ndim=2)
+
+    @property
+    def state_size(self) -> int | list[int]:
+        return self.units if self.state_count == 1 else [self.units] * self.state_count
+
+    @property
+    def output_size(self) -> int:
+        return self.units
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Tensor]:
+        """Zeros `(batch_size, units)` for each state."""
+        like = self.weight_ih if self.built else torch.zeros((), dtype=self.dtype)
+        return [like.detach().new_zeros(batch_size or 0, self.units) for _ in range(self.state_count)]
+
+    def build(self, input_shape: Shape) -> None:
+        features = known_size(input_shape, -1, self)
+        self._build_weights((features, self.units), (self.units, self.units))
+        self.input_spec = InputSpec(ndim=2, axes={-1: features})
+
+    def call(self, inputs: Tensor, states: Any, training: bool = False) -> Any:
+        several = isinstance(states, (list, tuple))
+        given = list(states) if several else [states]
+        self._check_states([tuple(state.shape) for state in given])
+        input_masks, state_masks = self._draw_masks(inputs, given[0], training)
+        new = self._step(self._project_inputs(inputs, input_masks), given, state_masks)
+        return new[0], new if several else new[0]
+
+    def _check_states(self, shapes: list[Shape]) -> None:
+        if len(shapes) != self.state_count or any(shape[1:] != (self.units,) for shape in shapes):
+            raise ValueError(
+                f"{self.describe()} takes {self.state_count} states of shape (batch, {self.units}), got "
+                f"{', '.join(map(str, shapes))}."
+            )
+
+    def compute_output_shape(self, inputs_shape: Shape, states_shape: Any = None) -> Any:
+        shape = (inputs_shape[0], self.units)
+        if states_shape is None:
+            return shape, [shape] * self.state_count
+        several = not is_shape(states_shape)
+        self._check_states([tuple(each) for each in (states_shape if several else [states_shape])])
+        return shape, [shape] * self.state_count if several else shape
+
+
+class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
+    """One step of a `SimpleRNN`. See `RecurrentCell`.
+
+    Args:
+        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
+        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
+        recurrent_dropout, seed: see `Recurrence`.
+        **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            units=units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            **kwargs,
+        )
+
+
+class LSTMCell(LSTMRecurrence, RecurrentCell):
+    """One step of an `LSTM`. The states are h and c. See `RecurrentCell`.
+
+    Args:
+        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
+        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
+        recurrent_dropout, seed: see `Recurrence`.
+        recurrent_activation: of the gates.
+        unit_forget_bias: whether the forget gate's bias starts at one.
+        **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            units=units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            unit_forget_bias=unit_forget_bias,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            seed=seed,
+            **kwargs,
+        )
+
+
+class GRUCell(GRURecurrence, RecurrentCell):
+    """One step of a `GRU`. See `RecurrentCell`.
+
+    Args:
+        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
+        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
+        recurrent_dropout, seed: see `Recurrence`.
+        recurrent_activation: of the gates.
+        reset_after: whether the reset gate is applied to the projected state, and not to the state before.
+        **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+    """
+
+    bias_hh: nn.Parameter | None
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            units=units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            reset_after=reset_after,
+            seed=seed,
+            **kwargs,
+        )

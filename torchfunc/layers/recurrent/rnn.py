@@ -1,0 +1,251 @@
+"""RNN: any cell over a sequence. StackedRNNCells: several cells as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.graph import record_input
+from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.recurrent.base import SequenceLayer
+from torchfunc.layers.recurrent.cells import RecurrentCell
+from torchfunc.layers.recurrent.step import Wanted, run_steps
+from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+
+__all__ = ["RNN", "StackedRNNCells"]
+
+
+class StackedRNNCells(Layer):
+    """Cells one after the other as one cell: the output of each is the input of the next.
+
+    Shape: inputs `(batch, ...)`, a list of each cell's states -> output of the last cell, a list of new states.
+
+    Args:
+        cells: cells as `RNN` takes them.
+        **kwargs: `name`, `trainable`, `dtype`.
+
+    Raises:
+        ValueError: one of `cells` has no `state_size`, or cannot be called.
+    """
+
+    def __init__(self, cells: Sequence[Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for cell in cells:
+            _check_cell(cell, type(self).__name__)
+        self.cells = list(cells)
+
+    @property
+    def state_size(self) -> list[Any]:
+        return [cell.state_size for cell in self.cells]
+
+    @property
+    def output_size(self) -> int:
+        return _output_size(self.cells[-1])
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
+        """Each cell's states to start from: a tensor for a cell with one, else a list."""
+        states = [_initial_states(cell, batch_size or 0, self.dtype) for cell in self.cells]
+        return [_nest(cell.state_size, iter(each)) for cell, each in zip(self.cells, states, strict=True)]
+
+    def build(self, input_shape: Shape) -> None:
+        for cell in self.cells:
+            _build_cell(cell, input_shape)
+            input_shape = (input_shape[0], _output_size(cell))
+
+    def call(self, inputs: Tensor, states: Any) -> Any:
+        new_states = []
+        for cell, each in zip(self.cells, states, strict=True):
+            several = isinstance(each, (list, tuple))
+            inputs, new = _call_cell(cell, inputs, list(each) if several else [each])
+            new_states.append(new if several else new[0])
+        return inputs, new_states
+
+    def compute_output_shape(self, inputs_shape: Shape, states_shape: Any = None) -> Any:
+        batch = inputs_shape[0]
+        return (batch, self.output_size), [_state_shapes(cell.state_size, batch) for cell in self.cells]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "cells": [serialize_keras_object(cell) for cell in self.cells]}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> StackedRNNCells:
+        cells = [deserialize_keras_object(cell, custom_objects) for cell in config["cells"]]
+        return cls(cells, **{key: value for key, value in config.items() if key != "cells"})
+
+
+class RNN(SequenceLayer):
+    """A cell, called on one step after the other.
+
+    Shape: `(batch, time, ...)` -> `(batch, output_size)`, or `(batch, time, output_size)` with `return_sequences`; with
+    `return_state` a tuple: that, then the states after the last step, in the structure of `state_size`.
+
+    Cells of this package run as the layers they belong to, on torch's kernels where those fit, also when stacked.
+
+    Args:
+        cell: `cell(inputs, states)` gives the output and a list of new states, and `cell.state_size` is the length of
+            the state, or a list of those of several. It may have `output_size` (else that is the first state's) and
+            `get_initial_state(batch_size)` (else zeros). A layer, any `torch.nn.Module`, another object with `call`;
+            or a list of cells, which are stacked.
+        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: see `SequenceLayer`.
+        **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
+
+    Raises:
+        ValueError: `cell` has no `state_size`, or cannot be called.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask, **kwargs)
+        if isinstance(cell, (list, tuple)):
+            cell = StackedRNNCells(cell)
+        _check_cell(cell, type(self).__name__)
+        self.cell = cell
+        if not self.trainable:
+            self.trainable = False
+
+    @property
+    def state_size(self) -> list[Any]:
+        """The length of each state, in the structure in which they are returned."""
+        return _as_list(self.cell.state_size)
+
+    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+        batch, _, *rest = sequences_shape
+        _build_cell(self.cell, (batch, *rest))
+        if self.stateful:
+            self._add_state_buffers(sequences_shape)
+
+    def _run(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+    ) -> tuple[Tensor, list[Tensor]]:
+        return _run_cell(self.cell, sequences, states, mask, training, wanted)
+
+    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+        return _state_shapes(self.state_size, sequences_shape[0])
+
+    def _step_output_shape(self, sequences_shape: Shape) -> Shape:
+        return (sequences_shape[0], _output_size(self.cell))
+
+    def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
+        states = _initial_states(self.cell, sequences.shape[0], sequences.dtype)
+        return [state.to(sequences.device) for state in states]
+
+    def _nest(self, states: list[Tensor]) -> list[Any]:
+        return _nest(self.state_size, iter(states))
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        dtypes = input_dtypes[:1]
+        return self.cell.compute_output_dtype(*dtypes) if isinstance(self.cell, Layer) else self.dtype
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "cell": serialize_keras_object(self.cell)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> RNN:
+        cell = deserialize_keras_object(config["cell"], custom_objects)
+        return cls(cell, **{key: value for key, value in config.items() if key != "cell"})
+
+
+def _run_cell(
+    cell: Any, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+) -> tuple[Tensor, list[Tensor]]:
+    """A cell over all steps. Its states, and the new ones, are a flat list."""
+    if isinstance(cell, RecurrentCell) and _is_untouched(cell, RecurrentCell):
+        return cell._run_sequence(sequences, states, mask, training, wanted)
+    if isinstance(cell, StackedRNNCells) and _is_untouched(cell, StackedRNNCells):
+        # All steps of one cell, then all of the next: the same, and each may run on a kernel.
+        finals: list[Tensor] = []
+        every = Wanted(True, wanted.states, False)
+        for index, each in enumerate(cell.cells):
+            count = len(_flat(each.state_size))
+            given, states = states[:count], states[count:]
+            last = index == len(cell.cells) - 1
+            sequences, new = _run_cell(each, sequences, given, mask, training, wanted if last else every)
+            finals += new
+        return sequences, finals
+
+    def step(inputs: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, new = _call_cell(cell, inputs, _nest(_as_list(cell.state_size), iter(states)))
+        return output, _flat(new)
+
+    return run_steps(step, sequences.unbind(1), states, mask, wanted)
+
+
+def _is_untouched(cell: Layer, base: type[Layer]) -> bool:
+    """Whether calling the cell runs the `call` of `base` and nothing else."""
+    return type(cell).forward is base.forward and not cell._forward_hooks and not cell._forward_pre_hooks
+
+
+def _call_cell(cell: Any, inputs: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
+    output, new = cell(inputs, states) if callable(cell) else cell.call(inputs, states)
+    return output, list(new) if isinstance(new, (list, tuple)) else [new]
+
+
+def _check_cell(cell: Any, owner: str) -> None:
+    if not callable(cell) and not hasattr(cell, "call"):
+        raise ValueError(f"{owner} takes cells that can be called as cell(inputs, states), got {cell!r}.")
+    if not hasattr(cell, "state_size"):
+        raise ValueError(
+            f"{owner} takes cells with a state_size, the length of the state or a list of several, got {cell!r}."
+        )
+    sizes = _flat(cell.state_size)
+    if not sizes or not all(isinstance(size, int) for size in sizes):
+        raise ValueError(f"The state_size of a cell is an integer or a list of them, got {cell.state_size!r}.")
+
+
+def _build_cell(cell: Any, step_shape: Shape) -> None:
+    if not isinstance(cell, Layer):
+        return
+    if not cell.built:
+        cell._build({"input_shape": step_shape})
+    if any(isinstance(module, Layer) and not module.built for module in cell.modules()):
+        # What a cell builds on its first call, it builds now.
+        inputs, *states = (
+            record_input("placeholder", shape, cell.dtype).outputs
+            for shape in (step_shape, *((step_shape[0], size) for size in _flat(cell.state_size)))
+        )
+        cell._infer_by_running((inputs, _nest(_as_list(cell.state_size), iter(states))), {})
+
+
+def _initial_states(cell: Any, batch: int, dtype: torch.dtype) -> list[Tensor]:
+    if hasattr(cell, "get_initial_state"):
+        return _flat(cell.get_initial_state(batch_size=batch))
+    return [torch.zeros(batch, size, dtype=dtype) for size in _flat(cell.state_size)]
+
+
+def _output_size(cell: Any) -> int:
+    size = getattr(cell, "output_size", None)
+    return _flat(cell.state_size)[0] if size is None else size
+
+
+# States in a structure, as `state_size` has it, and in a flat list.
+
+
+def _as_list(state_size: Any) -> list[Any]:
+    return [state_size] if isinstance(state_size, int) else list(state_size)
+
+
+def _flat(structure: Any) -> list[Any]:
+    if not isinstance(structure, (list, tuple)):
+        return [structure]
+    return [leaf for each in structure for leaf in _flat(each)]
+
+
+def _nest(sizes: Any, states: Iterator[Any]) -> Any:
+    return next(states) if isinstance(sizes, int) else [_nest(each, states) for each in sizes]
+
+
+def _state_shapes(sizes: Any, batch: int | None) -> Any:
+    return (batch, sizes) if isinstance(sizes, int) else [_state_shapes(each, batch) for each in sizes]
