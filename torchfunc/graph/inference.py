@@ -24,9 +24,10 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from torchfunc.graph.node import Spec, SymbolicValue, map_structure, symbolic_leaves
+from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
+from torchfunc.structures import map_structure
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
 
@@ -99,7 +100,7 @@ def infer(
             # A function of torch draws nothing from these; a module's forward is anybody's code.
             kept = _random_state_kept() if isinstance(target, nn.Module) else contextlib.nullcontext()
             with mode, torch.enable_grad(), kept:
-                fake_args, fake_kwargs = map_structure((tuple(args), dict(kwargs)), fake)
+                fake_args, fake_kwargs = map_structure(fake, (tuple(args), dict(kwargs)))
                 runs.append(target(*fake_args, **fake_kwargs))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise ValueError(

@@ -12,8 +12,9 @@ from torch.fx.node import map_aggregate
 from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_map, tree_unflatten
 
 from torchfunc.graph.source import Source, user_source
+from torchfunc.structures import map_structure
 
-__all__ = ["Node", "Spec", "SymbolicValue", "map_structure", "replay", "symbolic_leaves", "topological_order"]
+__all__ = ["Node", "Spec", "SymbolicValue", "replay", "symbolic_leaves", "topological_order"]
 
 _sequence = itertools.count()
 
@@ -116,24 +117,6 @@ def _make_outputs(specs: Any, node: Node, make_value: Callable[[Spec, Node, KeyP
     return tree_unflatten(leaves, structure)
 
 
-def map_structure(structure: Any, function: Callable[[Any], Any]) -> Any:
-    """Apply `function` to the leaves of nested lists, tuples, dicts and slices.
-
-    As torch.fx's `map_aggregate`, which is faster, but the result is made of ordinary containers, as users' code
-    expects them, where torch.fx makes ones that cannot be changed.
-    """
-    if isinstance(structure, tuple):
-        items = [map_structure(item, function) for item in structure]
-        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
-    if isinstance(structure, list):
-        return [map_structure(item, function) for item in structure]
-    if isinstance(structure, dict):
-        return {key: map_structure(item, function) for key, item in structure.items()}
-    if isinstance(structure, slice):
-        return slice(*(map_structure(part, function) for part in (structure.start, structure.stop, structure.step)))
-    return function(structure)
-
-
 def symbolic_leaves(structure: Any) -> list[SymbolicValue]:
     """The symbolic values in nested lists, tuples, dicts and slices, left to right."""
     if isinstance(structure, SymbolicValue):
@@ -180,7 +163,7 @@ def replay(
         return values.get(leaf, leaf) if isinstance(leaf, SymbolicValue) else leaf
 
     for node in nodes:
-        new = call(node, map_structure(node.args, substitute), map_structure(node.kwargs, substitute))
+        new = call(node, map_structure(substitute, node.args), map_structure(substitute, node.kwargs))
         for old_value in node.output_values:
             found = new
             for key in old_value.path:

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, map_structure, replay
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, replay
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again
 from torchfunc.modules.sequential import SequentialNetwork
+from torchfunc.structures import map_structure
 
 __all__ = ["clone_model"]
 
@@ -93,7 +94,7 @@ class _Cloner:
         parts = _Parts(model, self.layer)
 
         def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            args, kwargs = map_structure((args, kwargs), parts.tensor)
+            args, kwargs = map_structure(parts.tensor, (args, kwargs))
             if node.op != "module":
                 return call_again(node.op, node.target, args, kwargs)
             if self.call_function is not None:
@@ -107,8 +108,8 @@ class _Cloner:
 
         cls = type(model).__mro__[1]
         return cls(
-            map_structure(model.input, substitute),
-            map_structure(model.output, substitute),
+            map_structure(substitute, model.input),
+            map_structure(substitute, model.output),
             name=model.name,
         )
 

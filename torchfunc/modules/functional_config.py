@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.dtypes import as_dtype, dtype_name
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, map_structure, symbolic_leaves
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.function_names import (
     check_method,
@@ -25,6 +25,7 @@ from torchfunc.modules.function_names import (
 )
 from torchfunc.modules.replaying import call_again
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from torchfunc.structures import map_structure
 
 __all__ = ["graph_config", "graph_from_config"]
 
@@ -83,8 +84,8 @@ class _Writer:
 
         return {
             "layers": list(layers.values()),
-            "input_layers": map_structure(self.model.input, place),
-            "output_layers": map_structure(self.model.output, place),
+            "input_layers": map_structure(place, self.model.input),
+            "output_layers": map_structure(place, self.model.output),
         }
 
     def _target(self, node: Node) -> dict[str, Any]:

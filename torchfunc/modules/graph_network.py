@@ -16,7 +16,6 @@ from torchfunc.graph import (
     Node,
     SymbolicTensor,
     contains_symbolic,
-    map_structure,
     pass_over,
     record,
     symbolic_tensors,
@@ -39,6 +38,7 @@ from torchfunc.modules.network import Network
 from torchfunc.modules.output_activations import OutputActivation, find_activation
 from torchfunc.modules.replaying import FlatGraph, flatten_fx, reinfer, restore_fx
 from torchfunc.modules.training_forward import OutputDescription, TrainingForward, TrainingOutputs, find_masks
+from torchfunc.structures import map_structure
 
 __all__ = ["OWN_CALLS", "GraphNetwork", "become_graph", "graph_class"]
 
@@ -106,7 +106,7 @@ class GraphNetwork(Network, fx.GraphModule):
     def _draw(self, inputs: Any, outputs: Any) -> None:
         values = check_symbolic(inputs, "inputs")
         # Copies of the structure: whose list it is may go on filling it.
-        self._inputs, self._outputs = map_structure(inputs, _same), map_structure(outputs, _same)
+        self._inputs, self._outputs = map_structure(_same, inputs), map_structure(_same, outputs)
         nodes = topological_order(check_symbolic(outputs, "outputs"), values)
         check_connected(nodes, values)
         nodes = sorted({*nodes, *(value.node for value in values if _is_declared(value))}, key=lambda n: n.order)
@@ -292,7 +292,7 @@ class GraphNetwork(Network, fx.GraphModule):
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         pairs = zip(args, self.inputs, strict=True)
         if all(isinstance(given, SymbolicTensor) and given.spec == own.spec for given, own in pairs):
-            return map_structure(self._outputs, lambda leaf: leaf.spec)
+            return map_structure(lambda leaf: leaf.spec, self._outputs)
         return reinfer(self._nodes, self.inputs, self._outputs, args)
 
     def _has_shape_formula(self) -> bool:
@@ -490,4 +490,4 @@ def _is_declared(value: SymbolicTensor) -> bool:
 def _shapes(structure: Any) -> Any:
     if isinstance(structure, SymbolicTensor):
         return structure.shape
-    return map_structure(structure, lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf)
+    return map_structure(lambda leaf: leaf.shape if isinstance(leaf, SymbolicTensor) else leaf, structure)

@@ -16,7 +16,6 @@ from torchfunc.graph import (
     Spec,
     SymbolicTensor,
     SymbolicValue,
-    map_structure,
     once_for_all,
     record,
     replay,
@@ -27,6 +26,7 @@ from torchfunc.modules.lowering import lower
 from torchfunc.modules.naming import name_nodes
 from torchfunc.modules.other_forward import call_with_forward
 from torchfunc.modules.replaying import call_again, infer_again
+from torchfunc.structures import map_structure
 
 if TYPE_CHECKING:
     from torchfunc.modules.graph_network import GraphNetwork
@@ -105,7 +105,7 @@ class _MaskedGraph:
                 value.mask = self._masks[f"{name}_mask"] = _stand_in(f"{name}_mask", value, rank)
         values: dict[SymbolicValue, Any] = dict(zip(model.inputs, self._inputs, strict=True))
         replay([node for node in model.nodes if node.op != "input"], values, infer_again)
-        self._outputs = map_structure(model.output, lambda leaf: values[leaf])
+        self._outputs = map_structure(lambda leaf: values[leaf], model.output)
         self._stops = [*self._inputs, *self._masks.values()]
         self._output_masks = [values[output].mask for output in model.outputs]
         self._nodes = topological_order([values[output] for output in model.outputs], self._stops)

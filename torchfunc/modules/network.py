@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfunc.graph import map_structure, pass_over, record_input
+from torchfunc.graph import pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
 from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 from torchfunc.registry import to_snake_case
+from torchfunc.structures import map_structure
 
 __all__ = ["Network"]
 
@@ -121,7 +122,7 @@ class Network(Layer):
         Raises:
             ValueError: inputs are missing, unknown, or of the wrong shape.
         """
-        converted: tuple[Any, ...] = map_structure(args, self._to_tensor)
+        converted: tuple[Any, ...] = map_structure(self._to_tensor, args)
         return converted
 
     def build_from_inputs(self, *inputs: Any) -> None:
@@ -134,7 +135,7 @@ class Network(Layer):
                 return leaf
             return record_input("data", (None, *leaf.shape[1:]), leaf.dtype).outputs
 
-        self._infer_first_call(map_structure(inputs, stand_in))
+        self._infer_first_call(map_structure(stand_in, inputs))
 
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""

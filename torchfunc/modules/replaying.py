@@ -15,7 +15,6 @@ from torchfunc.graph import (
     SymbolicValue,
     infer_call,
     infer_module,
-    map_structure,
     record,
     record_function,
     record_method,
@@ -23,6 +22,7 @@ from torchfunc.graph import (
     tensor_method,
 )
 from torchfunc.layers import Layer
+from torchfunc.structures import map_structure
 
 __all__ = ["FlatGraph", "call_again", "flatten_fx", "infer_again", "reinfer", "restore_fx"]
 
@@ -33,7 +33,7 @@ def reinfer(
     """What the graph from `inputs` to `outputs` returns for other inputs, as a structure of specs."""
     values: dict[SymbolicValue, Any] = dict(zip(inputs, new_inputs, strict=True))
     replay([node for node in nodes if node.op != "input"], values, infer_again)
-    return map_structure(outputs, lambda leaf: values[leaf].spec if isinstance(leaf, SymbolicValue) else leaf)
+    return map_structure(lambda leaf: values[leaf].spec if isinstance(leaf, SymbolicValue) else leaf, outputs)
 
 
 def infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -113,7 +113,7 @@ class FlatGraph:
             values.append(node.output_values)
         for reference, mask in self.masks.items():
             look_up(reference).mask = look_up(mask)
-        return nodes, {name: map_structure(structure, look_up) for name, structure in self.roots.items()}
+        return nodes, {name: map_structure(look_up, structure) for name, structure in self.roots.items()}
 
 
 def flatten_fx(graph: fx.Graph) -> list[tuple[Any, ...]]:

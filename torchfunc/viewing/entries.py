@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
-from torchfunc.graph import Node, SymbolicValue, map_structure
+from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers import Layer
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork
+from torchfunc.structures import map_structure
 
 __all__ = ["Entry", "connections", "entries_of"]
 
@@ -84,7 +85,7 @@ def _arguments(call: Node, recorded: Mapping[int, str]) -> list[Any]:
             found.append(leaf)
         return leaf
 
-    map_structure((call.args, dict(call.kwargs)), collect)
+    map_structure(collect, (call.args, dict(call.kwargs)))
     return found
 
 

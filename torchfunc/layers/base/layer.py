@@ -24,7 +24,6 @@ from torchfunc.graph import (
     infer,
     is_exporting,
     located,
-    map_structure,
     once_for_all,
     only_real,
     pass_over,
@@ -51,6 +50,7 @@ from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
 from torchfunc.metrics.held import held_metrics
 from torchfunc.registry import to_snake_case
+from torchfunc.structures import map_structure
 
 __all__ = ["Layer"]
 
@@ -177,8 +177,8 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @pass_over
     def _call_eagerly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        args = map_structure(tuple(args), self._to_tensor)
-        kwargs = map_structure(dict(kwargs), self._to_tensor)
+        args = map_structure(self._to_tensor, tuple(args))
+        kwargs = map_structure(self._to_tensor, dict(kwargs))
         asked = kwargs.get("training")
         training = self.training if asked is None else bool(asked)
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
@@ -282,7 +282,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if not self.built:
             self._build(shapes_of({"inputs": inputs}))
         specs = self._infer_by_running((inputs,), {})
-        return map_structure(specs, lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf)
+        return map_structure(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         """The output's dtype: that of the weights if the layer has any, else of the inputs together."""
@@ -414,7 +414,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if "shapes_dict" in config:
-            self._build(map_structure(dict(config["shapes_dict"]), lambda leaf: leaf))
+            self._build(map_structure(lambda leaf: leaf, dict(config["shapes_dict"])))
         elif config.get("input_shape") is not None:
             self._build({"input_shape": map_shapes(tuple, config["input_shape"])})
 
