@@ -1,0 +1,75 @@
+"""Nested structures: the one walk through lists, tuples, dicts and slices that hold tensors, symbolic values or shapes.
+
+Classes that are registered with torch (`torch.utils._pytree`) are looked into only where a module's own results are
+read; what users hand in is made of Python's containers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["first_leaf", "leaves", "map_structure", "named_leaves"]
+
+
+def map_structure(
+    function: Callable[..., Any],
+    structure: Any,
+    *others: Any,
+    is_leaf: Callable[[Any], bool] | None = None,
+) -> Any:
+    """Apply `function` to the leaves of nested lists, tuples, named tuples, dicts and slices.
+
+    The result is made of new containers: lists, tuples, named tuples of the same class, dicts.
+
+    Args:
+        function: gets a leaf, and what stands at the same place of each of `others`.
+        structure: the structure. Everything that is no container is a leaf, None too.
+        *others: structures that have at least the containers of the first.
+        is_leaf: says of a container that it is a leaf (one shape, say).
+    """
+    if is_leaf is not None and is_leaf(structure):
+        return function(structure, *others)
+    if isinstance(structure, (tuple, list)):
+        if others:
+            rows = zip(structure, *others, strict=True)
+            items = [map_structure(function, *row, is_leaf=is_leaf) for row in rows]
+        else:
+            items = [map_structure(function, item, is_leaf=is_leaf) for item in structure]
+        if isinstance(structure, list):
+            return items
+        return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
+    if isinstance(structure, Mapping):
+        kind = OrderedDict if isinstance(structure, OrderedDict) else dict
+        return kind(
+            (key, map_structure(function, item, *(other[key] for other in others), is_leaf=is_leaf))
+            for key, item in structure.items()
+        )
+    if isinstance(structure, slice):
+        return slice(*(map_structure(function, part) for part in (structure.start, structure.stop, structure.step)))
+    return function(structure, *others)
+
+
+def leaves(structure: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
+    """The leaves of a structure, left to right, as `map_structure` meets them."""
+    found: list[Any] = []
+    map_structure(found.append, structure, is_leaf=is_leaf)
+    return found
+
+
+def named_leaves(structure: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The leaves that are not None, called `x`, `x[0]`, `x['title']` where `name` is "x"."""
+    if isinstance(structure, Mapping):
+        for key, value in structure.items():
+            yield from named_leaves(value, f"{name}[{key!r}]")
+    elif isinstance(structure, (list, tuple)):
+        for index, value in enumerate(structure):
+            yield from named_leaves(value, f"{name}[{index}]")
+    elif structure is not None:
+        yield name, structure
+
+
+def first_leaf(structure: Any) -> Any:
+    """The first leaf that is not None; None if there is none."""
+    return next((leaf for _, leaf in named_leaves(structure, "")), None)
