@@ -6,7 +6,6 @@ read; what users hand in is made of Python's containers.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -41,11 +40,10 @@ def map_structure(
             return items
         return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
     if isinstance(structure, Mapping):
-        kind = OrderedDict if isinstance(structure, OrderedDict) else dict
-        return kind(
-            (key, map_structure(function, item, *(other[key] for other in others), is_leaf=is_leaf))
+        return {
+            key: map_structure(function, item, *(other[key] for other in others), is_leaf=is_leaf)
             for key, item in structure.items()
-        )
+        }
     if isinstance(structure, slice):
         return slice(*(map_structure(function, part) for part in (structure.start, structure.stop, structure.step)))
     return function(structure, *others)
