@@ -271,7 +271,7 @@ def test_several_models_over_one_graph():
 
 
 def test_intermediate_tensors_as_outputs(model):
-    outputs = [layer.output for layer in model.layers if isinstance(layer, Layer) and len(layer._inbound_nodes) == 1]
+    outputs = [layer.output for layer in model.layers if isinstance(layer, Layer) and len(layer.inbound_nodes) == 1]
     features = Model(model.inputs, outputs)
     values = features(A, B)
     assert len(values) == 3

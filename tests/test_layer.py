@@ -242,7 +242,7 @@ def test_sublayers_are_built_by_a_symbolic_call():
     assert list(layer.state_dict())[:4] == ["first.weight", "first.bias", "second.weight", "second.bias"]
     assert layer.first.get_build_config() == {"input_shape": (None, None, 3)}
     assert not any(tensor.is_meta or hasattr(tensor, "fake_mode") for tensor in layer.weights)
-    assert all(each._inbound_nodes == [] for each in (layer.first, layer.second))
+    assert all(each.inbound_nodes == [] for each in (layer.first, layer.second))
     pointers = [tensor.data_ptr() for tensor in layer.weights]
     layer(torch.randn(4, 6, 3))
     assert [tensor.data_ptr() for tensor in layer.weights] == pointers

@@ -199,7 +199,7 @@ def test_copies_are_new_layers(duplicate):
     layer.eval()
     twin = duplicate(layer)
     assert torch.equal(twin(x), layer(x))
-    assert (twin._inbound_nodes, twin.losses) == ([], [])
+    assert (twin.inbound_nodes, twin.losses) == ([], [])
     assert layer.output is output
     assert not {id(p) for p in twin.parameters()} & {id(p) for p in layer.parameters()}
     assert twin.get_config() == layer.get_config()

@@ -118,7 +118,7 @@ def test_the_nested_model_stays_one_call_of_the_graph():
     assert 'modules["inner"](embedding, mask = ne)' in model.code
     assert "mask" not in inner.code
     # What it is called on within another model does not show in its own layers.
-    assert len(inner.get_layer("lstm")._inbound_nodes) == 1
+    assert len(inner.get_layer("lstm").inbound_nodes) == 1
 
 
 def test_masks_of_a_nested_model_reach_training():

@@ -68,7 +68,7 @@ class Dense(KernelLayer):
         self._make_bias((self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
-    def _before_activation(self, inputs: Tensor) -> Tensor:
+    def before_activation(self, inputs: Tensor) -> Tensor:
         return F.linear(inputs, self.weight, self.bias)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -177,7 +177,7 @@ class Activation(ActivationLast, Elementwise):
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
-    def _before_activation(self, inputs: Tensor) -> Tensor:
+    def before_activation(self, inputs: Tensor) -> Tensor:
         return inputs
 
     def get_config(self) -> dict[str, Any]:

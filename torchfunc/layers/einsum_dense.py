@@ -117,7 +117,7 @@ class EinsumDense(KernelLayer):
             sizes[axis] = sizes.get(axis) if size is None else size
         return sizes
 
-    def _before_activation(self, inputs: Tensor) -> Tensor:
+    def before_activation(self, inputs: Tensor) -> Tensor:
         outputs = torch.einsum(self.equation, inputs, self.weight)
         return outputs if self.bias is None else outputs + self.bias
 

@@ -55,7 +55,7 @@ class InputLayer(Layer):
                 raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")
         self.optional = bool(optional)
         self.built = True
-        self._inbound_nodes.append(record_input(self, self.batch_shape, self.dtype))
+        self.inbound_nodes.append(record_input(self, self.batch_shape, self.dtype))
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs

@@ -42,7 +42,7 @@ class Wrapper(Layer):
 
     def _build_layer(self, input_shape: Any) -> None:
         if isinstance(self.layer, Layer) and not self.layer.built:
-            self.layer._build({"input_shape": input_shape})
+            self.layer.build_from_shapes({"input_shape": input_shape})
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer": serialize_keras_object(self.layer)}

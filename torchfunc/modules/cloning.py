@@ -72,7 +72,7 @@ class _Cloner:
             return clone_model(layer, None, self.clone_function, self.call_function, True)
         made = self.clone_function(layer)
         if isinstance(layer, Layer) and isinstance(made, Layer) and made is not layer:
-            made._has_own_name = layer._has_own_name
+            made.has_explicit_name = layer.has_explicit_name
         return made
 
     def sequential(self, model: SequentialNetwork, inputs: Any) -> Any:
@@ -143,8 +143,8 @@ class _Parts:
         if path:
             old = self.owners[key]
             new = self.layer(old)
-            if isinstance(new, Layer) and not new.built and old._build_shapes:
-                new._build(old._build_shapes)
+            if isinstance(new, Layer) and not new.built and old.build_shapes:
+                new.build_from_shapes(old.build_shapes)
             return operator.attrgetter(path)(new)
         if key not in self.tensors:
             self.tensors[key] = copy.deepcopy(getattr(self.model, key))

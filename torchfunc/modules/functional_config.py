@@ -182,7 +182,7 @@ class _Reader:
             return "function", operation
         layer = deserialize_keras_object(entry)
         if isinstance(layer, Layer) and "name" not in entry["config"]:
-            layer._name = entry["name"]
+            layer.assign_name(entry["name"])
         return layer
 
     def _draw(self, name: str, index: int, call: Mapping[str, Any]) -> bool:

@@ -45,7 +45,7 @@ __all__ = ["OWN_CALLS", "GraphNetwork", "become_graph", "graph_class"]
 # What __getstate__ leaves out of a copy: it is rebuilt from the flat form of the graph.
 _REBUILT = (
     *("_nodes", "_mask_nodes", "_inputs", "_outputs", "output_masks", "_names", "_keys", "_binding", "_graph"),
-    *("_inbound_nodes", "_call_losses", "_training_forward", "_masked_calls", "_drawn_code", "_generated", "_direct"),
+    *("inbound_nodes", "call_losses", "_training_forward", "_masked_calls", "_drawn_code", "_generated", "_direct"),
 )
 # How many calls on end may find hooks or other changes until they are adapted to: they may be there for one call only.
 _PATIENCE = 3
@@ -423,7 +423,7 @@ class GraphNetwork(Network, fx.GraphModule):
         state = dict(state)
         flat, count, names, keys, calls, as_drawn = state.pop("_flat")
         self.__dict__.update(state)
-        self._inbound_nodes, self._call_losses = [], []
+        self.inbound_nodes, self.call_losses = [], []
         nodes, roots = flat.restore()
         self._nodes = nodes[:count]
         self._inputs, self._outputs = roots["inputs"], roots["outputs"]

@@ -143,5 +143,5 @@ def outputs_and_logits(layer: ActivationLast | Network, *inputs: Tensor) -> tupl
     if isinstance(layer, Network):
         found = layer.forward_for_training(*inputs, logits_of=(0,))
         return found.y_pred, None if found.logits is None else found.logits[0]
-    logits = layer._before_activation(*inputs)
+    logits = layer.before_activation(*inputs)
     return layer.activation(logits), logits

@@ -68,13 +68,13 @@ class Namer:
         """The name of a layer or module without one; a layer keeps it for the models to come."""
         if not isinstance(target, Layer):
             return self.next(to_snake_case(type(target).__name__))
-        if target._name is None:
-            target._name = self.next(target.name)
-            return target._name
-        if target._name in self.taken:
+        if target.assigned_name is None:
+            target.assign_name(self.next(target.name))
+            return target.name
+        if target.name in self.taken:
             return self.next(to_snake_case(type(target).__name__))
-        self.taken.add(target._name)
-        return target._name
+        self.taken.add(target.name)
+        return target.name
 
     def next(self, base: str) -> str:
         """`base`, or the first of `base_1`, `base_2` ... that is free."""
@@ -104,7 +104,7 @@ def name_nodes(nodes: Iterable[Node], taken: Iterable[str] = ()) -> dict[Any, st
     """
     nodes, namer = list(nodes), Namer(taken)
     targets = list(dict.fromkeys(node.target for node in nodes if node.op in ("input", "module")))
-    own = [target for target in targets if isinstance(target, Layer) and target._has_own_name]
+    own = [target for target in targets if isinstance(target, Layer) and target.has_explicit_name]
     explicit = {target: namer.explicit(target) for target in own}
     names: dict[Any, str] = {target: explicit.get(target) or namer.automatic(target) for target in targets}
     for node in nodes:

@@ -85,7 +85,7 @@ class Network(Layer):
         """The names of `layers`, in their order; those that nobody gave are numbered, by type."""
         namer, names = Namer(), dict.fromkeys(self.layers, "")
         # Given names first, so that no number takes one of them.
-        for layer in sorted(names, key=lambda layer: not (isinstance(layer, Layer) and layer._has_own_name)):
+        for layer in sorted(names, key=lambda layer: not (isinstance(layer, Layer) and layer.has_explicit_name)):
             names[layer] = namer.next(layer.name if isinstance(layer, Layer) else to_snake_case(type(layer).__name__))
         return list(names.values())
 

@@ -108,7 +108,7 @@ class FlatGraph:
         for op, target, args, kwargs, specs in self.calls:
             node = record(op, target, map_aggregate(args, look_up), map_aggregate(kwargs, look_up), specs)
             if isinstance(target, Layer):
-                target._inbound_nodes.append(node)
+                target.inbound_nodes.append(node)
             nodes.append(node)
             values.append(node.output_values)
         for reference, mask in self.masks.items():

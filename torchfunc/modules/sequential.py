@@ -80,7 +80,7 @@ class SequentialNetwork(GraphNetwork):
             node = self._outputs.node
             self._outputs = node.args[0]
             if isinstance(layer, Layer):
-                layer._inbound_nodes.remove(node)
+                layer.inbound_nodes.remove(node)
             self._stale = True
         if layer not in self._stack:
             del self._modules[self._keys.pop(layer)]
@@ -90,7 +90,7 @@ class SequentialNetwork(GraphNetwork):
     def _register(self, layer: nn.Module) -> None:
         if layer in self._keys:
             return
-        own = isinstance(layer, Layer) and layer._has_own_name
+        own = isinstance(layer, Layer) and layer.has_explicit_name
         self._names[layer] = self._namer.explicit(layer) if own else self._namer.automatic(layer)  # type: ignore[arg-type]
         self._keys[layer] = submodule_key(self._names[layer], self)
         self._modules[self._keys[layer]] = layer
@@ -100,15 +100,15 @@ class SequentialNetwork(GraphNetwork):
         if isinstance(layer, GraphNetwork) and layer.built:
             first = layer.inputs[0]
             self._begin(InputLayer(batch_shape=first.shape, dtype=first.dtype))
-        elif isinstance(layer, Layer) and layer._declared_shape is not None:
-            self._begin(InputLayer(batch_shape=layer._declared_shape))
+        elif isinstance(layer, Layer) and layer.declared_batch_shape is not None:
+            self._begin(InputLayer(batch_shape=layer.declared_batch_shape))
 
     def _begin(self, layer: InputLayer) -> None:
         output = layer.output
         for each in self._stack:
             output = self._call(each, output)
         self._inputs, self._outputs = layer.output, output
-        self._names[layer] = self._namer.automatic(layer) if layer._name is None else layer.name
+        self._names[layer] = self._namer.automatic(layer) if layer.assigned_name is None else layer.name
         self._binding = InputBinding(self._inputs, [self._names[layer]], f"Model {self.name!r}")
         self.built = self._stale = True
 

@@ -64,7 +64,7 @@ class Session:
     @classmethod
     def of(cls, model: Trainable) -> Session:
         """Look these up in a built model."""
-        added: list[Any] = [module._call_losses for module in model.modules() if hasattr(module, "_call_losses")]
+        added: list[Any] = [module.call_losses for module in model.modules() if hasattr(module, "call_losses")]
         return cls(
             trainable_weights(model), model.weight_constraints(), model.weight_penalties(), added, held_metrics(model)
         )

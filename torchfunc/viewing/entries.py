@@ -198,7 +198,7 @@ def connections(model: Network, entries: Iterable[Entry]) -> dict[int, str]:
     recorded = _recorded_names(model, _own_tensors(model))
     labels = {value: f"{name}[0][0]" for value, name in _outside_inputs(model).items()}
     for entry in entries:
-        known = entry.target._inbound_nodes if isinstance(entry.target, Layer) else entry.calls
+        known = entry.target.inbound_nodes if isinstance(entry.target, Layer) else entry.calls
         places = {node: index for index, node in enumerate(known)}
         for call in entry.calls:
             for index, value in enumerate(call.output_values):

@@ -144,9 +144,9 @@ def _output_shapes(entry: Entry) -> Any:
         return target.spec.shape
     if isinstance(target, GraphNetwork) and target.built:
         return [value.shape for value in target.outputs]
-    if isinstance(target, Layer) and target._build_shapes:
+    if isinstance(target, Layer) and target.build_shapes:
         try:
-            return call_with_shapes(target.compute_output_shape, target._build_shapes)
+            return call_with_shapes(target.compute_output_shape, target.build_shapes)
         except (NotImplementedError, ValueError):
             return None
     return None

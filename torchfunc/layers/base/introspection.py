@@ -15,7 +15,7 @@ __all__ = ["NodeIntrospection"]
 class NodeIntrospection:
     """The symbolic calls of a layer, in the order they were made."""
 
-    _inbound_nodes: list[Node]
+    inbound_nodes: list[Node]
     name: str
 
     def __getattr__(self, name: str) -> Any:
@@ -44,12 +44,12 @@ class NodeIntrospection:
     @property
     def input_shape(self) -> Any:
         """The shape, or list of shapes, of the input, if it is the same at every call."""
-        return self._only_shape("input", [_shapes(_inputs(node)) for node in self._inbound_nodes])
+        return self._only_shape("input", [_shapes(_inputs(node)) for node in self.inbound_nodes])
 
     @property
     def output_shape(self) -> Any:
         """The shape, or list of shapes, of the output, if it is the same at every call."""
-        return self._only_shape("output", [_shapes(node.outputs) for node in self._inbound_nodes])
+        return self._only_shape("output", [_shapes(node.outputs) for node in self.inbound_nodes])
 
     def get_input_at(self, node_index: int) -> Any:
         """The symbolic input of call number `node_index`."""
@@ -68,7 +68,7 @@ class NodeIntrospection:
         return _shapes(self._node_at(node_index, "output shape").outputs)
 
     def _only_node(self, what: str) -> Node:
-        nodes = self._inbound_nodes
+        nodes = self.inbound_nodes
         if not nodes:
             raise AttributeError(
                 f"Layer {self.name} has never been called on a symbolic tensor, so it has no {what}. "
@@ -92,12 +92,12 @@ class NodeIntrospection:
         return shapes[0]
 
     def _node_at(self, node_index: int, what: str) -> Node:
-        if not 0 <= node_index < len(self._inbound_nodes):
+        if not 0 <= node_index < len(self.inbound_nodes):
             raise ValueError(
                 f"Asked for the {what} of node {node_index} of layer {self.name}, "
-                f"which has {len(self._inbound_nodes)} inbound nodes."
+                f"which has {len(self.inbound_nodes)} inbound nodes."
             )
-        return self._inbound_nodes[node_index]
+        return self.inbound_nodes[node_index]
 
 
 def _inputs(node: Node) -> Any:

@@ -28,25 +28,25 @@ __all__ = [
 
 
 class ActivationLast(Layer):
-    """A layer that ends in an activation. A subclass writes `_before_activation` instead of `call`.
+    """A layer that ends in an activation. A subclass writes `before_activation` instead of `call`.
 
     So a loss can have what went into a final softmax or sigmoid, and be computed from it.
     """
 
     activation: Callable[[Tensor], Tensor]
 
-    def _before_activation(self, inputs: Tensor) -> Tensor:
+    def before_activation(self, inputs: Tensor) -> Tensor:
         """What the activation is applied to."""
         raise NotImplementedError
 
     def _rectified(self, inputs: Tensor) -> Tensor:
         """The output where the activation is ReLU, which some can have for less memory."""
-        return torch.relu(self._before_activation(inputs))
+        return torch.relu(self.before_activation(inputs))
 
     def call(self, inputs: Tensor) -> Tensor:
         if self.activation is activations.relu:
             return self._rectified(inputs)
-        return self.activation(self._before_activation(inputs))
+        return self.activation(self.before_activation(inputs))
 
 
 class WeightedLayer(Layer):

@@ -79,12 +79,12 @@ class Layer(NodeIntrospection, WeightHolder):
     adds_losses = False
     built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
-    _declared_shape: tuple[int | None, ...] | None
+    declared_batch_shape: tuple[int | None, ...] | None
     _name: str | None
-    _has_own_name: bool
-    _inbound_nodes: list[Node]
-    _build_shapes: dict[str, Any] | None
-    _call_losses: list[Tensor]
+    has_explicit_name: bool
+    inbound_nodes: list[Node]
+    build_shapes: dict[str, Any] | None
+    call_losses: list[Tensor]
 
     def __init__(
         self,
@@ -109,12 +109,12 @@ class Layer(NodeIntrospection, WeightHolder):
         self._init_weights(trainable, dtype)
         # Past `__setattr__`, which looks for layers in lists and dicts.
         self.__dict__.update(
-            _declared_shape=declared_shape,
+            declared_batch_shape=declared_shape,
             _name=name,
-            _has_own_name=name is not None,
-            _inbound_nodes=[],
-            _build_shapes=None,
-            _call_losses=[],
+            has_explicit_name=name is not None,
+            inbound_nodes=[],
+            build_shapes=None,
+            call_losses=[],
             built=False,
         )
         self.activity_regularizer = regularizers.get(activity_regularizer)
@@ -160,7 +160,16 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @name.setter
     def name(self, value: str) -> None:
-        self._name, self._has_own_name = value, True
+        self._name, self.has_explicit_name = value, True
+
+    @property
+    def assigned_name(self) -> str | None:
+        """The name that the user or a model gave the layer; None before it joins its first model."""
+        return self._name
+
+    def assign_name(self, name: str) -> None:
+        """Give the layer a name that its user did not choose, as a model does for those without one."""
+        self._name = name
 
     # Calling
 
@@ -203,7 +212,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         node = self.record_call(args, kwargs)
-        self._inbound_nodes.append(node)
+        self.inbound_nodes.append(node)
         return node.outputs
 
     def record_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
@@ -265,13 +274,14 @@ class Layer(NodeIntrospection, WeightHolder):
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
-        self._build(shapes_of(arguments))
+        self.build_from_shapes(shapes_of(arguments))
 
-    def _build(self, shapes: Mapping[str, Any]) -> None:
+    def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
+        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and remember them."""
         call_with_shapes(self.build, shapes)
         self.built = True
-        if not self._build_shapes:
-            self.__dict__["_build_shapes"] = dict(shapes)
+        if not self.build_shapes:
+            self.__dict__["build_shapes"] = dict(shapes)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The output's shape for an input's shape, None standing for unknown sizes.
@@ -280,7 +290,7 @@ class Layer(NodeIntrospection, WeightHolder):
         """
         inputs = map_shapes(lambda shape: record_input("placeholder", shape, self.dtype).outputs, input_shape)
         if not self.built:
-            self._build(shapes_of({"inputs": inputs}))
+            self.build_from_shapes(shapes_of({"inputs": inputs}))
         specs = self._infer_by_running((inputs,), {})
         return map_structure(lambda leaf: leaf.shape if isinstance(leaf, Spec) else leaf, specs)
 
@@ -346,13 +356,15 @@ class Layer(NodeIntrospection, WeightHolder):
         """Build the sublayers that two copies of this layer built, for what their input shapes have in common."""
         seconds = dict(second.named_modules())
         for path, copy in first.named_modules():
-            if not isinstance(copy, Layer) or not copy.built or copy._build_shapes is None:
+            if not isinstance(copy, Layer) or not copy.built or copy.build_shapes is None:
                 continue
             mine = self.get_submodule(path)
             assert isinstance(mine, Layer)
             if not mine.built:
-                other = seconds[path]._build_shapes
-                mine._build({key: merge_shapes(shape, other[key]) for key, shape in copy._build_shapes.items()})
+                other = seconds[path].build_shapes
+                mine.build_from_shapes(
+                    {key: merge_shapes(shape, other[key]) for key, shape in copy.build_shapes.items()}
+                )
 
     # Losses and metrics
 
@@ -365,12 +377,12 @@ class Layer(NodeIntrospection, WeightHolder):
             # An exported program returns outputs only; a loss kept here would be left over from no call.
             return
         _expect_losses()
-        self._call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
+        self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 
     @property
     def losses(self) -> list[Tensor]:
         """Penalties on the weights as they are now, and what the last call added."""
-        added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module._call_losses]
+        added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module.call_losses]
         return added + [penalty() for penalty in self.weight_penalties()]
 
     @property
@@ -383,7 +395,7 @@ class Layer(NodeIntrospection, WeightHolder):
         """Forget what calls have added to the losses."""
         for module in self.modules():
             if isinstance(module, Layer):
-                module._call_losses.clear()
+                module.call_losses.clear()
 
     # Configuration
 
@@ -405,22 +417,22 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """The shapes the layer was built with, None before it is built."""
-        if not self._build_shapes:
+        if not self.build_shapes:
             return None
-        if len(self._build_shapes) == 1:
-            return {"input_shape": next(iter(self._build_shapes.values()))}
-        return {"shapes_dict": dict(self._build_shapes)}
+        if len(self.build_shapes) == 1:
+            return {"input_shape": next(iter(self.build_shapes.values()))}
+        return {"shapes_dict": dict(self.build_shapes)}
 
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if "shapes_dict" in config:
-            self._build(map_structure(lambda leaf: leaf, dict(config["shapes_dict"])))
+            self.build_from_shapes(map_structure(lambda leaf: leaf, dict(config["shapes_dict"])))
         elif config.get("input_shape") is not None:
-            self._build({"input_shape": map_shapes(tuple, config["input_shape"])})
+            self.build_from_shapes({"input_shape": map_shapes(tuple, config["input_shape"])})
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is a new layer: it has not been called on anything yet.
-        return {**self.__dict__, "_inbound_nodes": [], "_call_losses": []}
+        return {**self.__dict__, "inbound_nodes": [], "call_losses": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -440,9 +452,9 @@ def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
     def marked(self: Layer, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
         self.built = True
-        if self._build_shapes is None:
+        if self.build_shapes is None:
             shapes = bind_call(build, self, args, kwargs)
-            self.__dict__["_build_shapes"] = {name: shape for name, shape in shapes.items() if shape is not None}
+            self.__dict__["build_shapes"] = {name: shape for name, shape in shapes.items() if shape is not None}
 
     return marked
 

@@ -59,7 +59,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         """The convolution of an NCHW view, bias included."""
         raise NotImplementedError
 
-    def _before_activation(self, inputs: Tensor) -> Tensor:
+    def before_activation(self, inputs: Tensor) -> Tensor:
         return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
 
     def _rectified(self, inputs: Tensor) -> Tensor:

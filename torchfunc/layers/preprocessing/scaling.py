@@ -183,7 +183,7 @@ class Normalization(Elementwise):
             if self.built:
                 self._check_input({"inputs": batch})
             else:
-                self._build({"input_shape": tuple(batch.shape)})
+                self.build_from_shapes({"input_shape": tuple(batch.shape)})
             kept = {axis % batch.ndim for axis in self.axis}
             reduced = [axis for axis in range(batch.ndim) if axis not in kept]
             variance, average = torch.var_mean(batch, reduced, correction=0) if reduced else (batch * 0, batch)

@@ -93,7 +93,7 @@ class Bidirectional(Layer):
         check_output_shape(self, sequences_shape)
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
-                layer._build({"sequences_shape": sequences_shape})
+                layer.build_from_shapes({"sequences_shape": sequences_shape})
         if self._initial_weights is not None:
             self.set_weights(self._initial_weights)
             self._initial_weights = None

@@ -209,7 +209,7 @@ def _build_cell(cell: Any, step_shape: Shape) -> None:
     if not isinstance(cell, Layer):
         return
     if not cell.built:
-        cell._build({"input_shape": step_shape})
+        cell.build_from_shapes({"input_shape": step_shape})
     if any(isinstance(module, Layer) and not module.built for module in cell.modules()):
         # What a cell builds on its first call, it builds now.
         inputs, *states = (
