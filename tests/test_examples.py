@@ -46,7 +46,7 @@ RUNS: dict[str, tuple[dict[str, int], Callable[[Any], bool], str]] = {
     "custom_training": ({"epochs": 15}, lambda shares: all(0.75 < share < 0.97 for share in shares), "90 % quantile"),
     "mixed_data": ({"epochs": 8}, lambda accuracy: accuracy > 0.9, "Growers found of 45 unseen wines"),
     "transfer_learning": ({"epochs": 6}, lambda found: found[2] > found[0] and found[2] > 0.6, "on frozen features"),
-    "torch_modules": ({"epochs": 3}, lambda accuracy: accuracy > 0.8, 'modules["multihead_attention"]'),
+    "torch_modules": ({"epochs": 3}, lambda accuracy: accuracy > 0.8, "self.multihead_attention"),
 }
 
 

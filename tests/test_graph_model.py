@@ -61,7 +61,7 @@ def test_what_it_says_of_itself(model):
     assert [model.layer_names()[0], model.layer_names()[-1]] == ["a", "head"]
     assert model.get_layer("head") is model.get_layer(index=-1) is model.head
     assert model.head.output is model.output["head"]
-    assert 'dense = modules["dense"](a)' in model.code
+    assert "dense = self.dense(a)" in model.code
     assert "layer_norm * parameter" in model.code
 
 

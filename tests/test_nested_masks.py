@@ -115,7 +115,7 @@ def nested():
 def test_the_nested_model_stays_one_call_of_the_graph():
     inner, model = nested()
     assert [node.target for node in model.graph.nodes if node.op == "call_module"] == ["embedding", "inner"]
-    assert 'modules["inner"](embedding, mask = ne)' in model.code
+    assert "self.inner(embedding, mask = ne)" in model.code
     assert "mask" not in inner.code
     # What it is called on within another model does not show in its own layers.
     assert len(inner.get_layer("lstm").inbound_nodes) == 1

@@ -61,7 +61,7 @@ def test_every_way_to_make_one(case):
         expected = layer(expected)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(model(A.numpy()), expected)
-    assert 'dense = modules["dense"](' in model.code
+    assert "dense = self.dense(" in model.code
     assert model.output_names == ["last"]
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin(A), expected)

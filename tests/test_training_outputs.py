@@ -63,7 +63,7 @@ def test_a_sequential_model_masks_and_tells():
     assert model.describe_outputs() == [("sigmoid", True)]
     torch.testing.assert_close(found.masks, [TOKENS != 0])
     torch.testing.assert_close(torch.sigmoid(found.logits[0]), found.y_pred)
-    assert "lstm(embedding, mask = ne)" in model.code.replace('modules["lstm"]', "lstm")
+    assert "lstm(embedding, mask = ne)" in model.code.replace("self.lstm", "lstm")
 
 
 ENDINGS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
-from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, become_graph, clone_model, graph_class
+from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
 from torchfunc.registry import register_builtins
 from torchfunc.saving.files import PathLike
 from torchfunc.saving.weights import load_weights, save_weights
@@ -33,27 +33,24 @@ class Model(Trainer, Network):
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         # Model itself has nothing else to be made of; what a subclass takes is its own affair.
         if _is_drawn(args, kwargs) or (cls is Model and (args or {"inputs", "outputs"} & set(kwargs))):
-            cls = cls._graph_class()
+            cls = cls._drawn_class()
         return super().__new__(cls, *args, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if _is_drawn(args, kwargs) and not isinstance(self, GraphNetwork):
-            become_graph(self, self._graph_class())
+            self.__class__ = self._drawn_class()
             GraphNetwork.__init__(self, *args, **kwargs)  # type: ignore[arg-type]
         else:
             super().__init__(*args, **kwargs)
 
     @classmethod
-    def _graph_class(cls) -> Any:
-        return graph_class(cls, GraphModule)  # type: ignore[arg-type]
+    def _drawn_class(cls) -> Any:
+        return drawn_class(cls, Functional)  # type: ignore[arg-type]
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
         """Make a model from `get_config`'s result: a drawn one if the config holds a graph, else `cls(**config)`."""
-        if "input_layers" in config:
-            graph: Any = cls._graph_class()
-            return GraphNetwork.from_config.__func__(graph, config, custom_objects)  # type: ignore[attr-defined]
-        return cls(**config)
+        return cls._drawn_class().from_config(config, custom_objects) if "input_layers" in config else cls(**config)
 
     def summary(
         self,
@@ -110,22 +107,18 @@ class Model(Trainer, Network):
         load_weights(self, filepath, skip_mismatch)
 
 
-class GraphModule(Model, GraphNetwork):
+class Functional(GraphNetwork, Model):
     """A model drawn by calling layers on symbolic tensors; a `torch.fx.GraphModule`. See `Model`."""
 
 
-class Sequential(Model, SequentialNetwork):
+class Sequential(SequentialNetwork, Model):
     """Layers in a row, each called on the output of the one before. See `SequentialNetwork`."""
 
-    @classmethod
-    def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
-        return SequentialNetwork.from_config.__func__(cls, config, custom_objects)  # type: ignore[attr-defined]
 
-
-Functional = GraphModule
+GraphModule = Functional
 
 register_builtins("keras", {"Sequential": Sequential, "Model": Model})
-register_builtins("keras.src.models.functional", {"Functional": GraphModule})
+register_builtins("keras.src.models.functional", {"Functional": Functional})
 
 
 def _is_drawn(args: Any, kwargs: Any) -> bool:

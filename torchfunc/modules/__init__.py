@@ -1,18 +1,19 @@
 """From the graph to a `torch.nn.Module`. Knows graph and layers."""
 
 from torchfunc.modules.cloning import clone_model
-from torchfunc.modules.graph_network import GraphNetwork, become_graph, graph_class
-from torchfunc.modules.network import Network
+from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.fx_module import drawn_class
+from torchfunc.modules.graph_network import GraphNetwork
+from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs
 from torchfunc.modules.sequential import SequentialNetwork
-from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 
 __all__ = [
+    "DrawnGraph",
     "GraphNetwork",
     "Network",
     "OutputDescription",
     "SequentialNetwork",
     "TrainingOutputs",
-    "become_graph",
     "clone_model",
-    "graph_class",
+    "drawn_class",
 ]

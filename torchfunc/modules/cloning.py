@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, replay
 from torchfunc.layers import InputLayer, Layer
+from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again
 from torchfunc.modules.sequential import SequentialNetwork
@@ -82,16 +83,18 @@ class _Cloner:
             first = [inputs if isinstance(inputs, SymbolicTensor) else inputs[0]]
         elif model.built:
             first = [InputLayer.from_config(model.inputs[0].node.target.get_config())]
-        return type(model).__mro__[1]([*first, *layers], name=model.name)
+        return type(model)([*first, *layers], name=model.name)
 
     def graph(self, model: GraphNetwork, inputs: Any) -> Any:
-        old_inputs = model.inputs
+        drawn = model.drawn
+        assert drawn is not None
         if inputs is None:
-            new_inputs = [_like(value, name) for value, name in zip(old_inputs, model.input_names or (), strict=True)]
+            named = zip(drawn.input_tensors, drawn.binding.names, strict=True)
+            new_inputs = [_like(value, name) for value, name in named]
         else:
-            new_inputs = model._binding.arrange((inputs,), {})
-        values: dict[SymbolicValue, Any] = dict(zip(old_inputs, new_inputs, strict=True))
-        parts = _Parts(model, self.layer)
+            new_inputs = drawn.binding.arrange((inputs,), {})
+        values: dict[SymbolicValue, Any] = dict(zip(drawn.input_tensors, new_inputs, strict=True))
+        parts = _Parts(model, drawn, self.layer)
 
         def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args, kwargs = map_structure(parts.tensor, (args, kwargs))
@@ -101,15 +104,11 @@ class _Cloner:
                 return self.call_function(parts.layer(node.target), *args, **kwargs)
             return parts.layer(node.target)(*args, **kwargs)
 
-        replay([node for node in model.nodes if node.op != "input"], values, call)
+        replay([node for node in drawn.nodes if node.op != "input"], values, call)
 
-        def substitute(leaf: Any) -> Any:
-            return values[leaf] if isinstance(leaf, SymbolicValue) else leaf
-
-        cls = type(model).__mro__[1]
-        return cls(
-            map_structure(substitute, model.input),
-            map_structure(substitute, model.output),
+        return type(model)(
+            map_structure(values.__getitem__, drawn.inputs),
+            map_structure(values.__getitem__, drawn.outputs),
             name=model.name,
         )
 
@@ -119,16 +118,17 @@ class _Parts:
 
     Args:
         model: the model that is cloned.
+        drawn: its graph.
         make: makes the new layer from the old one.
     """
 
-    def __init__(self, model: GraphNetwork, make: Callable[[Any], Any]) -> None:
+    def __init__(self, model: GraphNetwork, drawn: DrawnGraph, make: Callable[[Any], Any]) -> None:
         self.model = model
         self.make = make
         self.layers: dict[Any, Any] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.paths = {id(tensor): path for tensor, path in model._recorded}
-        self.owners = {key: layer for layer, key in model._keys.items()}
+        self.paths = drawn.paths
+        self.owners = {key: layer for layer, key in drawn.keys.items()}
 
     def layer(self, old: Any) -> Any:
         if old not in self.layers:
@@ -143,7 +143,7 @@ class _Parts:
         if path:
             old = self.owners[key]
             new = self.layer(old)
-            if isinstance(new, Layer) and not new.built and old.build_shapes:
+            if isinstance(new, Layer) and not new.built and isinstance(old, Layer) and old.build_shapes:
                 new.build_from_shapes(old.build_shapes)
             return operator.attrgetter(path)(new)
         if key not in self.tensors:

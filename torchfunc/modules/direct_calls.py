@@ -1,18 +1,18 @@
 """The inner fast path of a drawn model: its generated forward, calling the layers' `forward` directly.
 
-`layer(x)` looks for hooks and then calls `layer.forward(x)`. The generated code takes what it calls from
-`self._modules`; so, with something in place of `self` whose table holds bound methods, the same code makes the calls
-without looking. What is hooked, compiled, not built, or has a `__call__` of its own stays in the table as it is.
-Weights, `training` and settings are read when the model runs, as ever.
+`layer(x)` looks for hooks and then calls `layer.forward(x)`. In the generated code that is `self.layer(x)`; so, with
+something in place of `self` whose attributes are bound methods, the same code makes the calls without looking (and
+without the search of `nn.Module` for an attribute). What is hooked, compiled, not built, or has a `__call__` of its own
+stays as it is. Weights, `training` and settings are read when the model runs, as ever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from itertools import repeat
 from operator import attrgetter, contains
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,51 +22,66 @@ from torchfunc import activations
 from torchfunc.layers import Dense, Layer
 from torchfunc.modules.hooks import GLOBAL_HOOKS, hook_tables, is_hooked
 
-if TYPE_CHECKING:
-    from torchfunc.modules.graph_network import GraphNetwork
-
 __all__ = ["DirectCalls"]
 
 _forward_of = attrgetter("forward")
 
 
 class DirectCalls:
-    """Stands for a model in its generated forward.
+    """What to give to the generated forward of a model as `self`, and whether that is right still.
+
+    It does not refer to the model, which refers to it.
 
     Args:
         model: the model.
+        modules_read: the submodules that are needed as they are.
+
+    Attributes:
+        calls: stands for the model: its layers are there as what is to be called.
+        misses: how often on end calling the layers would not have been the same.
     """
 
-    def __init__(self, model: GraphNetwork) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, modules_read: Set[str]) -> None:
         modules = model._modules
-        self._seen = list(modules.values())
-        self._modules = {key: module if module is None else _direct(module) for key, module in modules.items()}
+        direct = {
+            key: module if module is None or key in modules_read else _direct(module) for key, module in modules.items()
+        }
+        self.calls = _Calls(direct, model._parameters, model._buffers)
+        self.misses = 0
         # All of these must stay as they are.
-        direct = [each for key, each in modules.items() if each is not None and self._modules[key] is not each]
-        self._watched = [model, *direct]
+        self._modules = list(modules.values())
+        self._watched = [module for key, module in modules.items() if module is not None and direct[key] is not module]
         self._types: list[Any] = list(map(type, self._watched))
         self._classes = list(dict.fromkeys(self._types))
         self._forwards = list(map(_forward_of, self._classes))
-        self._hooks = [*GLOBAL_HOOKS, *(table for module in self._watched for table in hook_tables(module))]
+        self._hooks = [*GLOBAL_HOOKS, *(table for module in (model, *self._watched) for table in hook_tables(module))]
         self._attributes = [module.__dict__ for module in self._watched]
-        self.misses = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def hold(self) -> bool:
-        """Whether calling the layers would do the same. `misses` counts how often on end it would not have."""
-        held = (
+    def hold(self, model: nn.Module) -> bool:
+        """Whether calling the layers of the model, the one given before, would do the same."""
+        hold = (
             not any(self._hooks)
-            and list(self._model._modules.values()) == self._seen
+            and list(model._modules.values()) == self._modules
             and list(map(type, self._watched)) == self._types
             and list(map(_forward_of, self._classes)) == self._forwards
+            and "forward" not in model.__dict__
+            and "_compiled_call_impl" not in model.__dict__
             and not any(map(contains, self._attributes, repeat("forward")))
             and not any(map(contains, self._attributes, repeat("_compiled_call_impl")))
         )
-        self.misses = 0 if held else self.misses + 1
-        return held
+        self.misses = 0 if hold else self.misses + 1
+        return hold
+
+
+class _Calls:
+    """Its attributes are what to call for each layer, and a model's own parameters and buffers as they are now."""
+
+    def __init__(self, calls: Mapping[str, Any], parameters: Mapping[str, Any], buffers: Mapping[str, Any]) -> None:
+        self.__parameters, self.__buffers = parameters, buffers
+        self.__dict__.update(calls)
+
+    def __getattr__(self, name: str) -> Any:
+        return self.__parameters[name] if name in self.__parameters else self.__buffers[name]
 
 
 def _direct(module: nn.Module) -> Callable[..., Any]:

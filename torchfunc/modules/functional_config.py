@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
+from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.function_names import (
     check_method,
     find_function,
@@ -30,45 +31,29 @@ from torchfunc.structures import map_structure
 __all__ = ["graph_config", "graph_from_config"]
 
 
-class _Drawn(Protocol):
-    _recorded: list[tuple[Tensor, str]]
-    _keys: dict[Any, str]
-    _names: dict[Any, str]
-
-    @property
-    def nodes(self) -> list[Node]: ...
-    @property
-    def input(self) -> Any: ...
-    @property
-    def output(self) -> Any: ...
-    def node_name(self, node: Node) -> str: ...
-    def intermediate_inputs(self) -> dict[str, SymbolicTensor]: ...
-
-
-def graph_config(model: _Drawn) -> dict[str, Any]:
-    """The `layers`, `input_layers` and `output_layers` of a drawn model.
+def graph_config(drawn: DrawnGraph) -> dict[str, Any]:
+    """The `layers`, `input_layers` and `output_layers` of a drawn graph.
 
     Raises:
         ValueError: a layer has no config, or a function is not one of torch's.
     """
-    return _Writer(model).write()
+    return _Writer(drawn).write()
 
 
 class _Writer:
-    def __init__(self, model: _Drawn) -> None:
-        self.model = model
+    def __init__(self, drawn: DrawnGraph) -> None:
+        self.drawn = drawn
         self.places: dict[SymbolicValue, list[Any]] = {}
-        self.tensors = {id(tensor): path for tensor, path in model._recorded}
-        self.owners = {key: model._names[layer] for layer, key in model._keys.items()}
+        self.owners = {key: drawn.names[layer] for layer, key in drawn.keys.items()}
 
     def write(self) -> dict[str, Any]:
         layers: dict[str, dict[str, Any]] = {}
-        for name, given in self.model.intermediate_inputs().items():
+        for name, given in self.drawn.outside_inputs.items():
             stand_in = InputLayer(batch_shape=given.shape, dtype=given.dtype, name=name)
             layers[name] = {**serialize_keras_object(stand_in), "name": name, "inbound_nodes": []}
             self.places[given] = [name, 0, 0]
-        for node in self.model.nodes:
-            name = self.model.node_name(node)
+        for node in self.drawn.nodes:
+            name = self.drawn.name_of(node)
             if name not in layers:
                 layers[name] = {**self._target(node), "name": name, "inbound_nodes": []}
             calls = layers[name]["inbound_nodes"]
@@ -84,15 +69,15 @@ class _Writer:
 
         return {
             "layers": list(layers.values()),
-            "input_layers": map_structure(place, self.model.input),
-            "output_layers": map_structure(place, self.model.output),
+            "input_layers": map_structure(place, self.drawn.inputs),
+            "output_layers": map_structure(place, self.drawn.outputs),
         }
 
     def _target(self, node: Node) -> dict[str, Any]:
         if node.op in ("input", "module"):
             config: dict[str, Any] = serialize_keras_object(node.target)
             return config
-        operation = keras_operation(node.target, self.model.node_name(node))
+        operation = keras_operation(node.target, self.drawn.name_of(node))
         if operation is not None:
             return operation
         name = check_method(node.target) if node.op == "method" else function_name(node.target)
@@ -108,7 +93,7 @@ class _Writer:
             config = {"shape": shape, "dtype": dtype, "keras_history": list(self.places[value])}
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
-            key, _, path = self.tensors[id(value)].partition(".")
+            key, _, path = self.drawn.paths[id(value)].partition(".")
             weight: dict[str, Any] = {
                 "layer": self.owners[key] if path else None,
                 "name": path or key,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, fx
 from torch.fx.node import base_types, map_aggregate
 from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 
 from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers.base.kernel import ActivationLast
-from torchfunc.modules.codegen import ModuleTableCodeGen
+from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.network import Network
+from torchfunc.structures import leaves
 
 __all__ = ["BeforeActivation", "lower"]
 
@@ -28,50 +28,36 @@ class BeforeActivation:
     call: Node
 
 
-def lower(
-    nodes: Sequence[Node],
-    inputs: Mapping[str, SymbolicValue],
-    outputs: Any,
-    names: Mapping[Any, str],
-    keys: Mapping[Any, str],
-    tensors: Mapping[int, str],
-) -> fx.Graph:
-    """The `fx.Graph` of a model: one `call_module` node for each call of a layer or module.
+def lower(drawn: DrawnGraph, outputs: Any = None) -> fx.Graph:
+    """The `fx.Graph` of a drawn graph: one `call_module` node for each call of a layer or module.
 
     Args:
-        nodes: the calls, in topological order.
-        inputs: the symbolic inputs by name.
-        outputs: the symbolic outputs, nested as the model returns them. The call of a layer whose `BeforeActivation`
-            is among them becomes that of a function that returns both.
-        names: what `name_nodes` gave.
-        keys: the submodule key of each layer and module.
-        tensors: the attribute of each parameter and constant among the arguments, by `id`.
+        drawn: what was drawn.
+        outputs: what to return, if it is not `drawn.outputs`: masks may be among it, and `BeforeActivation`s. The call
+            of a layer whose `BeforeActivation` is among it becomes that of a function that returns both.
 
     Raises:
         TypeError: an argument is of a type that code cannot be written for.
     """
-    return _Lowering(names, keys, tensors).run(nodes, inputs, outputs)
+    if outputs is None:
+        return _Lowering(drawn).run(drawn.nodes, drawn.outputs)
+    return _Lowering(drawn).run([*drawn.nodes, *drawn.mask_nodes], outputs)
 
 
 class _Lowering:
-    def __init__(self, names: Mapping[Any, str], keys: Mapping[Any, str], tensors: Mapping[int, str]) -> None:
-        self.names = names
-        self.keys = keys
-        self.tensors = tensors
+    def __init__(self, drawn: DrawnGraph) -> None:
+        self.drawn = drawn
         self.graph = fx.Graph()
-        self.graph.set_codegen(ModuleTableCodeGen())
         self.values: dict[Any, fx.Node] = {}
         self.with_logits: set[Node] = set()
 
-    def run(self, nodes: Sequence[Node], inputs: Mapping[str, SymbolicValue], outputs: Any) -> fx.Graph:
-        for name, value in inputs.items():
+    def run(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
+        for name, value in zip(self.drawn.binding.names, self.drawn.input_tensors, strict=True):
             placeholder = self.graph.placeholder(name if name != "self" else "self_")
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
             self.values[value] = placeholder
-        map_aggregate(
-            outputs, lambda leaf: self.with_logits.add(leaf.call) if isinstance(leaf, BeforeActivation) else leaf
-        )
+        self.with_logits.update(leaf.call for leaf in leaves(outputs) if isinstance(leaf, BeforeActivation))
         for node in nodes:
             if node.op != "input":
                 self.values[node] = self._call_with_logits(node) if node in self.with_logits else self._call(node)
@@ -82,15 +68,15 @@ class _Lowering:
         args = map_aggregate(node.args, self._argument)
         kwargs = dict(map_aggregate(node.kwargs, self._argument))
         if node.op == "module":
-            key = self.keys[node.target]
-            return self.graph.create_node("call_module", key, args, kwargs, name=self.names[node.target])
-        return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.names[node])
+            key = self.drawn.keys[node.target]
+            return self.graph.create_node("call_module", key, args, kwargs, name=self.drawn.names[node.target])
+        return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.drawn.names[node])
 
     def _call_with_logits(self, node: Node) -> fx.Node:
-        layer = self.graph.get_attr(self.keys[node.target])
+        layer = self.graph.get_attr(self.drawn.keys[node.target])
         both = self.graph.call_function(outputs_and_logits, (layer, *map_aggregate(node.args, self._argument)))
         self.values[BeforeActivation(node)] = self.graph.call_function(operator.getitem, (both, 1))
-        return self.graph.create_node("call_function", operator.getitem, (both, 0), name=self.names[node.target])
+        return self.graph.create_node("call_function", operator.getitem, (both, 0), name=self.drawn.names[node.target])
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, BeforeActivation):
@@ -98,9 +84,7 @@ class _Lowering:
         if isinstance(leaf, SymbolicValue):
             return self._value(leaf)
         if isinstance(leaf, Tensor):
-            return self._attribute(self.tensors[id(leaf)])
-        if isinstance(leaf, torch.Size):
-            return tuple(leaf)
+            return self._attribute(self.drawn.paths[id(leaf)])
         if isinstance(leaf, np.generic):
             # Some are Python numbers as well, but the code would show them as `np.float64(3.0)`.
             return leaf.item()

@@ -6,8 +6,9 @@ before keeps its name; where two names meet in one model, the later automatic on
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from torch import nn
@@ -28,14 +29,14 @@ def unique_name(base: str, taken: Set[str]) -> str:
     return name
 
 
-def submodule_key(name: str, model: nn.Module) -> str:
-    """The key a layer is registered under: its name, with `_` for dots, and behind a name that the model uses itself.
+def submodule_key(name: str, taken: Set[str], is_reserved: Callable[[str], bool]) -> str:
+    """The key a layer is registered under: its name, with `_` for dots, and behind a name that means something else.
 
-    A layer called "output" is registered as `output_`, since `model.output` is the model's output.
+    A layer called "output" is registered as `output_`, since `model.output` is the model's output, and one called
+    "lambda" as `lambda_`, since generated code cannot say `self.lambda`.
     """
     key = name.replace(".", "_")
-    used = key in vars(model) or hasattr(type(model), key)
-    return unique_name(f"{key}_" if used else key, model._modules.keys())
+    return unique_name(f"{key}_" if is_reserved(key) or keyword.iskeyword(key) else key, taken)
 
 
 class Namer:
@@ -75,6 +76,11 @@ class Namer:
             return self.next(to_snake_case(type(target).__name__))
         self.taken.add(target.name)
         return target.name
+
+    def name(self, target: nn.Module) -> str:
+        """The name of a layer or module: that its user gave it, or an automatic one."""
+        own = isinstance(target, Layer) and target.has_explicit_name
+        return self.explicit(target) if own else self.automatic(target)  # type: ignore[arg-type]
 
     def next(self, base: str) -> str:
         """`base`, or the first of `base_1`, `base_2` ... that is free."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,39 @@ from torchfunc.graph import pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.naming import Namer
-from torchfunc.modules.training_forward import OutputDescription, TrainingOutputs
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import map_structure
 
-__all__ = ["Network"]
+__all__ = ["Network", "OutputDescription", "TrainingOutputs"]
 
 _COLLECTIONS = (nn.ModuleList, nn.ModuleDict, TrackedList, TrackedTuple, TrackedDict)
+
+
+class OutputDescription(NamedTuple):
+    """What a model knows of an output.
+
+    Attributes:
+        activation: "softmax" (over the last axis) or "sigmoid", if that is where the output comes from.
+        masked: whether the output has a mask.
+    """
+
+    activation: str | None = None
+    masked: bool = False
+
+
+class TrainingOutputs(NamedTuple):
+    """What a model computes for training.
+
+    Attributes:
+        y_pred: what the model returns.
+        masks: for each output, in flat order, its mask or None; None if no output has one.
+        logits: for each output, in flat order, what went into its final softmax or sigmoid, or None; None if none was
+            asked for, or none that was can be told.
+    """
+
+    y_pred: Any
+    masks: Sequence[Tensor | None] | None = None
+    logits: Sequence[Tensor | None] | None = None
 
 
 class _Calls(threading.local):

@@ -10,8 +10,8 @@ from torch import nn
 
 from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers import Layer
-from torchfunc.modules import GraphNetwork, Network, SequentialNetwork
-from torchfunc.structures import map_structure
+from torchfunc.modules import DrawnGraph, GraphNetwork, Network, SequentialNetwork
+from torchfunc.structures import leaves
 
 __all__ = ["Entry", "connections", "entries_of"]
 
@@ -45,10 +45,11 @@ def entries_of(model: Network) -> tuple[list[Entry], bool]:
     that takes it, and last where that is not known.
     """
     own = _own_tensors(model)
-    if not isinstance(model, GraphNetwork) or isinstance(model, SequentialNetwork):
-        return [*_listed(model), *own.values()], True
-    found, is_chain = _drawn(model)
-    recorded = _recorded_names(model, own)
+    drawn = model.drawn if isinstance(model, GraphNetwork) else None
+    if drawn is None or isinstance(model, SequentialNetwork):
+        return [*_listed(model, drawn), *own.values()], True
+    found, is_chain = _in_keras_order(drawn)
+    recorded = _recorded_names(drawn, own)
     entries: list[Entry] = []
     for entry in found:
         if recorded:
@@ -58,8 +59,8 @@ def entries_of(model: Network) -> tuple[list[Entry], bool]:
     return [*entries, *own.values()], is_chain
 
 
-def _listed(model: Network) -> list[Entry]:
-    calls = _calls(model.nodes) if isinstance(model, GraphNetwork) else {}
+def _listed(model: Network, drawn: DrawnGraph | None) -> list[Entry]:
+    calls = {} if drawn is None else _calls(drawn.nodes)
     names = dict(zip(model.layers, model.layer_names(), strict=True))
     return [Entry(name, type(layer).__name__, layer, calls.get(layer, ())) for layer, name in names.items()]
 
@@ -71,36 +72,29 @@ def _own_tensors(model: Network) -> dict[str, Entry]:
     return {name: Entry(name, type(each).__name__, each) for name, each in tensors.items() if each is not None}
 
 
-def _recorded_names(model: GraphNetwork, own: Mapping[str, Entry]) -> dict[int, str]:
+def _recorded_names(drawn: DrawnGraph, own: Mapping[str, Entry]) -> dict[int, str]:
     """The names of the model's own tensors, by the `id` of what stands for them among the arguments of calls."""
-    return {id(tensor): name for tensor, name in model._recorded if name in own}
+    return {key: path for key, path in drawn.paths.items() if path in own}
 
 
 def _arguments(call: Node, recorded: Mapping[int, str]) -> list[Any]:
     """The symbolic values and recorded tensors among a call's arguments, in order of appearance."""
-    found: list[Any] = []
-
-    def collect(leaf: Any) -> Any:
-        if isinstance(leaf, SymbolicValue) or id(leaf) in recorded:
-            found.append(leaf)
-        return leaf
-
-    map_structure(collect, (call.args, dict(call.kwargs)))
-    return found
+    arguments = leaves((call.args, call.kwargs))
+    return [leaf for leaf in arguments if isinstance(leaf, SymbolicValue) or id(leaf) in recorded]
 
 
-def _drawn(model: GraphNetwork) -> tuple[list[Entry], bool]:
-    calls = _calls(model.nodes)
-    outside = _outside_inputs(model)
-    depths, order = _depths_and_order(model, outside)
+def _in_keras_order(drawn: DrawnGraph) -> tuple[list[Entry], bool]:
+    calls = _calls(drawn.nodes)
+    outside = _outside_inputs(drawn)
+    depths, order = _depths_and_order(drawn, outside)
     entries = []
     for target in sorted(order, key=lambda target: (-depths[target], order[target])):
         if isinstance(target, SymbolicValue):
             entries.append(Entry(outside[target], "InputLayer", target))
         elif isinstance(target, Node):
-            entries.append(Entry(model.node_name(target), _called(target), target, (target,)))
+            entries.append(Entry(drawn.name_of(target), _called(target), target, (target,)))
         else:
-            entries.append(Entry(model.node_name(calls[target][0]), type(target).__name__, target, calls[target]))
+            entries.append(Entry(drawn.name_of(calls[target][0]), type(target).__name__, target, calls[target]))
     branches = len(set(depths.values())) < len(depths)
     joins = any(len(entry.calls) > 1 or any(len(node.inputs) > 1 for node in entry.calls) for entry in entries)
     return entries, not branches and not joins
@@ -115,9 +109,9 @@ def _calls(nodes: Iterable[Node]) -> dict[nn.Module, list[Node]]:
     return calls
 
 
-def _outside_inputs(model: GraphNetwork) -> dict[SymbolicValue, str]:
+def _outside_inputs(drawn: DrawnGraph) -> dict[SymbolicValue, str]:
     """The inputs that are not made by an `Input`, but by calls outside of the model, with their names."""
-    return {value: name for name, value in model.intermediate_inputs().items()}
+    return {value: name for name, value in drawn.outside_inputs.items()}
 
 
 def _called(node: Node) -> str:
@@ -127,14 +121,12 @@ def _called(node: Node) -> str:
     return str(getattr(node.target, "__name__", node.target))
 
 
-def _depths_and_order(
-    model: GraphNetwork, outside: Mapping[SymbolicValue, str]
-) -> tuple[dict[Any, int], dict[Any, int]]:
+def _depths_and_order(drawn: DrawnGraph, outside: Mapping[SymbolicValue, str]) -> tuple[dict[Any, int], dict[Any, int]]:
     """How far each target is from the outputs, and its place in a walk from the outputs backwards.
 
     Source: `map_graph` in keras/src/ops/function.py, without its recursion.
     """
-    finished, order = _walk_back(model.outputs, outside)
+    finished, order = _walk_back(drawn.output_tensors, outside)
     vertex_depths: dict[Vertex, int] = {}
     depths: dict[Any, int] = {}
     for vertex in reversed(finished):
@@ -144,7 +136,7 @@ def _depths_and_order(
         vertex_depths[vertex] = depths[target] = depth
         for before in _before(vertex, outside):
             vertex_depths[before] = max(depth + 1, vertex_depths.get(before, 0))
-    for value in model.inputs:
+    for value in drawn.input_tensors:
         target = _target(_vertex(value, outside))
         if target not in depths:
             depths[target], order[target] = 0, -1
@@ -194,9 +186,10 @@ def connections(model: Network, entries: Iterable[Entry]) -> dict[int, str]:
     The numbers are the call of that layer (`get_output_at`) and the place among that call's outputs. A parameter or
     constant of the model itself is there with its bare name.
     """
-    assert isinstance(model, GraphNetwork)
-    recorded = _recorded_names(model, _own_tensors(model))
-    labels = {value: f"{name}[0][0]" for value, name in _outside_inputs(model).items()}
+    drawn = model.drawn if isinstance(model, GraphNetwork) else None
+    assert drawn is not None
+    recorded = _recorded_names(drawn, _own_tensors(model))
+    labels = {value: f"{name}[0][0]" for value, name in _outside_inputs(drawn).items()}
     for entry in entries:
         known = entry.target.inbound_nodes if isinstance(entry.target, Layer) else entry.calls
         places = {node: index for index, node in enumerate(known)}

@@ -12,8 +12,9 @@ from torch.nn.parameter import is_lazy
 
 from torchfunc.graph import SymbolicValue
 from torchfunc.layers import Layer
-from torchfunc.layers.base.shapes import Shape, call_with_shapes, map_shapes
+from torchfunc.layers.base.shapes import Shape, call_with_shapes, is_shape
 from torchfunc.modules import GraphNetwork, Network
+from torchfunc.structures import leaves, map_structure
 from torchfunc.viewing.entries import Entry, connections, entries_of
 from torchfunc.viewing.table import column_widths, draw_table
 
@@ -122,11 +123,12 @@ def _expand(entries: Iterable[Entry], expand_nested: bool) -> Iterable[tuple[int
 def _shape_text(entry: Entry) -> str:
     """The shape, the list of shapes if there are several, or "?"."""
     shapes = _output_shapes(entry)
-    leaves: list[str] = []
-    map_shapes(lambda shape: leaves.append(_one_shape(shape)), shapes)
-    if not leaves:
+    if shapes is None:
         return "?"
-    return leaves[0] if len(leaves) == 1 else str(map_shapes(_one_shape, shapes)).replace("'", "")
+    found = leaves(shapes, is_leaf=is_shape)
+    if len(found) == 1:
+        return _one_shape(found[0])
+    return str(map_structure(_one_shape, shapes, is_leaf=is_shape)).replace("'", "") if found else "?"
 
 
 def _one_shape(shape: Shape) -> str:
@@ -142,8 +144,8 @@ def _output_shapes(entry: Entry) -> Any:
         return [value.spec.shape or () for value in entry.calls[-1].output_values]
     if isinstance(target, SymbolicValue):
         return target.spec.shape
-    if isinstance(target, GraphNetwork) and target.built:
-        return [value.shape for value in target.outputs]
+    if isinstance(target, GraphNetwork) and target.drawn is not None:
+        return [value.shape for value in target.drawn.output_tensors]
     if isinstance(target, Layer) and target.build_shapes:
         try:
             return call_with_shapes(target.compute_output_shape, target.build_shapes)

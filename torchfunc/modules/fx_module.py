@@ -1,0 +1,150 @@
+"""FxModule: a `torch.fx.GraphModule` without a class of its own for each instance; and the class of drawn models.
+
+torch.fx makes a new class for each graph module, to hang its generated forward on. Here the generated function is an
+attribute of the instance: all drawn models are of one class, as `torch.func.stack_module_state` and pickles need it.
+Everything that has to do with the classes of models stands in this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import linecache
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+from torch import fx, nn
+from torch.fx.graph import PythonCode
+
+__all__ = ["FxModule", "GeneratedCode", "drawn_class", "generate", "with_forward", "written_class"]
+
+M = TypeVar("M", bound="FxModule")
+
+_numbers = itertools.count()
+
+
+class _GeneratedForward:
+    """The attribute `forward`: of a model the function that was generated for it, of a class one for all of its models.
+
+    A model's own has the signature of its graph, by which torch.export and others name the inputs.
+    """
+
+    def __get__(self, model: FxModule | None, owner: type | None = None) -> Callable[..., Any]:
+        if model is None:
+            return _forward
+        # torch.compile cannot trace the making of a method.
+        bind = functools.partial if torch.compiler.is_dynamo_compiling() else MethodType
+        return bind(model.generated_forward, model)
+
+
+def _forward(self: FxModule, *inputs: Any) -> Any:
+    """What torch.fx traces when a model is the root: it takes `forward` from the class, and one proxy for `inputs`."""
+    if isinstance(inputs, fx.Proxy):
+        count = sum(node.op == "placeholder" for node in self.graph.nodes)
+        inputs = tuple(inputs[index] for index in range(count))
+    return self.forward(*inputs)
+
+
+class FxModule(fx.GraphModule):
+    """A graph module whose instances are of one class.
+
+    Attributes:
+        generated_forward: the code of `graph` as a function of the module and its inputs.
+        modules_read: see `GeneratedCode`.
+    """
+
+    generated_forward: Callable[..., Any]
+    modules_read: frozenset[str]
+    forward: Any = _GeneratedForward()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # In place of torch.fx's, which makes a class.
+        return object.__new__(cls)
+
+    def begin_graph(self) -> None:
+        """Be a graph module of an empty graph, which is there to be replaced."""
+        # (torch.fx sets the name of the class to what it is given.)
+        fx.GraphModule.__init__(self, nn.Module(), fx.Graph(), type(self).__name__)
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The `torch.fx.Graph`. Setting it generates `forward` anew."""
+        return self._graph
+
+    @graph.setter
+    def graph(self, graph: fx.Graph) -> None:
+        self._set_graph(graph)
+
+    def _set_graph(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        graph.owning_module = self
+        self.recompile()
+
+    def recompile(self) -> PythonCode:
+        """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
+        pytree = getattr(self._graph._codegen, "pytree_info", None)
+        if pytree is not None:
+            # The graph of a torch.fx tracer that was given nested inputs; its code looks these up.
+            self._in_spec, self._out_spec = pytree.in_spec, pytree.out_spec
+        generated = generate(self._graph)
+        python = generated.python
+        # (The line numbers are for torch.fx's `print_readable`.)
+        self._code, self._lineno_map, self._prologue_start = python.src, python._lineno_map, python._prologue_start
+        self.__dict__.update(generated_forward=generated.function, modules_read=generated.modules_read)
+        return python
+
+
+@dataclass(frozen=True)
+class GeneratedCode:
+    """The code of a graph.
+
+    Attributes:
+        python: what torch.fx generated.
+        function: it as a function of the module and its inputs.
+        modules_read: the submodules that it does more with than calling them: whose attributes it reads, say.
+    """
+
+    python: PythonCode
+    function: Callable[..., Any]
+    modules_read: frozenset[str]
+
+
+def generate(graph: fx.Graph) -> GeneratedCode:
+    """The code of a graph, ready to be called."""
+    python = graph.python_code("self")
+    names = dict(python.globals)
+    file = f"<generated forward {next(_numbers)}>"
+    # As torch.fx does it: annotations in the code are to be types, not strings.
+    exec(compile(python.src, file, "exec", dont_inherit=True), names)
+    function: Callable[..., Any] = names["forward"]
+    # So that tracebacks, and what torch.compile says, show the line, for as long as there is the function.
+    linecache.cache[file] = (len(python.src), None, python.src.splitlines(keepends=True), file)
+    weakref.finalize(function, linecache.cache.pop, file, None).atexit = False
+    read = frozenset(str(node.target).partition(".")[0] for node in graph.nodes if node.op == "get_attr")
+    return GeneratedCode(python, function, read)
+
+
+def with_forward(model: M, forward: Callable[..., Any]) -> M:
+    """The model once more, with all that it holds, but with another function in place of its generated forward."""
+    view = object.__new__(type(model))
+    view.__dict__.update(model.__dict__, generated_forward=forward)
+    return view
+
+
+@functools.cache
+def drawn_class(cls: type, base: type) -> type:
+    """The class of the drawn models of a user's model class: `cls` with `base`, that of all others, behind it."""
+    if issubclass(cls, FxModule):
+        return cls
+    if issubclass(base, cls):
+        return base
+    return type(cls.__name__, (cls, base), {"__module__": cls.__module__, "_written_class": cls})
+
+
+def written_class(cls: type) -> Any:
+    """The class that somebody wrote, behind one that `drawn_class` made."""
+    return cls.__dict__.get("_written_class", cls)
