@@ -72,7 +72,7 @@ class FlatGraph:
         self.fx_calls = _flatten_fx(graph)
 
     def restore(self) -> tuple[DrawnGraph, fx.Graph]:
-        """Both graphs again, made of new nodes; layers among the targets learn of their calls."""
+        """Both graphs again, made of new nodes, which the layers among their targets have as inbound nodes."""
         nodes: list[Node] = []
         values = [[record("input", name, (), {}, spec).outputs] for name, spec in self.outside]
 

@@ -229,8 +229,8 @@ def _find_tensors(
                 found.append(RecordedTensor(tensor, paths[id(tensor)], "layer"))
             else:
                 name = namer.next("parameter" if isinstance(tensor, nn.Parameter) else "constant")
-                kept = node in saved or isinstance(tensor, nn.Parameter)
-                found.append(RecordedTensor(tensor, name, "model" if kept else "mask"))
+                is_saved = node in saved or isinstance(tensor, nn.Parameter)
+                found.append(RecordedTensor(tensor, name, "model" if is_saved else "mask"))
     return found
 
 

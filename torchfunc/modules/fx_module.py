@@ -120,7 +120,8 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     file = f"<generated forward {next(_numbers)}>"
     # As torch.fx does it: annotations in the code are to be types, not strings.
     exec(compile(python.src, file, "exec", dont_inherit=True), names)
-    function: Callable[..., Any] = names["forward"]
+    # (Left there, the function would refer to itself and outlive its last use.)
+    function: Callable[..., Any] = names.pop("forward")
     # So that tracebacks, and what torch.compile says, show the line, for as long as there is the function.
     linecache.cache[file] = (len(python.src), None, python.src.splitlines(keepends=True), file)
     weakref.finalize(function, linecache.cache.pop, file, None).atexit = False

@@ -40,7 +40,7 @@ class TrainingOutputs(NamedTuple):
         y_pred: what the model returns.
         masks: for each output, in flat order, its mask or None; None if no output has one.
         logits: for each output, in flat order, what went into its final softmax or sigmoid, or None; None if none was
-            asked for, or none that was can be told.
+            requested, or none of those requested is known.
     """
 
     y_pred: Any

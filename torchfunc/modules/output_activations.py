@@ -36,7 +36,7 @@ class OutputActivation(NamedTuple):
 
 
 def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.Module]) -> OutputActivation | None:
-    """The activation that a tensor of a graph ends in; None if it is another one or cannot be told from the rest.
+    """The activation that a tensor of a graph ends in; None if it is another one or not known.
 
     Args:
         value: the tensor.
@@ -66,8 +66,8 @@ def _of_model(model: Network, kwargs: Mapping[str, Any]) -> OutputActivation | N
     """What a model within the graph ends in, if it returns one tensor and is called on nothing but its inputs."""
     if kwargs or is_hooked(model):
         return None
-    told = model.describe_outputs()
-    return OutputActivation(told[0].activation, within=True) if told and told[0].activation else None
+    described = model.describe_outputs()
+    return OutputActivation(described[0].activation, within=True) if described and described[0].activation else None
 
 
 def _kind_of_callable(function: Any, ndim: int) -> str | None:

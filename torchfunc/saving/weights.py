@@ -49,9 +49,11 @@ def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) 
     fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
     differing = [name for name in {**own, **stored} if name not in fitting]
     if differing and not skip_mismatch:
-        told = ", ".join(f"{name} ({_shape(own, name)}, in the file {_shape(stored, name)})" for name in differing[:5])
+        listed = ", ".join(
+            f"{name} ({_shape(own, name)}, in the file {_shape(stored, name)})" for name in differing[:5]
+        )
         raise ValueError(
-            f"{os.fspath(path)} does not fit this model in {len(differing)} of {len(own)} weights: {told}. "
+            f"{os.fspath(path)} does not fit this model in {len(differing)} of {len(own)} weights: {listed}. "
             "skip_mismatch=True loads the others."
         )
     model.load_state_dict(fitting, strict=False)

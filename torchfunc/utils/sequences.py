@@ -51,9 +51,11 @@ def pad_sequences(
     for row, sequence in enumerate(sequences):
         if not len(sequence) or not length:
             continue
-        kept = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
-        if kept.shape[1:] != inner:
-            raise ValueError(f"Sequence {row} holds values of shape {kept.shape[1:]}, the first one of shape {inner}.")
-        place = slice(None, len(kept)) if padding == "post" else slice(-len(kept), None)
-        padded[row, place] = kept
+        values = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
+        if values.shape[1:] != inner:
+            raise ValueError(
+                f"Sequence {row} holds values of shape {values.shape[1:]}, the first one of shape {inner}."
+            )
+        place = slice(None, len(values)) if padding == "post" else slice(-len(values), None)
+        padded[row, place] = values
     return padded

@@ -67,8 +67,8 @@ def _listed(model: Network, drawn: DrawnGraph | None) -> list[Entry]:
 
 def _own_tensors(model: Network) -> dict[str, Entry]:
     """The parameters and persistent buffers of the model itself, by name."""
-    kept = {name: each for name, each in model._buffers.items() if name not in model._non_persistent_buffers_set}
-    tensors = {**model._parameters, **kept}
+    buffers = {name: each for name, each in model._buffers.items() if name not in model._non_persistent_buffers_set}
+    tensors = {**model._parameters, **buffers}
     return {name: Entry(name, type(each).__name__, each) for name, each in tensors.items() if each is not None}
 
 

@@ -41,7 +41,7 @@ def format_progress(
         logs: what to show after it: numbers by name.
         bar: the character that bars are made of; None if something else draws the bar; an empty one leaves it out and
             separates by " - ".
-        finished: whether to show the time taken; else the time still needed is shown, where it can be told.
+        finished: whether to show the time taken; else the time still needed is shown, where it is known.
         per_step: seconds a step; the mean of all by default.
     """
     if per_step is None:

@@ -212,5 +212,5 @@ def _weights(target: Any) -> list[Tensor]:
         return target.weights
     if not isinstance(target, nn.Module):
         return []
-    held = target.state_dict(keep_vars=True).values()
-    return list({id(tensor): tensor for tensor in held if isinstance(tensor, Tensor)}.values())
+    values = target.state_dict(keep_vars=True).values()
+    return list({id(tensor): tensor for tensor in values if isinstance(tensor, Tensor)}.values())

@@ -15,7 +15,7 @@ from tabulate import SEPARATING_LINE, DataRow, Line, TableFormat, tabulate
 
 __all__ = ["column_widths", "draw_table"]
 
-# tabulate draws a line between all rows or, as here, where it is told to: a row may be several lines high.
+# tabulate draws a line between all rows or, as here, only between given ones: a row may be several lines high.
 _HEADER = TableFormat(
     lineabove=Line("┏", "━", "┳", "┓"),
     linebelowheader=None,
