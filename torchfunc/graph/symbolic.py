@@ -10,14 +10,14 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.node import map_aggregate
 from torch.overrides import is_tensor_method_or_property, resolve_name
-from torch.utils._pytree import KeyPath
+from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.graph.inference import example_shapes, infer_call, infer_module
-from torchfunc.graph.node import Node, Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import Node, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.source import Source
 from torchfunc.graph.tracing import pass_over
+from torchfunc.structures import map_structure
 
 __all__ = [
     "SymbolicInt",
@@ -113,21 +113,13 @@ def _record_call(
     return record(op, target, args, kwargs, specs).outputs if _has_spec(specs) else specs
 
 
-def _has_spec(specs: Any) -> bool:
-    found = False
-
-    def look(leaf: Any) -> Any:
-        nonlocal found
-        found = found or isinstance(leaf, Spec)
-        return leaf
-
-    map_aggregate(specs, look)
-    return found
+def _has_spec(specs: Specs) -> bool:
+    return isinstance(specs, Spec) or any(isinstance(leaf, Spec) for leaf in tree_leaves(specs))
 
 
 def _constants(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arrays among the arguments become tensors; a tensor that would silently stop training is refused."""
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_aggregate((tuple(args), dict(kwargs)), _constant)
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_structure(_constant, (tuple(args), dict(kwargs)))
     return arguments
 
 
