@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,17 +20,18 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
 from torchfunc.graph.torch_internals import (
+    FAKE_TENSOR_LOG,
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torchfunc.structures import map_structure
+from torchfunc.structures import leaves, map_structure
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
 
@@ -58,7 +58,7 @@ class _Running(threading.local):
 
 _running = _Running()
 # Torch logs the traceback of every failed fake run; ours end in an error that tells the user more.
-logging.getLogger("torch._subclasses.fake_tensor").addFilter(lambda record: not _running.active)
+FAKE_TENSOR_LOG.addFilter(lambda record: not _running.active)
 
 
 def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -142,7 +142,7 @@ def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
 def _device(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:
     """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
     held = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
-    given = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+    given = (leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
     return next((tensor.device for tensor in itertools.chain(held, given)), None)
 
 
@@ -194,14 +194,14 @@ def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
         sizes: whether unknown sizes were among the arguments, so that no number in the results is known.
         label: what to call the target in an error.
     """
-    leaves, structure = tree_flatten(first)
+    values, structure = tree_flatten(first)
     others, other_structure = tree_flatten(second)
     if structure != other_structure:
         raise ValueError(
-            f"{label} returns {len(leaves)} values for one input size and {len(others)} for another. A graph node "
+            f"{label} returns {len(values)} values for one input size and {len(others)} for another. A graph node "
             "needs a fixed structure: give Input(...) the size it depends on."
         )
-    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(leaves, others, strict=True)], structure)
+    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(values, others, strict=True)], structure)
 
 
 def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-from torch.utils._pytree import tree_flatten
 
 from torchfunc.graph.node import SymbolicValue
 from torchfunc.graph.torch_internals import GLOBAL_HOOKS
@@ -35,15 +34,18 @@ def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, 
     if not own or autocast or any(GLOBAL_HOOKS):
         return None
     try:
-        leaves, structure = tree_flatten((tuple(args), dict(kwargs)))
-        state = [(name, _attribute(value)) for name, value in module.__dict__.items()]
-        return (kind, kind.forward, tuple(state), repr(structure), tuple(map(_argument, leaves)))
+        state = tuple((name, _attribute(value)) for name, value in module.__dict__.items())
+        options = tuple((name, _argument(value)) for name, value in kwargs.items())
+        return kind, kind.forward, state, _argument(tuple(args)), options
     except _NotPlain:
         return None
 
 
-def _argument(leaf: Any) -> Hashable:
-    return leaf.spec if isinstance(leaf, SymbolicValue) else _plain(leaf)
+def _argument(value: Any) -> Hashable:
+    """An argument of the call: plain, or of a symbolic value what is known of it."""
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_argument, value))
+    return value.spec if isinstance(value, SymbolicValue) else _plain(value)
 
 
 def _attribute(value: Any) -> Hashable:

@@ -7,6 +7,7 @@ they are needed: torch's own documentation names them.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType
 from typing import Any
@@ -24,6 +25,7 @@ from torch._subclasses.fake_tensor import (
 from torch.nn.modules import module as torch_module
 
 __all__ = [
+    "FAKE_TENSOR_LOG",
     "GLOBAL_HOOKS",
     "DataDependentOutputException",
     "DynamicOutputShapeException",
@@ -38,6 +40,8 @@ __all__ = [
     "skip_code",
     "storage_use_count",
 ]
+
+FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 _HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS: tuple[Mapping[int, Callable[..., Any]], ...] = tuple(
