@@ -10,6 +10,7 @@ graph (`_in_graph`) without branches, with the counter as a tensor.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -132,15 +133,15 @@ class Optimizer(OptimizerState):
         """Whether this step is recorded into a graph, so that all that changes from step to step must be a tensor."""
         return self._always_in_graph or in_graph()
 
-    def _step_rate(self) -> Any:
+    def _step_rate(self, in_graph: bool) -> Any:
         """The learning rate for this step: a number, or in a graph a tensor of shape ()."""
-        if self._in_graph():
+        if in_graph:
             return self._rate.in_graph(self._iterations, self._scalar_dtype)
         return self._rate.outside_graph(self._calls, self._scalar_dtype)
 
-    def _updates(self) -> Any:
+    def _updates(self, in_graph: bool) -> Any:
         """How many updates were made before this step: a number, or in a graph a tensor of shape ()."""
-        calls = self._iterations if self._in_graph() else self._calls.get()
+        calls = self._iterations if in_graph else self._calls.get()
         return calls // self.gradient_accumulation_steps if self.gradient_accumulation_steps else calls
 
     def step_number(self) -> Any:
@@ -148,16 +149,8 @@ class Optimizer(OptimizerState):
 
         It is a number, or in a graph a float tensor of shape (), of float64 if any weight is.
         """
-        step = self._updates() + 1
+        step = self._updates(self._in_graph()) + 1
         return step.to(self._scalar_dtype) if isinstance(step, Tensor) else step
-
-    def state_changed(self) -> None:
-        """Say that `variables` were changed in a way that torch does not count, by the replay of a CUDA graph.
-
-        Changes by any other way (in-place calls, loading, compiled steps) are noticed without it.
-        """
-        self._calls.forget()
-        self._rate.forget()
 
     def prepare_capture(self) -> bool:
         """Get ready for a step in a graph. False if a step outside of a graph has to be made first."""
@@ -264,17 +257,19 @@ class Optimizer(OptimizerState):
         params = self._weights_for(grads, trainable_variables)
         if not params:
             return
-        kept_grads, kept_params = _drop_missing(grads, params)
-        with torch.no_grad():
+        present, params = _drop_missing(grads, params)
+        in_graph = self._in_graph()
+        # Takes fewer steps than `no_grad`.
+        with torch.set_grad_enabled(False):
             if self.loss_scale_factor is not None:
-                kept_grads = list(torch._foreach_div(kept_grads, self.loss_scale_factor))
+                present = list(torch._foreach_div(present, self.loss_scale_factor))
             if self.gradient_accumulation_steps:
-                self._accumulate(kept_grads, kept_params, self.gradient_accumulation_steps)
+                self._accumulate(present, params, self.gradient_accumulation_steps, in_graph)
             else:
-                self._update(kept_grads, kept_params)
+                self._update(present, params, in_graph)
             if self.use_ema:
-                self._update_averages()
-            if self._in_graph():
+                self._update_averages(in_graph)
+            if in_graph:
                 self._iterations.add_(1)
             else:
                 self._calls.add(1)
@@ -288,7 +283,7 @@ class Optimizer(OptimizerState):
             params = list(variables)
             if not self.built:
                 self.build(params)
-            if _same(params, self._params):
+            if len(params) == len(self._params) and all(map(operator.is_, params, self._params)):
                 params = self._params
             else:
                 self._check_known(params)
@@ -296,9 +291,10 @@ class Optimizer(OptimizerState):
             raise ValueError(f"There are {len(grads)} gradients for {len(params)} weights.")
         return params
 
-    def _update(self, grads: list[Tensor], params: list[Tensor]) -> None:
-        grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
-        rate = self._step_rate()
+    def _update(self, grads: list[Tensor], params: list[Tensor], in_graph: bool) -> None:
+        if self.clipnorm or self.clipvalue or self.global_clipnorm:
+            grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
+        rate = self._step_rate(in_graph)
         self._decay_weights(params, rate)
         self.update(grads, params, rate)
         for param, constraint in self._constraints:
@@ -329,22 +325,22 @@ class Optimizer(OptimizerState):
         """The loss whose gradients `apply` expects: multiplied by `loss_scale_factor`, if there is one."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
-    def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int) -> None:
+    def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int, in_graph: bool) -> None:
         """Update with the mean gradients when it is time to."""
         means = mean_of_sums(self.state_of(self._accumulated, params), grads, steps)
-        if self._in_graph():
+        if in_graph:
             due = (self._iterations + 1) % steps == 0
             changing = [*self._params, *self._rule_state()]
             before = copies_of(changing)
-            self._update(means, params)
+            self._update(means, params, in_graph)
             keep_if(due, changing, before)
             keep_if(~due, self._accumulated, [torch.zeros_like(total) for total in self._accumulated])
         elif (self._calls.get() + 1) % steps == 0:
-            self._update(means, params)
+            self._update(means, params, in_graph)
             torch._foreach_zero_(self._accumulated)
 
-    def _update_averages(self) -> None:
-        iterations = self._updates()
+    def _update_averages(self, in_graph: bool) -> None:
+        iterations = self._updates(in_graph)
         update_averages(self._averages, self._params, self.ema_momentum, iterations)
         if self.ema_overwrite_frequency:
             overwrite(self._params, self._averages, self.ema_overwrite_frequency, iterations)
@@ -399,13 +395,12 @@ class Optimizer(OptimizerState):
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
-def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
-
-
 def _drop_missing(grads: Sequence[Tensor | None], params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The gradients that are there, dense, and their weights; `params` itself when none is missing."""
-    present = [grad.to_dense() if grad.is_sparse else grad for grad in grads if grad is not None]
+    present = []
+    for grad in grads:
+        if grad is not None:
+            present.append(grad.to_dense() if grad.is_sparse else grad)
     if len(present) == len(params):
         return present, params
     if not present:

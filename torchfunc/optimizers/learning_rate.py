@@ -85,11 +85,6 @@ class RateSource:
             return rate.to(iterations.device, dtype)
         return torch.full((), rate, dtype=dtype, device=iterations.device)
 
-    def forget(self) -> None:
-        """Read the tensor anew next time."""
-        if self._number is not None:
-            self._number.forget()
-
     def get_config(self) -> Any:
         """The number, or the config of the schedule."""
         return serialize_keras_object(self.function) if self._number is None else self._number.get()

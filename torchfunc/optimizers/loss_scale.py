@@ -152,11 +152,6 @@ class LossScaleOptimizer(Optimizer):
         """All numbers that a compiled step takes for constants."""
         return super().hyperparameters() + self.inner_optimizer.hyperparameters()
 
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        self.inner_optimizer.state_changed()
-
     def _to_keras(self, index: int, variable: Tensor) -> Tensor:
         own = len(self._variables)
         return variable if index < own else self.inner_optimizer._to_keras(index - own, variable)

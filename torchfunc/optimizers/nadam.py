@@ -83,12 +83,6 @@ class Nadam(Optimizer):
             self._product.set(product)
         return product
 
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        if self.built:
-            self._product.forget()
-
     def get_config(self) -> dict[str, Any]:
         """The arguments that make an equal optimizer."""
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

@@ -196,13 +196,7 @@ class TorchOptimizer(Optimizer):
         groups = self.torch_optimizer.param_groups
         return tuple(value for group in groups for value in group.values() if isinstance(value, (int, float, tuple)))
 
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        for rate in self._rates:
-            rate.forget()
-
-    def _step_rate(self) -> Any:
+    def _step_rate(self, in_graph: bool) -> Any:
         return None
 
     def get_config(self) -> dict[str, Any]:
