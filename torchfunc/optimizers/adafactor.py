@@ -34,6 +34,8 @@ class Adafactor(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -85,11 +87,6 @@ class Adafactor(Optimizer):
             scaled = gradient / squares.sqrt()
             scaled /= (_rms(scaled) / self.clip_threshold).clamp_min(1)
             param.sub_(_rms(param).clamp_min(self.epsilon_2) * limited * scaled)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}
 
 
 def _move(average: Tensor, value: Tensor, kept: Any) -> None:

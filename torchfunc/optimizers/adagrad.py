@@ -36,6 +36,8 @@ class Adagrad(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("initial_accumulator_value", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -82,11 +84,6 @@ class Adagrad(Optimizer):
     def _from_keras(self, index: int, variable: Tensor) -> Tensor:
         return variable + self.epsilon if contains(self._sums, self._variables[index]) else variable
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
-
 
 class Adadelta(Optimizer):
     """Steps in the units of the weights: the root mean square of earlier steps over that of gradients (Zeiler, 2012).
@@ -100,6 +97,8 @@ class Adadelta(Optimizer):
         epsilon: added under both roots.
         **options: those of `Optimizer`.
     """
+
+    arguments = ("rho", "epsilon")
 
     def __init__(
         self,
@@ -131,7 +130,3 @@ class Adadelta(Optimizer):
         torch._foreach_mul_(step_squares, self.rho)
         torch._foreach_addcmul_(step_squares, steps, steps, 1 - self.rho)
         add_scaled_(params, steps, -learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}

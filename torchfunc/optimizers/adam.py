@@ -35,6 +35,8 @@ class Adam(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon", "amsgrad")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -99,11 +101,6 @@ class Adam(Optimizer):
             amsgrad=self.amsgrad,
             maximize=False,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
-        return {**super().get_config(), **own}
 
 
 class AdamW(Adam):

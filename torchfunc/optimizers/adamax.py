@@ -32,6 +32,8 @@ class Adamax(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -59,7 +61,3 @@ class Adamax(Optimizer):
         torch._foreach_maximum_(largest, torch._foreach_abs(gradients))
         rate = learning_rate / bias_correction(self.beta_1, self.step_number())
         add_ratio_(params, means, torch._foreach_add(largest, self.epsilon), -rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class Optimizer(OptimizerState):
     Raises:
         ValueError: an argument is unknown, out of range, or excludes another.
     """
+
+    # The attributes that `get_config` adds to the shared options: the update rule's own arguments.
+    arguments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -380,6 +383,7 @@ class Optimizer(OptimizerState):
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
             "loss_scale_factor": self.loss_scale_factor,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            **{name: getattr(self, name) for name in self.arguments},
         }
 
     @classmethod

@@ -45,6 +45,8 @@ class Ftrl(Optimizer):
         ValueError: an argument is out of its range.
     """
 
+    arguments = ("learning_rate_power", "initial_accumulator_value", *_STRENGTHS, "beta")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -96,8 +98,3 @@ class Ftrl(Optimizer):
         torch._foreach_sub_(targets, linears)
         torch._foreach_div_(targets, after)
         torch._foreach_copy_(params, targets)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = ("learning_rate_power", "initial_accumulator_value", *_STRENGTHS, "beta")
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}

@@ -32,6 +32,8 @@ class Lamb(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -66,7 +68,3 @@ class Lamb(Optimizer):
         for scaled, size, length in zip(steps, torch._foreach_norm(params), torch._foreach_norm(steps), strict=True):
             scaled.mul_(torch.where((size > 0) & (length > 0), size / length, 1.0))
         add_scaled_(params, steps, -learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

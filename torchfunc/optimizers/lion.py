@@ -31,6 +31,8 @@ class Lion(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -58,7 +60,3 @@ class Lion(Optimizer):
         add_scaled_(params, directions, -learning_rate)
         torch._foreach_mul_(momenta, self.beta_2)
         torch._foreach_add_(momenta, gradients, alpha=1 - self.beta_2)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2}

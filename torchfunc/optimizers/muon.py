@@ -52,6 +52,23 @@ class Muon(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = (
+        "adam_beta_1",
+        "adam_beta_2",
+        "epsilon",
+        "exclude_layers",
+        "muon_a",
+        "muon_b",
+        "muon_c",
+        "adam_lr_ratio",
+        "momentum",
+        "ns_steps",
+        "nesterov",
+        "exclude_embeddings",
+        "adam_weight_decay",
+        "rms_rate",
+    )
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -148,23 +165,3 @@ class Muon(Optimizer):
             decay = self.weight_decay if square is None else self.adam_weight_decay
             if shrinks and decay is not None:
                 param.mul_(1 - rate * decay)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = (
-            "adam_beta_1",
-            "adam_beta_2",
-            "epsilon",
-            "exclude_layers",
-            "muon_a",
-            "muon_b",
-            "muon_c",
-            "adam_lr_ratio",
-            "momentum",
-            "ns_steps",
-            "nesterov",
-            "exclude_embeddings",
-            "adam_weight_decay",
-            "rms_rate",
-        )
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}

@@ -42,6 +42,8 @@ class RMSprop(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("rho", "momentum", "epsilon", "centered")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -116,8 +118,3 @@ class RMSprop(Optimizer):
 
     def _from_keras(self, index: int, variable: Tensor) -> Tensor:
         return (variable + self.epsilon) / (1 - self.rho) if contains(self._sums, self._variables[index]) else variable
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon, "centered": self.centered}
-        return {**super().get_config(), **own}

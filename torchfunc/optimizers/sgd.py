@@ -32,6 +32,8 @@ class SGD(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("momentum", "nesterov")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.01,
@@ -64,7 +66,3 @@ class SGD(Optimizer):
             add_scaled_(params, gradients, -learning_rate)
         else:
             torch._foreach_add_(params, velocities)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
