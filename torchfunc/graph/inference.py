@@ -12,7 +12,7 @@ import copy
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import Args, Kwargs, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
 from torchfunc.graph.torch_internals import (
@@ -31,7 +31,7 @@ from torchfunc.graph.torch_internals import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
 
@@ -46,7 +46,7 @@ _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, Ru
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 # What was found for calls of torch's own modules, by their signatures, and for how many at most.
-_inferred: dict[Any, Any] = {}
+_inferred: dict[Hashable, Specs] = {}
 _REMEMBERED = 1000
 
 
@@ -75,10 +75,10 @@ def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[
 
 def infer(
     prepare: Callable[[FakeTensorMode], Callable[..., Any]],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     label: str,
-) -> Any:
+) -> Specs:
     """The outputs of a call as a structure of `Spec`s and constants.
 
     Args:
@@ -121,12 +121,12 @@ def infer(
     return _compare(runs[0], runs[-1], sizes, label)
 
 
-def infer_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+def infer_call(function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a function that holds no parameters."""
     return infer(lambda mode: function, args, kwargs, label)
 
 
-def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a module; of calls that are alike, only the first is run."""
     key = call_signature(module, args, kwargs)
     if key in _inferred:
@@ -139,7 +139,7 @@ def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
     return specs
 
 
-def _device(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:
+def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:
     """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
     held = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
     given = (leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
@@ -186,7 +186,7 @@ def _failure(label: str, values: Sequence[SymbolicValue], trial: int, known: boo
     return message
 
 
-def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
+def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Specs:
     """Fold two runs' results into one structure of specs: what differs between them is unknown.
 
     Args:
@@ -204,7 +204,7 @@ def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
     return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(values, others, strict=True)], structure)
 
 
-def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:
+def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:
     if isinstance(first, torch.Tensor):
         shapes = tuple(first.shape), tuple(second.shape)
         if len(shapes[0]) != len(shapes[1]):
@@ -258,7 +258,7 @@ class _CopiesAreFake(TorchFunctionMode):
         self.mode = mode
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone):
             return _fake(args[0], self.mode)

@@ -14,13 +14,29 @@ from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_map, tree_
 from torchfunc.graph.source import Source, user_source
 from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["Node", "Spec", "Specs", "SymbolicValue", "replay", "symbolic_leaves", "topological_order"]
+__all__ = [
+    "Args",
+    "Kwargs",
+    "Node",
+    "Outputs",
+    "Spec",
+    "Specs",
+    "SymbolicValue",
+    "replay",
+    "symbolic_leaves",
+    "topological_order",
+]
 
 _sequence = itertools.count()
 
 
 # What a call returns: any nesting of `Spec`s and constants, in lists, tuples, dicts and classes registered with torch.
 Specs: TypeAlias = Any
+# Those with the symbolic values in place of the `Spec`s.
+Outputs: TypeAlias = Any
+# The arguments of a call: anything, with symbolic values anywhere.
+Args: TypeAlias = Sequence[Any]
+Kwargs: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,8 @@ class Node:
         self,
         op: str,
         target: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        args: Args,
+        kwargs: Kwargs,
         specs: Specs,
         make_value: MakeValue,
         source: Source | None = None,
@@ -98,13 +114,13 @@ class Node:
         # torch.fx's own walk, for its immutable containers: a recorded call cannot be changed. It is also the fastest.
         arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = map_aggregate((tuple(args), dict(kwargs)), collect)
         self.args: tuple[Any, ...] = arguments[0]
-        self.kwargs: Mapping[str, Any] = arguments[1]
+        self.kwargs: Kwargs = arguments[1]
         self.order = next(_sequence)
         self.source = source or user_source()
         self.output_values: list[SymbolicValue] = []
         self.outputs = self._make_outputs(specs, make_value)
 
-    def _make_outputs(self, specs: Specs, make_value: MakeValue) -> Structure:
+    def _make_outputs(self, specs: Specs, make_value: MakeValue) -> Outputs:
         if isinstance(specs, Spec):
             value = make_value(specs, self, ())
             self.output_values.append(value)
@@ -145,7 +161,7 @@ def topological_order(outputs: Iterable[SymbolicValue], inputs: Iterable[Symboli
 def replay(
     nodes: Iterable[Node],
     values: dict[SymbolicValue, Any],
-    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Any],
+    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Outputs],
 ) -> None:
     """Make the calls of `nodes` again, in order, on other values.
 

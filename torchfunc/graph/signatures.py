@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from torchfunc.graph.node import SymbolicValue
+from torchfunc.graph.node import Args, Kwargs, SymbolicValue
 from torchfunc.graph.torch_internals import GLOBAL_HOOKS
 
 __all__ = ["call_signature"]
@@ -21,7 +21,7 @@ class _NotPlain(Exception):
     """Something that a key cannot stand for."""
 
 
-def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable | None:
+def call_signature(module: nn.Module, args: Args, kwargs: Kwargs) -> Hashable | None:
     """A key that is equal for two calls only if they return the same shapes and dtypes; None if there is none.
 
     The forward of a module in `torch.nn` that holds no other module depends on its arguments, its attributes and its

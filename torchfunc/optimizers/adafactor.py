@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -68,7 +69,7 @@ class Adafactor(Optimizer):
                 self._columns.append(self.add_variable((*param.shape[:-2], param.shape[-1]), dtype=param.dtype))
             self._velocities.append(self.add_variable_from_reference(param, "velocity"))
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by steps in proportion to their size."""
         step = self.step_number()
         limit = step**-0.5
@@ -89,7 +90,7 @@ class Adafactor(Optimizer):
             param.sub_(_rms(param).clamp_min(self.epsilon_2) * limited * scaled)
 
 
-def _move(average: Tensor, value: Tensor, kept: Any) -> None:
+def _move(average: Tensor, value: Tensor, kept: Scalar) -> None:
     average.mul_(kept).add_(value * (1 - kept))
 
 

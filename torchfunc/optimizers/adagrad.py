@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchfunc.optimizers.foreach import add_ratio_, add_scaled_, contiguous, fu
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant, contains
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,7 +59,7 @@ class Adagrad(Optimizer):
             params, "accumulator", constant(self.initial_accumulator_value + self.epsilon)
         )
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         sums = self.state_of(self._sums, params)
         if fused_kernel_fits(params, learning_rate, ("cpu",)):
@@ -118,7 +119,7 @@ class Adadelta(Optimizer):
         names = ["accumulated_grad", "accumulated_delta_var"]
         self._squares, self._step_squares = self.add_optimizer_variables(params, names)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by gradients scaled to the size of earlier steps."""
         squares, step_squares = self.state_of(self._squares, params), self.state_of(self._step_squares, params)
         torch._foreach_mul_(squares, self.rho)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_ratio_, bias_correction
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +54,7 @@ class Adamax(Optimizer):
         """Means and largest gradients, weight by weight."""
         self._m, self._u = self.add_optimizer_variables(params, ["momentum", "norm"])
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the means over the largest gradients."""
         means, largest = self.state_of(self._m, params), self.state_of(self._u, params)
         torch._foreach_lerp_(means, gradients, 1 - self.beta_1)

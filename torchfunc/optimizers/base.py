@@ -26,6 +26,7 @@ from torchfunc.optimizers.options import check_options, take_old_spellings
 from torchfunc.optimizers.selection import copies_of, keep_if
 from torchfunc.optimizers.state import OptimizerState, contains
 from torchfunc.registry import to_snake_case
+from torchfunc.schedules import Scalar
 
 __all__ = ["Optimizer"]
 
@@ -136,18 +137,18 @@ class Optimizer(OptimizerState):
         """Whether this step is recorded into a graph, so that all that changes from step to step must be a tensor."""
         return self._always_in_graph or in_graph()
 
-    def _step_rate(self, in_graph: bool) -> Any:
+    def _step_rate(self, in_graph: bool) -> Scalar:
         """The learning rate for this step: a number, or in a graph a tensor of shape ()."""
         if in_graph:
             return self._rate.in_graph(self._iterations, self._scalar_dtype)
         return self._rate.outside_graph(self._calls, self._scalar_dtype)
 
-    def _updates(self, in_graph: bool) -> Any:
+    def _updates(self, in_graph: bool) -> Scalar:
         """How many updates were made before this step: a number, or in a graph a tensor of shape ()."""
         calls = self._iterations if in_graph else self._calls.get()
         return calls // self.gradient_accumulation_steps if self.gradient_accumulation_steps else calls
 
-    def step_number(self) -> Any:
+    def step_number(self) -> Scalar:
         """The number of this update, from 1, for update rules that depend on it.
 
         It is a number, or in a graph a float tensor of shape (), of float64 if any weight is.
@@ -303,13 +304,13 @@ class Optimizer(OptimizerState):
         for param, constraint in self._constraints:
             param.copy_(constraint(param))
 
-    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
+    def _decay_weights(self, params: list[Tensor], rate: Scalar) -> None:
         if self.weight_decay is not None:
             decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Change all weights by their gradients. Override this or `update_step`.
 
         Args:
@@ -320,7 +321,7 @@ class Optimizer(OptimizerState):
         for gradient, param in zip(gradients, params, strict=True):
             self.update_step(gradient, param, learning_rate)
 
-    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Scalar) -> None:
         """Change one weight by its gradient, in place."""
         raise NotImplementedError(f"{type(self).__name__} defines neither `update` nor `update_step`.")
 

@@ -32,12 +32,12 @@ class HostNumber:
         value: what it holds, if that is known.
     """
 
-    def __init__(self, tensor: Tensor, value: Any = None) -> None:
+    def __init__(self, tensor: Tensor, value: float | None = None) -> None:
         self.tensor = tensor
-        self._value = value
+        self._value: float = 0 if value is None else value
         self._version = -1 if value is None else tensor._version
 
-    def get(self) -> Any:
+    def get(self) -> float:
         """The number."""
         version = self.tensor._version
         if version != self._version:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_scaled_, bias_correction
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -53,7 +54,7 @@ class Lamb(Optimizer):
         """Means and mean squares, weight by weight."""
         self._momentums, self._velocities = self.add_optimizer_variables(params, ["momentum", "velocity"])
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move each weight by a step of its own length."""
         means, squares = self.state_of(self._momentums, params), self.state_of(self._velocities, params)
         torch._foreach_lerp_(means, gradients, 1 - self.beta_1)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.optimizers.host_number import HostNumber
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.schedules import Scalar
 
 __all__ = ["LearningRate", "RateSource", "checked_rate", "rate_from_config"]
 
@@ -59,14 +60,14 @@ class RateSource:
         self._number.set(checked_rate(value))
         return True
 
-    def current(self, step: Any) -> Any:
+    def current(self, step: Scalar) -> Scalar:
         """The tensor, or what the schedule says for this step."""
         if self.tensor is not None:
             return self.tensor
         assert self.function is not None
         return self.function(step) if self._takes_step else self.function()
 
-    def outside_graph(self, iterations: HostNumber, dtype: torch.dtype) -> Any:
+    def outside_graph(self, iterations: HostNumber, dtype: torch.dtype) -> Scalar:
         """The rate as a number; as a tensor of shape () only if a function of the user's returns one.
 
         Schedules that say that they take numbers get one; others, as in Keras, the step count as a tensor.
