@@ -1,7 +1,7 @@
 """Nested structures: the one walk through lists, tuples, dicts and slices that hold tensors, symbolic values or shapes.
 
-Classes that are registered with torch (`torch.utils._pytree`) are looked into only where a module's own results are
-read; what users hand in is made of Python's containers.
+Classes that are registered with torch (`torch.utils._pytree`) are opened only where the results of
+modules are read; what users pass in is made of Python's containers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Structure", "first_leaf", "leaves", "map_structure", "named_leaves"]
 Structure: TypeAlias = Any
 """Any nesting of lists, tuples, named tuples, dicts and slices."""
 
-# Most leaves are of these types. Asked for first: that something is no Mapping takes longer to find out.
+# Most leaves are of these types. Checked first, since the check for a Mapping is slow.
 _ATOMS = frozenset({Tensor, Parameter, bool, int, float, str, type(None)})
 
 
@@ -53,7 +53,7 @@ def map_structure(
         if isinstance(structure, list):
             return items
         return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
-    # A dict is found out sooner than a Mapping.
+    # `dict` first, which is quicker to check.
     if isinstance(structure, (dict, Mapping)):
         return {
             key: map_structure(function, item, *[other[key] for other in others], is_leaf=is_leaf)

@@ -1,4 +1,4 @@
-"""What a call would return, found out without running it on real data and without touching any module.
+"""Shape inference: what a call would return, without running it on real data and without changing any module.
 
 The target runs twice under `FakeTensorMode`, on the two example shapes each symbolic tensor carries; a size that
 differs between the two runs is unknown. A module is copied first with fake parameters and buffers in the copy, so the
@@ -42,12 +42,12 @@ EXAMPLE_SIZE = (224, 448)
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-# What a call may return beside tensors, and keeps its value in the graph.
+# What a call may return beside tensors; it becomes a constant of the graph.
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
-# What was found for calls of torch's own modules, by their signatures, and for how many at most.
+# The results of calls of torch's own modules, by their signatures; so many at most.
 _inferred: dict[Hashable, Specs] = {}
-_REMEMBERED = 1000
+_CACHE_SIZE = 1000
 
 
 class _Running(threading.local):
@@ -57,7 +57,7 @@ class _Running(threading.local):
 
 
 _running = _Running()
-# Torch logs the traceback of every failed fake run; ours end in an error that tells the user more.
+# Torch logs the traceback of every failed fake run; ours end in an error that says more.
 FAKE_TENSOR_LOG.addFilter(lambda record: not _running.active)
 
 
@@ -97,13 +97,13 @@ def infer(
     for trial in range(1 if known else 2):
         _running.active = True
         try:
-            # A mode of its own for each run: a shared one remembers the dtype a parameter used to have.
+            # A new mode for each run: a shared one caches the dtype a parameter used to have.
             mode = FakeTensorMode(allow_non_fake_inputs=True)
             target = prepare(mode)
             fake = _faker(trial, mode, _device(target, args, kwargs))
             # A function of torch draws nothing from these; a module's forward is anybody's code.
-            kept = _random_state_kept() if isinstance(target, nn.Module) else contextlib.nullcontext()
-            with mode, torch.enable_grad(), kept:
+            random_state = _random_state_restored() if isinstance(target, nn.Module) else contextlib.nullcontext()
+            with mode, torch.enable_grad(), random_state:
                 fake_args, fake_kwargs = map_structure(fake, (tuple(args), dict(kwargs)))
                 runs.append(target(*fake_args, **fake_kwargs))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -133,7 +133,7 @@ def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> S
         return _inferred[key]
     specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
     if key is not None:
-        if len(_inferred) >= _REMEMBERED:
+        if len(_inferred) >= _CACHE_SIZE:
             _inferred.clear()
         _inferred[key] = specs
     return specs
@@ -141,13 +141,13 @@ def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> S
 
 def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:
     """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
-    held = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
+    weights = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
     given = (leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-    return next((tensor.device for tensor in itertools.chain(held, given)), None)
+    return next((tensor.device for tensor in itertools.chain(weights, given)), None)
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _random_state_restored() -> Iterator[None]:
     """Undo what this block draws from Python's and NumPy's generators. (Torch draws nothing for fake tensors.)"""
     before = random.getstate()
     numpy_before: Any = np.random.get_state()
@@ -226,7 +226,7 @@ def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:
 def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     """A copy of `module` whose tensors are fake: it can run, and build what is unbuilt, with no effect outside.
 
-    Forward hooks are left off the copy, since they may keep what they see; forward pre-hooks stay, since
+    The copy has no forward hooks, since they may store what they are given; forward pre-hooks stay, since
     weight norm and its kin compute the weight in one.
     """
     memo: dict[int, Any] = {}

@@ -47,11 +47,11 @@ _HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_bac
 GLOBAL_HOOKS: tuple[Mapping[int, Callable[..., Any]], ...] = tuple(
     getattr(torch_module, f"_global{name}") for name in _HOOK_TABLES
 )
-"""The hooks on all modules of the process, in the order of `hook_tables`; torch only tells how to add one."""
+"""The hooks on all modules of the process, in the order of `hook_tables`. torch has no public way to list hooks."""
 
 
 def hook_tables(module: nn.Module) -> Sequence[Mapping[int, Callable[..., Any]]]:
-    """The dicts that hold a module's own hooks; torch changes them in place, and only tells how to add one."""
+    """The dicts that hold a module's own hooks; torch changes them in place."""
     return [getattr(module, name) for name in _HOOK_TABLES]
 
 
@@ -61,7 +61,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether hooks run before or after the optimizer's `step`; torch only tells how to add one."""
+    """Whether hooks run before or after the optimizer's `step`."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 

@@ -1,7 +1,7 @@
 """Where torch.compile starts.
 
-It compiles the first function it meets, and keeps only a few graphs for each. What every module's call goes through
-must therefore not be where it starts, or all modules of the process would share those few.
+It compiles the first function it meets, and caches only a few graphs for each. A function that the calls of all modules
+go through must therefore not be where it starts, or all modules of the process would share those few.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def once_for_all(function: F) -> F:
 
 
 def with_own_code(function: F) -> F:
-    """A copy of a function that torch.compile takes for another one, and so keeps its graphs apart."""
+    """A copy of a function that torch.compile takes for another function, with graphs of its own."""
     assert isinstance(function, FunctionType)
     code = function.__code__.replace()
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)

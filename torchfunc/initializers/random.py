@@ -237,7 +237,7 @@ class VarianceScaling(RandomInitializer):
 
 
 class _NamedScaling(VarianceScaling):
-    """A `VarianceScaling` that has a name of its own.
+    """A `VarianceScaling` with fixed scale, mode and distribution.
 
     Args:
         seed: an int for the same values at each call, or None.

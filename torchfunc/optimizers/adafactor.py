@@ -74,15 +74,15 @@ class Adafactor(Optimizer):
         step = self.step_number()
         limit = step**-0.5
         limited = learning_rate.clamp(max=limit) if isinstance(learning_rate, Tensor) else min(learning_rate, limit)
-        kept = 1 - step**self.beta_2_decay
+        decay = 1 - step**self.beta_2_decay
         state = (self.state_of(each, params) for each in (self._rows, self._columns, self._velocities))
         for gradient, param, rows, columns, squares in zip(gradients, params, *state, strict=True):
             square = gradient.square() + self.epsilon_1
             if param.ndim < 2:
-                _move(squares, square, kept)
+                _move(squares, square, decay)
             else:
-                _move(rows, square.mean(dim=-1), kept)
-                _move(columns, square.mean(dim=-2), kept)
+                _move(rows, square.mean(dim=-1), decay)
+                _move(columns, square.mean(dim=-2), decay)
                 shares = rows / rows.mean(dim=-1, keepdim=True)
                 squares.copy_(shares.unsqueeze(-1) * columns.unsqueeze(-2))
             scaled = gradient / squares.sqrt()
@@ -90,8 +90,8 @@ class Adafactor(Optimizer):
             param.sub_(_rms(param).clamp_min(self.epsilon_2) * limited * scaled)
 
 
-def _move(average: Tensor, value: Tensor, kept: Scalar) -> None:
-    average.mul_(kept).add_(value * (1 - kept))
+def _move(average: Tensor, value: Tensor, decay: Scalar) -> None:
+    average.mul_(decay).add_(value * (1 - decay))
 
 
 def _rms(tensor: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 An optimizer sees lists, never single weights: `update(gradients, params, learning_rate)` changes all of them with a few
 `torch._foreach_*` calls. State that must survive from step to step (counter, learning rate, momenta) is kept in tensors
-that are changed in place, so that one compiled step can run for ever without being compiled again.
+that are changed in place, so that a compiled step need not be compiled again.
 
 Every step is written twice where it depends on the counter: with Python numbers, which never ask the device, and for a
 graph (`_in_graph`) without branches, with the counter as a tensor.
@@ -215,7 +215,7 @@ class Optimizer(OptimizerState):
         self._no_decay_names = list(var_names or ())
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
-        """Tell the optimizer what the weights are called, for `exclude_from_weight_decay(var_names=...)`."""
+        """Give the weights' names, for `exclude_from_weight_decay(var_names=...)`."""
         if self._no_decay_names and not self.built:
             pattern = re.compile("|".join(self._no_decay_names))
             self._no_decay += [param for name, param in named_params if pattern.search(name)]

@@ -1,4 +1,4 @@
-"""Where an optimizer takes its learning rate from: a number that can be set, a schedule, or a function."""
+"""The learning rate of an optimizer: a number that can be set, a schedule, or a function."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LearningRate = float | Callable[..., Any]
 
 
 class RateSource:
-    """A learning rate as a number is kept in a tensor, so that a compiled step sees it change.
+    """A learning rate. A number is stored in a tensor, so that a compiled step sees it change.
 
     Args:
         rate: a number, a schedule or a function.

@@ -112,7 +112,7 @@ class Muon(Optimizer):
         self._shrinking: list[bool] = []
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
-        """Tell the optimizer what the weights are called, to find those that Adam takes."""
+        """Find the weights that Adam updates by their names."""
         named = list(named_params)
         super().name_weights(named)
         if not self.built:

@@ -113,8 +113,8 @@ class TorchOptimizer(Optimizer):
                     f"{made!r} ({type(made).__name__}) instead of a torch.optim.Optimizer."
                 )
             self._adopt(made)
-        held = {id(param) for group in self.torch_optimizer.param_groups for param in group["params"]}
-        if not any(id(param) in held for param in params):
+        known = {id(param) for group in self.torch_optimizer.param_groups for param in group["params"]}
+        if not any(id(param) in known for param in params):
             raise ValueError(
                 f"The torch optimizer {type(self.torch_optimizer).__name__} holds none of the model's "
                 f"{len(params)} trainable weights, so training would change nothing. Make it from "
@@ -130,11 +130,11 @@ class TorchOptimizer(Optimizer):
         """One `step()` on these gradients. Outside of a graph, the weights' own `grad` is as before afterwards."""
         optimizer = self.torch_optimizer
         if in_graph():
-            held = [param for group in optimizer.param_groups for param in group["params"]]
+            own = [param for group in optimizer.param_groups for param in group["params"]]
             for param, gradient in zip(params, gradients, strict=True):
                 if param.grad is not None:
                     param.grad.copy_(gradient)
-                elif contains(held, param):
+                elif contains(own, param):
                     raise RuntimeError("A step outside of the graph and `prepare_capture()` have to come first.")
             # Without the wrapper that calls hooks and profiles.
             inspect.unwrap(type(optimizer).step)(optimizer)
@@ -174,17 +174,17 @@ class TorchOptimizer(Optimizer):
             return False
         optimizer = self.torch_optimizer
         _check_capturable(optimizer)
-        held = [param for group in optimizer.param_groups for param in group["params"]]
-        for param in held:
+        own = [param for group in optimizer.param_groups for param in group["params"]]
+        for param in own:
             if param.grad is None and contains(self._stepped, param):
                 param.grad = torch.zeros_like(param)
-        device = held[0].device
+        device = own[0].device
         if device.type != "cpu":
             _move_counters(optimizer, device)
         if _takes_tensor_rate(optimizer):
             for group in optimizer.param_groups:
                 if not isinstance(group["lr"], Tensor):
-                    double = device.type == "cpu" or any(param.dtype == torch.float64 for param in held)
+                    double = device.type == "cpu" or any(param.dtype == torch.float64 for param in own)
                     dtype = torch.float64 if double else torch.float32
                     group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
                     self._rates.append(HostNumber(group["lr"]))
@@ -200,7 +200,7 @@ class TorchOptimizer(Optimizer):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The class and its defaults, for optimizers that torch itself provides; parameter groups are not kept.
+        """The class and its defaults, for optimizers that torch itself provides; parameter groups are not included.
 
         Raises:
             ValueError: the optimizer is not made yet, or its class is not in `torch.optim`.

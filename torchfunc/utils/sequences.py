@@ -51,9 +51,9 @@ def pad_sequences(
     for row, sequence in enumerate(sequences):
         if not len(sequence) or not length:
             continue
-        kept = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
-        if kept.shape[1:] != inner:
-            raise ValueError(f"Sequence {row} holds values of shape {kept.shape[1:]}, the first one of shape {inner}.")
-        place = slice(None, len(kept)) if padding == "post" else slice(-len(kept), None)
-        padded[row, place] = kept
+        cut = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
+        if cut.shape[1:] != inner:
+            raise ValueError(f"Sequence {row} holds values of shape {cut.shape[1:]}, the first one of shape {inner}.")
+        place = slice(None, len(cut)) if padding == "post" else slice(-len(cut), None)
+        padded[row, place] = cut
     return padded
