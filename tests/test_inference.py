@@ -1,5 +1,7 @@
 """Shape inference: what it finds out equals what really comes out, and finding it out changes nothing."""
 
+import copy
+import dataclasses
 import random
 import warnings
 
@@ -346,6 +348,30 @@ class Returning(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+@dataclasses.dataclass
+class Moments:
+    """A class that torch's pytrees know."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+
+torch.utils._pytree.register_dataclass(Moments)
+
+
+def test_registered_classes_are_looked_into():
+    x = Input((8,))
+    moments = Returning(lambda x: Moments(x.mean(1), [x.std(1), None]))(x)
+    assert type(moments) is Moments
+    assert moments.mean.node.output_values == [moments.mean, moments.scale[0]]
+    model = Model(x, moments.mean + moments.scale[0])
+    nested = Model(x, model(x) * 2)
+    data = torch.randn(3, 8)
+    torch.testing.assert_close(model(data), data.mean(1) + data.std(1))
+    torch.testing.assert_close(nested(data), 2 * model(data))
+    torch.testing.assert_close(copy.deepcopy(model)(data), model(data))
 
 
 # (what is called, the input's shape, what the message must hold)

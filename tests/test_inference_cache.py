@@ -83,3 +83,56 @@ def test_what_is_no_module_of_torch_is_run_every_time(runs):
     assert [parametrized(x).shape for _ in range(2)] == [(None, 2)] * 2
     nn.Sequential(nn.Linear(3, 2))(x)
     assert len(runs) == 6
+
+
+def test_autocast_is_seen(runs):
+    x, linear = Input((3,)), nn.Linear(3, 5)
+    assert linear(x).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(x).dtype == torch.bfloat16
+    assert linear(x).dtype == torch.float32
+    assert len(runs) == 2
+
+
+def test_equal_numbers_of_different_types_are_not_alike(runs):
+    x = Input((3,))
+    assert nn.Softmax(1)(x).shape == (None, 3)
+    for dim in (1.0, True):
+        with pytest.raises(ValueError, match="cannot be called"):
+            nn.Softmax(dim)(x)
+    nn.AdaptiveAvgPool2d((1, 1))(Input((3, 8, 8)))
+    with pytest.raises(ValueError, match="cannot be called"):
+        nn.AdaptiveAvgPool2d((1.0, 1))(Input((3, 8, 8)))
+    assert len(runs) == 5
+
+
+def test_a_replaced_forward_is_seen(runs, monkeypatch):
+    x = Input((3,))
+    assert nn.ReLU()(x).shape == (None, 3)
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: x[:, :1])
+    assert nn.ReLU()(x).shape == (None, 1)
+    monkeypatch.undo()
+
+
+def test_hooks_on_all_modules_are_seen(runs):
+    x = Input((3,))
+    assert nn.ReLU()(x).shape == (None, 3)
+    handle = nn.modules.module.register_module_forward_pre_hook(lambda module, args: (args[0][:, :1],))
+    try:
+        assert nn.ReLU()(x).shape == (None, 1)
+    finally:
+        handle.remove()
+    assert nn.ReLU()(x).shape == (None, 3)
+    assert len(runs) == 2
+
+
+def test_arguments_by_name_and_in_tuples_are_told_apart(runs):
+    pooled, indices = nn.MaxPool1d(2, return_indices=True)(Input((3, 8)))
+    unpool = nn.MaxUnpool1d(2)
+    runs.clear()
+    assert unpool(pooled, indices).shape == (None, 3, 8)
+    assert unpool(pooled, indices, output_size=(9,)).shape == (None, 3, 9)
+    assert unpool(pooled, indices, output_size=[9]).shape == (None, 3, 9)
+    assert unpool(pooled, indices, (7,)).shape == (None, 3, 7)
+    assert unpool(pooled, indices, output_size=(9,)).shape == (None, 3, 9)
+    assert len(runs) == 4

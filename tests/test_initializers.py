@@ -168,10 +168,26 @@ def test_fans_are_those_of_keras(shape):
         assert initializers.compute_fans(shape, *axes) == keras_compute_fans(shape, *axes)
 
 
-@pytest.mark.parametrize("name", ["GlorotUniform", "HeNormal"])
-@pytest.mark.parametrize("shape", [(), (7,), (0, 3)])
-def test_small_shapes(name, shape):
-    assert getattr(initializers, name)()(shape).shape == shape
+@pytest.mark.parametrize(
+    ("name", "shape", "bound"),
+    [
+        # sqrt(3 * scale / n), where n is the mean of the fans, at least 1.
+        ("GlorotUniform", (), math.sqrt(3)),
+        ("GlorotUniform", (7,), math.sqrt(3 / 7)),
+        ("GlorotUniform", (0, 3), None),
+        # Two standard deviations of what is left of a normal distribution when its tails are cut off.
+        ("HeNormal", (), 2 * math.sqrt(2) / 0.87962566103423978),
+        ("HeNormal", (7,), 2 * math.sqrt(2 / 7) / 0.87962566103423978),
+        ("HeNormal", (0, 3), None),
+    ],
+)
+def test_small_shapes(name, shape, bound):
+    torch.manual_seed(0)
+    draws = torch.stack([getattr(initializers, name)()(shape) for _ in range(300)])
+    assert draws.shape == (300, *shape)
+    if bound is not None:
+        assert 0.9 * bound < draws.abs().max() <= bound
+        assert draws.unique().numel() > 250
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", torch.float64, None])

@@ -444,6 +444,15 @@ def test_a_keras_operation_that_is_not_known():
         Model.from_config(config)
 
 
-def test_models_drawn_from_a_config_are_graph_modules():
-    assert isinstance(Model.from_config(chain().get_config()), GraphModule)
-    assert isinstance(GraphModule.from_config(chain().get_config()), GraphModule)
+@pytest.mark.parametrize("cls", [Model, GraphModule, Named])
+def test_models_drawn_from_a_config_are_graph_modules(cls):
+    drawn = chain()
+    rebuilt = cls.from_config(through_json(drawn.get_config()))
+    assert isinstance(rebuilt, GraphModule)
+    assert isinstance(rebuilt, cls)
+    assert isinstance(rebuilt, Named) == (cls is Named)
+    assert [(node.op, node.name, str(node.target)) for node in rebuilt.graph.nodes] == [
+        (node.op, node.name, str(node.target)) for node in drawn.graph.nodes
+    ]
+    rebuilt.load_state_dict(drawn.state_dict())
+    torch.testing.assert_close(rebuilt(A), drawn(A))

@@ -83,13 +83,21 @@ class TestNumbers:
 
 class TestSession:
     def test_random_seed(self):
-        def draw():
-            utils.set_random_seed(5)
+        def draw(seed):
+            utils.set_random_seed(seed)
             return random.random(), np.random.random(), torch.rand(1).item()
 
-        assert draw() == draw()
-        with pytest.raises(ValueError, match=r"1\.5"):
-            utils.set_random_seed(1.5)
+        for seed in (5, 0, 2**32 - 1):
+            generator = torch.Generator().manual_seed(seed)
+            expected = (
+                random.Random(seed).random(),
+                np.random.RandomState(seed).random_sample(),
+                torch.rand(1, generator=generator).item(),
+            )
+            assert draw(seed) == expected
+        for seed in (1.5, True, -1, 2**32, None):
+            with pytest.raises(ValueError, match=f"got {seed!r}"):
+                utils.set_random_seed(seed)
 
     def test_models_work_after_clear_session(self):
         inputs = Input((3,))

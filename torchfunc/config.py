@@ -54,7 +54,7 @@ def set_epsilon(value: float) -> None:
 
 
 def image_data_format() -> str:
-    """The layout image layers assume when they are not told: "channels_last" (default) or "channels_first"."""
+    """The layout image layers assume unless given another: "channels_last" (default) or "channels_first"."""
     return _values["image_data_format"]
 
 
@@ -68,7 +68,7 @@ def set_num_threads(threads: int | str) -> None:
 
     Args:
         threads: a number is given to `torch.set_num_threads`. "probe": each `fit` on the CPU that runs eagerly times
-            its first 35 steps, with one thread and with all that torch is set to in turns, and goes on with what was
+            its first 35 steps, with one thread and with all that torch is set to in turns, and continues with what was
             faster; torch's own setting is back when it ends. Small models are often faster with one.
 
     Raises:

@@ -9,7 +9,7 @@ keeps it in. The default `axis=0` is thus the weights into each unit of a Dense 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -41,13 +41,16 @@ Axes: TypeAlias = "int | Sequence[int] | None"
 class Constraint:
     """The base class: write `__call__(w)`, and `get_config()` if the constructor has arguments."""
 
+    # The attributes that are the constructor's arguments.
+    arguments: ClassVar[tuple[str, ...]] = ()
+
     def __call__(self, w: Tensor) -> Tensor:
         """Return what the weight `w` becomes; `w` itself unless a subclass says otherwise."""
         return w
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""
-        return {}
+        return {name: getattr(self, name) for name in self.arguments}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -84,15 +87,14 @@ class MaxNorm(_NormConstraint):
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
     """
 
+    arguments = ("max_value", "axis")
+
     def __init__(self, max_value: float = 2, axis: Axes = 0) -> None:
         super().__init__(axis)
         self.max_value = max_value
 
     def _desired(self, norms: Tensor) -> Tensor:
         return torch.clamp(norms, 0, self.max_value)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"max_value": self.max_value, "axis": self.axis}
 
 
 class UnitNorm(_NormConstraint):
@@ -102,14 +104,13 @@ class UnitNorm(_NormConstraint):
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
     """
 
+    arguments = ("axis",)
+
     def __init__(self, axis: Axes = 0) -> None:
         super().__init__(axis)
 
     def _desired(self, norms: Tensor) -> Tensor:
         return torch.ones_like(norms)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"axis": self.axis}
 
 
 class MinMaxNorm(_NormConstraint):
@@ -123,6 +124,8 @@ class MinMaxNorm(_NormConstraint):
         rate: 1 (default) enforces the bounds at each step; less moves that part of the way towards them.
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
     """
+
+    arguments = ("min_value", "max_value", "rate", "axis")
 
     def __init__(
         self,
@@ -138,9 +141,6 @@ class MinMaxNorm(_NormConstraint):
 
     def _desired(self, norms: Tensor) -> Tensor:
         return torch.lerp(norms, torch.clamp(norms, self.min_value, self.max_value), self.rate)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"min_value": self.min_value, "max_value": self.max_value, "rate": self.rate, "axis": self.axis}
 
 
 max_norm = MaxNorm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,9 +23,13 @@ __all__ = [
     "LearningRateSchedule",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
+    "Scalar",
     "deserialize",
     "serialize",
 ]
+
+Scalar: TypeAlias = "float | Tensor"
+"""A number; or in a graph, where numbers would be frozen, a tensor of shape ()."""
 
 
 class LearningRateSchedule:
@@ -38,7 +42,7 @@ class LearningRateSchedule:
 
     takes_numbers = False
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Scalar) -> Scalar:
         """The learning rate after so many steps."""
         raise NotImplementedError(f"{type(self).__name__} does not define `__call__(step)`.")
 
@@ -62,7 +66,7 @@ class _Formula(LearningRateSchedule):
     takes_numbers = True
     arguments: tuple[str, ...] = ()
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Scalar) -> Scalar:
         """The learning rate after so many steps.
 
         Args:
@@ -72,7 +76,7 @@ class _Formula(LearningRateSchedule):
             return self._rate(step if step.is_floating_point() else step.to(torch.float32))
         return self._rate(float(step))
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class ExponentialDecay(_Formula):
         self.staircase = staircase
         self.name = name
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         progress = step / self.decay_steps
         return self.initial_learning_rate * self.decay_rate ** (_floor(progress) if self.staircase else progress)
 
@@ -145,7 +149,7 @@ class InverseTimeDecay(_Formula):
         self.staircase = staircase
         self.name = name
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         progress = step / self.decay_steps
         return self.initial_learning_rate / (1 + self.decay_rate * (_floor(progress) if self.staircase else progress))
 
@@ -174,7 +178,7 @@ class PiecewiseConstantDecay(_Formula):
         self.values = values
         self.name = name
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         rate = step * 0.0 + self.values[0]
         for boundary, value in zip(self.boundaries, self.values[1:], strict=True):
             rate = _where(step > boundary, value, rate)
@@ -214,7 +218,7 @@ class PolynomialDecay(_Formula):
         self.cycle = cycle
         self.name = name
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         if self.cycle:
             cycles = -_floor(-step / self.decay_steps)
             progress = step / (self.decay_steps * _where(cycles > 0, cycles, 1.0))
@@ -260,7 +264,7 @@ class CosineDecay(_Formula):
         self.warmup_target = warmup_target
         self.warmup_steps = warmup_steps
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         if self.warmup_target is None:
             return self.initial_learning_rate * self._fall(step)
         fallen = self.warmup_target * self._fall(step - self.warmup_steps)
@@ -269,7 +273,7 @@ class CosineDecay(_Formula):
         rise = (self.warmup_target - self.initial_learning_rate) * (step / self.warmup_steps)
         return _where(step < self.warmup_steps, rise + self.initial_learning_rate, fallen)
 
-    def _fall(self, step: Any) -> Any:
+    def _fall(self, step: Scalar) -> Scalar:
         wave = 0.5 * (1 + _cos(math.pi * (_minimum(step, self.decay_steps) / self.decay_steps)))
         return (1 - self.alpha) * wave + self.alpha
 
@@ -307,7 +311,7 @@ class CosineDecayRestarts(_Formula):
         self.alpha = alpha
         self.name = name
 
-    def _rate(self, step: Any) -> Any:
+    def _rate(self, step: Scalar) -> Scalar:
         progress = step / self.first_decay_steps
         if self.t_mul == 1:
             restarts = _floor(progress)
@@ -326,23 +330,23 @@ def _positive(name: str, value: float) -> float:
     return value
 
 
-def _floor(value: Any) -> Any:
+def _floor(value: Scalar) -> Scalar:
     return value.floor() if isinstance(value, Tensor) else math.floor(value)
 
 
-def _cos(value: Any) -> Any:
+def _cos(value: Scalar) -> Scalar:
     return value.cos() if isinstance(value, Tensor) else math.cos(value)
 
 
-def _log(value: Any) -> Any:
+def _log(value: Scalar) -> Scalar:
     return value.log() if isinstance(value, Tensor) else math.log(value)
 
 
-def _minimum(value: Any, limit: float) -> Any:
+def _minimum(value: Scalar, limit: float) -> Scalar:
     return value.clamp(max=limit) if isinstance(value, Tensor) else min(value, limit)
 
 
-def _where(condition: Any, yes: Any, no: Any) -> Any:
+def _where(condition: bool | Tensor, yes: Scalar, no: Scalar) -> Scalar:
     if isinstance(condition, Tensor):
         return torch.where(condition, yes, no)
     return yes if condition else no

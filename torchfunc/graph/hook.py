@@ -37,7 +37,7 @@ def install_hook() -> None:
                 return record_module(self, args, kwargs)
             return original(self, *args, **kwargs)
 
-        # Torch's own __call__ is passed over likewise.
+        # As for torch's own __call__.
         pass_over(call)
         nn.Module.__call__ = call  # type: ignore[method-assign]
         _installed = True

@@ -1,4 +1,4 @@
-"""What a call would return, found out without running it on real data and without touching any module.
+"""Shape inference: what a call would return, without running it on real data and without changing any module.
 
 The target runs twice under `FakeTensorMode`, on the two example shapes each symbolic tensor carries; a size that
 differs between the two runs is unknown. A module is copied first with fake parameters and buffers in the copy, so the
@@ -10,24 +10,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import Args, Kwargs, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
-from torchfunc.structures import map_structure
+from torchfunc.graph.torch_internals import (
+    FAKE_TENSOR_LOG,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
 
@@ -38,12 +42,12 @@ EXAMPLE_SIZE = (224, 448)
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-# What a call may return beside tensors, and keeps its value in the graph.
+# What a call may return beside tensors; it becomes a constant of the graph.
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
-# What was found for calls of torch's own modules, by their signatures, and for how many at most.
-_inferred: dict[Any, Any] = {}
-_REMEMBERED = 1000
+# The results of calls of torch's own modules, by their signatures; so many at most.
+_inferred: dict[Hashable, Specs] = {}
+_CACHE_SIZE = 1000
 
 
 class _Running(threading.local):
@@ -53,8 +57,8 @@ class _Running(threading.local):
 
 
 _running = _Running()
-# Torch logs the traceback of every failed fake run; ours end in an error that tells the user more.
-logging.getLogger("torch._subclasses.fake_tensor").addFilter(lambda record: not _running.active)
+# Torch logs the traceback of every failed fake run; ours end in an error that says more.
+FAKE_TENSOR_LOG.addFilter(lambda record: not _running.active)
 
 
 def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -71,10 +75,10 @@ def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[
 
 def infer(
     prepare: Callable[[FakeTensorMode], Callable[..., Any]],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    args: Args,
+    kwargs: Kwargs,
     label: str,
-) -> Any:
+) -> Specs:
     """The outputs of a call as a structure of `Spec`s and constants.
 
     Args:
@@ -93,13 +97,13 @@ def infer(
     for trial in range(1 if known else 2):
         _running.active = True
         try:
-            # A mode of its own for each run: a shared one remembers the dtype a parameter used to have.
+            # A new mode for each run: a shared one caches the dtype a parameter used to have.
             mode = FakeTensorMode(allow_non_fake_inputs=True)
             target = prepare(mode)
             fake = _faker(trial, mode, _device(target, args, kwargs))
             # A function of torch draws nothing from these; a module's forward is anybody's code.
-            kept = _random_state_kept() if isinstance(target, nn.Module) else contextlib.nullcontext()
-            with mode, torch.enable_grad(), kept:
+            random_state = _random_state_restored() if isinstance(target, nn.Module) else contextlib.nullcontext()
+            with mode, torch.enable_grad(), random_state:
                 fake_args, fake_kwargs = map_structure(fake, (tuple(args), dict(kwargs)))
                 runs.append(target(*fake_args, **fake_kwargs))
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -117,33 +121,33 @@ def infer(
     return _compare(runs[0], runs[-1], sizes, label)
 
 
-def infer_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+def infer_call(function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a function that holds no parameters."""
     return infer(lambda mode: function, args, kwargs, label)
 
 
-def infer_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], label: str) -> Any:
+def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a module; of calls that are alike, only the first is run."""
     key = call_signature(module, args, kwargs)
     if key in _inferred:
         return _inferred[key]
     specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
     if key is not None:
-        if len(_inferred) >= _REMEMBERED:
+        if len(_inferred) >= _CACHE_SIZE:
             _inferred.clear()
         _inferred[key] = specs
     return specs
 
 
-def _device(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:
+def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:
     """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
-    held = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
-    given = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-    return next((tensor.device for tensor in itertools.chain(held, given)), None)
+    weights = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
+    given = (leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
+    return next((tensor.device for tensor in itertools.chain(weights, given)), None)
 
 
 @contextlib.contextmanager
-def _random_state_kept() -> Iterator[None]:
+def _random_state_restored() -> Iterator[None]:
     """Undo what this block draws from Python's and NumPy's generators. (Torch draws nothing for fake tensors.)"""
     before = random.getstate()
     numpy_before: Any = np.random.get_state()
@@ -182,7 +186,7 @@ def _failure(label: str, values: Sequence[SymbolicValue], trial: int, known: boo
     return message
 
 
-def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
+def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Specs:
     """Fold two runs' results into one structure of specs: what differs between them is unknown.
 
     Args:
@@ -190,17 +194,17 @@ def _compare(first: Any, second: Any, sizes: bool, label: str) -> Any:
         sizes: whether unknown sizes were among the arguments, so that no number in the results is known.
         label: what to call the target in an error.
     """
-    leaves, structure = tree_flatten(first)
+    values, structure = tree_flatten(first)
     others, other_structure = tree_flatten(second)
     if structure != other_structure:
         raise ValueError(
-            f"{label} returns {len(leaves)} values for one input size and {len(others)} for another. A graph node "
+            f"{label} returns {len(values)} values for one input size and {len(others)} for another. A graph node "
             "needs a fixed structure: give Input(...) the size it depends on."
         )
-    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(leaves, others, strict=True)], structure)
+    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(values, others, strict=True)], structure)
 
 
-def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:
+def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:
     if isinstance(first, torch.Tensor):
         shapes = tuple(first.shape), tuple(second.shape)
         if len(shapes[0]) != len(shapes[1]):
@@ -222,7 +226,7 @@ def _fold(first: Any, second: Any, sizes: bool, label: str) -> Any:
 def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     """A copy of `module` whose tensors are fake: it can run, and build what is unbuilt, with no effect outside.
 
-    Forward hooks are left off the copy, since they may keep what they see; forward pre-hooks stay, since
+    The copy has no forward hooks, since they may store what they are given; forward pre-hooks stay, since
     weight norm and its kin compute the weight in one.
     """
     memo: dict[int, Any] = {}
@@ -254,7 +258,7 @@ class _CopiesAreFake(TorchFunctionMode):
         self.mode = mode
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone):
             return _fake(args[0], self.mode)

@@ -5,18 +5,38 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.fx.node import map_aggregate
 from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_map, tree_unflatten
 
 from torchfunc.graph.source import Source, user_source
-from torchfunc.structures import map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["Node", "Spec", "SymbolicValue", "replay", "symbolic_leaves", "topological_order"]
+__all__ = [
+    "Args",
+    "Kwargs",
+    "Node",
+    "Outputs",
+    "Spec",
+    "Specs",
+    "SymbolicValue",
+    "replay",
+    "symbolic_leaves",
+    "topological_order",
+]
 
 _sequence = itertools.count()
+
+
+# What a call returns: any nesting of `Spec`s and constants, in lists, tuples, dicts and classes registered with torch.
+Specs: TypeAlias = Any
+# Those with the symbolic values in place of the `Spec`s.
+Outputs: TypeAlias = Any
+# The arguments of a call: anything, with symbolic values anywhere.
+Args: TypeAlias = Sequence[Any]
+Kwargs: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,9 @@ class SymbolicValue:
         raise TypeError(f"{self!r} cannot be pickled: it is a place in a graph. Pickle the model it belongs to.")
 
 
+MakeValue: TypeAlias = "Callable[[Spec, Node, KeyPath], SymbolicValue]"
+
+
 class Node:
     """One call: what was called, on what, and what came out.
 
@@ -60,43 +83,55 @@ class Node:
         op: "input", "module", "function" or "method", as `torch.fx` tells them apart.
         target: the module, the function, or the method's name; of an input, the layer that declares it.
         args, kwargs: the arguments, with a `SymbolicValue` wherever a value of the graph goes in.
+        inputs: the values of the graph among the arguments, in order of appearance.
         outputs: what the call returned: any nesting of `SymbolicValue`s and constants.
+        output_values: the values of the graph among the outputs.
         order: a number that grows with every node, so that sorting by it is a topological order.
         source: the user's file and line that made the call.
     """
 
-    __slots__ = ("args", "kwargs", "op", "order", "outputs", "source", "target")
+    __slots__ = ("args", "inputs", "kwargs", "op", "order", "output_values", "outputs", "source", "target")
 
     def __init__(
         self,
         op: str,
         target: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        specs: Any,
-        make_value: Callable[[Spec, Node, KeyPath], SymbolicValue],
+        args: Args,
+        kwargs: Kwargs,
+        specs: Specs,
+        make_value: MakeValue,
         source: Source | None = None,
     ) -> None:
         self.op = op
         self.target = target
-        self.args: tuple[Any, ...] = tuple(map_aggregate(tuple(args), _same))
-        self.kwargs: Mapping[str, Any] = map_aggregate(dict(kwargs), _same)
+        self.inputs: list[SymbolicValue] = []
+
+        def collect(leaf: Any) -> Any:
+            if isinstance(leaf, SymbolicValue):
+                self.inputs.append(leaf)
+            return leaf
+
+        # torch.fx's own walk, for its immutable containers: a recorded call cannot be changed. It is also the fastest.
+        arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = map_aggregate((tuple(args), dict(kwargs)), collect)
+        self.args: tuple[Any, ...] = arguments[0]
+        self.kwargs: Kwargs = arguments[1]
         self.order = next(_sequence)
         self.source = source or user_source()
-        self.outputs = _make_outputs(specs, self, make_value)
+        self.output_values: list[SymbolicValue] = []
+        self.outputs = self._make_outputs(specs, make_value)
+
+    def _make_outputs(self, specs: Specs, make_value: MakeValue) -> Outputs:
+        if isinstance(specs, Spec):
+            value = make_value(specs, self, ())
+            self.output_values.append(value)
+            return value
+        paths, structure = tree_flatten_with_path(specs)
+        made = [make_value(leaf, self, path) if isinstance(leaf, Spec) else leaf for path, leaf in paths]
+        self.output_values.extend(leaf for leaf in made if isinstance(leaf, SymbolicValue))
+        return tree_unflatten(made, structure)
 
     @property
-    def inputs(self) -> list[SymbolicValue]:
-        """The values of the graph among the arguments, in order of appearance."""
-        return symbolic_leaves((self.args, self.kwargs))
-
-    @property
-    def output_values(self) -> list[SymbolicValue]:
-        """The values of the graph among the outputs."""
-        return symbolic_leaves(self.outputs)
-
-    @property
-    def specs(self) -> Any:
+    def specs(self) -> Specs:
         """What `outputs` was made of: the same structure with a `Spec` for each value."""
         return tree_map(lambda leaf: leaf.spec if isinstance(leaf, SymbolicValue) else leaf, self.outputs)
 
@@ -105,31 +140,9 @@ class Node:
         return f"Node({self.op} {target or type(self.target).__name__} -> {self.outputs})"
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-def _make_outputs(specs: Any, node: Node, make_value: Callable[[Spec, Node, KeyPath], SymbolicValue]) -> Any:
-    if isinstance(specs, Spec):
-        return make_value(specs, node, ())
-    paths, structure = tree_flatten_with_path(specs)
-    leaves = [make_value(leaf, node, path) if isinstance(leaf, Spec) else leaf for path, leaf in paths]
-    return tree_unflatten(leaves, structure)
-
-
-def symbolic_leaves(structure: Any) -> list[SymbolicValue]:
+def symbolic_leaves(structure: Structure) -> list[SymbolicValue]:
     """The symbolic values in nested lists, tuples, dicts and slices, left to right."""
-    if isinstance(structure, SymbolicValue):
-        return [structure]
-    found: list[SymbolicValue] = []
-
-    def collect(leaf: Any) -> Any:
-        if isinstance(leaf, SymbolicValue):
-            found.append(leaf)
-        return leaf
-
-    map_aggregate(structure, collect)
-    return found
+    return [leaf for leaf in leaves(structure) if isinstance(leaf, SymbolicValue)]
 
 
 def topological_order(outputs: Iterable[SymbolicValue], inputs: Iterable[SymbolicValue] = ()) -> list[Node]:
@@ -148,7 +161,7 @@ def topological_order(outputs: Iterable[SymbolicValue], inputs: Iterable[Symboli
 def replay(
     nodes: Iterable[Node],
     values: dict[SymbolicValue, Any],
-    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Any],
+    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Outputs],
 ) -> None:
     """Make the calls of `nodes` again, in order, on other values.
 

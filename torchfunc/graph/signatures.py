@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_module
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
-from torch.utils._pytree import tree_flatten
 
-from torchfunc.graph.node import SymbolicValue
+from torchfunc.graph.node import Args, Kwargs, SymbolicValue
+from torchfunc.graph.torch_internals import GLOBAL_HOOKS
 
 __all__ = ["call_signature"]
 
@@ -22,7 +21,7 @@ class _NotPlain(Exception):
     """Something that a key cannot stand for."""
 
 
-def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Hashable | None:
+def call_signature(module: nn.Module, args: Args, kwargs: Kwargs) -> Hashable | None:
     """A key that is equal for two calls only if they return the same shapes and dtypes; None if there is none.
 
     The forward of a module in `torch.nn` that holds no other module depends on its arguments, its attributes and its
@@ -31,20 +30,22 @@ def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, 
     """
     kind = type(module)
     own = kind.__module__.startswith("torch.nn.modules.") and not module._modules
-    hooked = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
     autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-    if not own or hooked or autocast:
+    if not own or autocast or any(GLOBAL_HOOKS):
         return None
     try:
-        leaves, structure = tree_flatten((tuple(args), dict(kwargs)))
-        state = [(name, _attribute(value)) for name, value in module.__dict__.items()]
-        return (kind, kind.forward, tuple(state), repr(structure), tuple(map(_argument, leaves)))
+        state = tuple((name, _attribute(value)) for name, value in module.__dict__.items())
+        options = tuple((name, _argument(value)) for name, value in kwargs.items())
+        return kind, kind.forward, state, _argument(tuple(args)), options
     except _NotPlain:
         return None
 
 
-def _argument(leaf: Any) -> Hashable:
-    return leaf.spec if isinstance(leaf, SymbolicValue) else _plain(leaf)
+def _argument(value: Any) -> Hashable:
+    """An argument of the call: plain, or of a symbolic value what is known of it."""
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple(map(_argument, value))
+    return value.spec if isinstance(value, SymbolicValue) else _plain(value)
 
 
 def _attribute(value: Any) -> Hashable:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import nn
-from torch.fx.node import map_aggregate
 from torch.overrides import is_tensor_method_or_property, resolve_name
-from torch.utils._pytree import KeyPath
+from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.graph.inference import example_shapes, infer_call, infer_module
-from torchfunc.graph.node import Node, Spec, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import Args, Kwargs, Node, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.source import Source
 from torchfunc.graph.tracing import pass_over
+from torchfunc.structures import Structure, map_structure
 
 __all__ = [
     "SymbolicInt",
@@ -34,9 +34,7 @@ __all__ = [
 ]
 
 
-def record(
-    op: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], specs: Any, source: Source | None = None
-) -> Node:
+def record(op: str, target: Any, args: Args, kwargs: Kwargs, specs: Specs, source: Source | None = None) -> Node:
     """Add one call whose outputs are known to be `specs` (a structure of `Spec`s and constants) to the graph."""
     return Node(op, target, args, kwargs, specs, _make_value, source)
 
@@ -56,7 +54,7 @@ def _make_value(spec: Spec, node: Node, path: KeyPath) -> SymbolicValue:
     return (SymbolicInt if spec.shape is None else SymbolicTensor)(spec, node, path)
 
 
-def record_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def record_module(module: nn.Module, args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of a module and return its symbolic outputs.
 
     A module takes part in masks if it says so as a layer does. With `supports_masking = True` it passes its input's
@@ -78,7 +76,7 @@ def record_module(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, A
     return outputs
 
 
-def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of a torch function or an operator and return its symbolic outputs."""
     if is_tensor_method_or_property(function):
         return record_method(function.__name__, args, kwargs)
@@ -89,7 +87,7 @@ def record_function(function: Callable[..., Any], args: Sequence[Any], kwargs: M
     return _record_call("function", function, function, args, kwargs, name)
 
 
-def record_method(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def record_method(name: str, args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of the tensor method `name` on `args[0]` and return its symbolic outputs."""
     _refuse_in_place(f"Tensor.{name}", kwargs)
     return _record_call("method", name, tensor_method(name), args, kwargs, f"Tensor.{name}")
@@ -104,30 +102,20 @@ def tensor_method(name: str) -> Callable[..., Any]:
     return call
 
 
-def _record_call(
-    op: str, target: Any, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], label: str
-) -> Any:
+def _record_call(op: str, target: Any, function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Outputs:
     args, kwargs = _constants(args, kwargs)
     specs = infer_call(function, args, kwargs, label)
     # A question about the tensor, not a computation on it (`x.dim()`): the answer is known now.
     return record(op, target, args, kwargs, specs).outputs if _has_spec(specs) else specs
 
 
-def _has_spec(specs: Any) -> bool:
-    found = False
-
-    def look(leaf: Any) -> Any:
-        nonlocal found
-        found = found or isinstance(leaf, Spec)
-        return leaf
-
-    map_aggregate(specs, look)
-    return found
+def _has_spec(specs: Specs) -> bool:
+    return isinstance(specs, Spec) or any(isinstance(leaf, Spec) for leaf in tree_leaves(specs))
 
 
-def _constants(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _constants(args: Args, kwargs: Kwargs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arrays among the arguments become tensors; a tensor that would silently stop training is refused."""
-    arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_aggregate((tuple(args), dict(kwargs)), _constant)
+    arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_structure(_constant, (tuple(args), dict(kwargs)))
     return arguments
 
 
@@ -144,7 +132,7 @@ def _constant(leaf: Any) -> Any:
     return leaf
 
 
-def _refuse_in_place(name: str, kwargs: Mapping[str, Any]) -> None:
+def _refuse_in_place(name: str, kwargs: Kwargs) -> None:
     plain = name.rsplit(".", 1)[-1]
     if kwargs.get("out") is not None:
         raise ValueError(
@@ -166,7 +154,7 @@ class _Recorded(SymbolicValue):
 
     @classmethod
     def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        cls, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
         return record_function(func, args, kwargs or {})
 
@@ -220,10 +208,10 @@ _UNARY = ("neg", "pos", "invert", "abs")
 
 
 def _operator_method(function: Callable[..., Any], reflected: bool = False) -> Callable[..., Any]:
-    def forward(self: Any, *others: Any) -> Any:
+    def forward(self: Any, *others: Any) -> Outputs:
         return record_function(function, (self, *others), {})
 
-    def backward(self: Any, other: Any) -> Any:
+    def backward(self: Any, other: Any) -> Outputs:
         return record_function(function, (other, self), {})
 
     return backward if reflected else forward
@@ -323,7 +311,7 @@ class SymbolicTensor(_Recorded):
             self._no_value("Iterating over an unknown size", "indexing such as x[:, i] or torch.unbind on a known axis")
         return (self[index] for index in range(len(self)))
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any) -> Outputs:
         return record_function(operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -352,7 +340,7 @@ class SymbolicTensor(_Recorded):
         return f"<SymbolicTensor shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')}, name={self.name}>"
 
 
-def symbolic_tensors(structure: Any) -> list[SymbolicTensor]:
+def symbolic_tensors(structure: Structure) -> list[SymbolicTensor]:
     """The symbolic tensors in nested lists, tuples, dicts and slices, left to right; symbolic integers left out."""
     return [value for value in symbolic_leaves(structure) if isinstance(value, SymbolicTensor)]
 
@@ -362,7 +350,7 @@ def _label(target: Any) -> str:
 
 
 @pass_over
-def contains_symbolic(args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
+def contains_symbolic(args: Iterable[Any], kwargs: Kwargs) -> bool:
     """Whether any argument is or holds a symbolic value; quick to say no for plain tensors."""
     return _any_symbolic(args) or (bool(kwargs) and _any_symbolic(kwargs.values()))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ __all__ = ["Initializer", "weight_dtype"]
 class Initializer:
     """The base class: write `__call__(shape, dtype=None)`, and `get_config()` if the constructor has arguments."""
 
+    # The attributes that are the constructor's arguments.
+    arguments: ClassVar[tuple[str, ...]] = ()
+
     def __call__(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         """Return a new tensor, on torch's default device.
 
@@ -31,7 +34,7 @@ class Initializer:
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments as plain values."""
-        return {}
+        return {name: getattr(self, name) for name in self.arguments}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

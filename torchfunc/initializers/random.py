@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class RandomInitializer(Initializer):
             `SeedGenerator` is taken for its seed.
     """
 
+    arguments: ClassVar[tuple[str, ...]] = ("seed",)
+
     def __init__(self, seed: int | None = None) -> None:
         if isinstance(seed, dict) and seed.get("class_name") == "SeedGenerator":
             seed = seed["config"]["seed"]
@@ -68,9 +70,6 @@ class RandomInitializer(Initializer):
         """Overwrite `values` with random numbers from `generator`, and return them."""
         raise NotImplementedError
 
-    def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed}
-
 
 def _fill_truncated_normal(values: Tensor, mean: float, stddev: float, generator: torch.Generator | None) -> Tensor:
     """Draw from a normal distribution cut off two standard deviations from its mean, by its inverse distribution.
@@ -92,6 +91,8 @@ class RandomNormal(RandomInitializer):
         seed: an int for the same values at each call, or None.
     """
 
+    arguments = ("seed", "mean", "stddev")
+
     def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
         self.mean = mean
@@ -99,9 +100,6 @@ class RandomNormal(RandomInitializer):
 
     def _fill(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
         return nn.init.normal_(values, self.mean, self.stddev, generator)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "mean": self.mean, "stddev": self.stddev}
 
 
 class TruncatedNormal(RandomNormal):
@@ -126,6 +124,8 @@ class RandomUniform(RandomInitializer):
         seed: an int for the same values at each call, or None.
     """
 
+    arguments = ("seed", "minval", "maxval")
+
     def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
         self.minval = minval
@@ -133,9 +133,6 @@ class RandomUniform(RandomInitializer):
 
     def _fill(self, values: Tensor, generator: torch.Generator | None) -> Tensor:
         return nn.init.uniform_(values, self.minval, self.maxval, generator)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "minval": self.minval, "maxval": self.maxval}
 
 
 class Orthogonal(RandomInitializer):
@@ -149,6 +146,8 @@ class Orthogonal(RandomInitializer):
         seed: an int for the same values at each call, or None.
     """
 
+    arguments = ("seed", "gain")
+
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
         self.gain = gain
@@ -160,9 +159,6 @@ class Orthogonal(RandomInitializer):
         matrix = values.view(math.prod(shape[:-1]), shape[-1])
         nn.init.orthogonal_(matrix, self.gain, generator)
         return values
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "gain": self.gain}
 
 
 def compute_fans(
@@ -196,6 +192,8 @@ class VarianceScaling(RandomInitializer):
         input_axes: the axes that the fan-in is the product of; goes with `output_axes`. Default: Keras' layout.
         output_axes: the axes that the fan-out is the product of.
     """
+
+    arguments: ClassVar[tuple[str, ...]] = ("seed", "scale", "mode", "distribution", "input_axes", "output_axes")
 
     def __init__(
         self,
@@ -237,19 +235,9 @@ class VarianceScaling(RandomInitializer):
         # The standard deviation that a standard normal distribution has left when cut off at -2 and 2.
         return _fill_truncated_normal(values, 0.0, stddev / 0.87962566103423978, generator)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "scale": self.scale,
-            "mode": self.mode,
-            "distribution": self.distribution,
-            "input_axes": self.input_axes,
-            "output_axes": self.output_axes,
-        }
-
 
 class _NamedScaling(VarianceScaling):
-    """A `VarianceScaling` that has a name of its own.
+    """A `VarianceScaling` with fixed scale, mode and distribution.
 
     Args:
         seed: an int for the same values at each call, or None.
@@ -257,7 +245,10 @@ class _NamedScaling(VarianceScaling):
         output_axes: the axes that the fan-out is the product of.
     """
 
-    _arguments: ClassVar[tuple[float, str, str]]
+    # Scale, mode and distribution.
+    _scaling: ClassVar[tuple[float, str, str]]
+
+    arguments = ("seed", "input_axes", "output_axes")
 
     def __init__(
         self,
@@ -265,43 +256,40 @@ class _NamedScaling(VarianceScaling):
         input_axes: Sequence[int] | None = None,
         output_axes: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(*self._arguments, seed, input_axes, output_axes)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed, "input_axes": self.input_axes, "output_axes": self.output_axes}
+        super().__init__(*self._scaling, seed, input_axes, output_axes)
 
 
 class GlorotUniform(_NamedScaling):
     """Uniform within `sqrt(6 / (fan_in + fan_out))`, also called Xavier. Glorot and Bengio 2010."""
 
-    _arguments = (1.0, "fan_avg", "uniform")
+    _scaling = (1.0, "fan_avg", "uniform")
 
 
 class GlorotNormal(_NamedScaling):
     """Truncated normal of variance `2 / (fan_in + fan_out)`, also called Xavier. Glorot and Bengio 2010."""
 
-    _arguments = (1.0, "fan_avg", "truncated_normal")
+    _scaling = (1.0, "fan_avg", "truncated_normal")
 
 
 class LecunNormal(_NamedScaling):
     """Truncated normal of variance `1 / fan_in`, as `selu` wants it (https://arxiv.org/abs/1706.02515)."""
 
-    _arguments = (1.0, "fan_in", "truncated_normal")
+    _scaling = (1.0, "fan_in", "truncated_normal")
 
 
 class LecunUniform(_NamedScaling):
     """Uniform within `sqrt(3 / fan_in)` (https://arxiv.org/abs/1706.02515)."""
 
-    _arguments = (1.0, "fan_in", "uniform")
+    _scaling = (1.0, "fan_in", "uniform")
 
 
 class HeNormal(_NamedScaling):
     """Truncated normal of variance `2 / fan_in`, as `relu` wants it (https://arxiv.org/abs/1502.01852)."""
 
-    _arguments = (2.0, "fan_in", "truncated_normal")
+    _scaling = (2.0, "fan_in", "truncated_normal")
 
 
 class HeUniform(_NamedScaling):
     """Uniform within `sqrt(6 / fan_in)` (https://arxiv.org/abs/1502.01852)."""
 
-    _arguments = (2.0, "fan_in", "uniform")
+    _scaling = (2.0, "fan_in", "uniform")

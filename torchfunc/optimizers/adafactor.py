@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -33,6 +34,8 @@ class Adafactor(Optimizer):
         relative_step: accepted as in Keras, whose steps are limited by `1 / sqrt(t)` either way.
         **options: those of `Optimizer`.
     """
+
+    arguments = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
 
     def __init__(
         self,
@@ -66,34 +69,29 @@ class Adafactor(Optimizer):
                 self._columns.append(self.add_variable((*param.shape[:-2], param.shape[-1]), dtype=param.dtype))
             self._velocities.append(self.add_variable_from_reference(param, "velocity"))
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by steps in proportion to their size."""
         step = self.step_number()
         limit = step**-0.5
         limited = learning_rate.clamp(max=limit) if isinstance(learning_rate, Tensor) else min(learning_rate, limit)
-        kept = 1 - step**self.beta_2_decay
+        decay = 1 - step**self.beta_2_decay
         state = (self.state_of(each, params) for each in (self._rows, self._columns, self._velocities))
         for gradient, param, rows, columns, squares in zip(gradients, params, *state, strict=True):
             square = gradient.square() + self.epsilon_1
             if param.ndim < 2:
-                _move(squares, square, kept)
+                _move(squares, square, decay)
             else:
-                _move(rows, square.mean(dim=-1), kept)
-                _move(columns, square.mean(dim=-2), kept)
+                _move(rows, square.mean(dim=-1), decay)
+                _move(columns, square.mean(dim=-2), decay)
                 shares = rows / rows.mean(dim=-1, keepdim=True)
                 squares.copy_(shares.unsqueeze(-1) * columns.unsqueeze(-2))
             scaled = gradient / squares.sqrt()
             scaled /= (_rms(scaled) / self.clip_threshold).clamp_min(1)
             param.sub_(_rms(param).clamp_min(self.epsilon_2) * limited * scaled)
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}
 
-
-def _move(average: Tensor, value: Tensor, kept: Any) -> None:
-    average.mul_(kept).add_(value * (1 - kept))
+def _move(average: Tensor, value: Tensor, decay: Scalar) -> None:
+    average.mul_(decay).add_(value * (1 - decay))
 
 
 def _rms(tensor: Tensor) -> Tensor:

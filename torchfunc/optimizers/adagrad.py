@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchfunc.optimizers.foreach import add_ratio_, add_scaled_, contiguous, fu
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant, contains
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -36,6 +37,8 @@ class Adagrad(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("initial_accumulator_value", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -56,7 +59,7 @@ class Adagrad(Optimizer):
             params, "accumulator", constant(self.initial_accumulator_value + self.epsilon)
         )
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         sums = self.state_of(self._sums, params)
         if fused_kernel_fits(params, learning_rate, ("cpu",)):
@@ -82,11 +85,6 @@ class Adagrad(Optimizer):
     def _from_keras(self, index: int, variable: Tensor) -> Tensor:
         return variable + self.epsilon if contains(self._sums, self._variables[index]) else variable
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"initial_accumulator_value": self.initial_accumulator_value, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
-
 
 class Adadelta(Optimizer):
     """Steps in the units of the weights: the root mean square of earlier steps over that of gradients (Zeiler, 2012).
@@ -100,6 +98,8 @@ class Adadelta(Optimizer):
         epsilon: added under both roots.
         **options: those of `Optimizer`.
     """
+
+    arguments = ("rho", "epsilon")
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Adadelta(Optimizer):
         names = ["accumulated_grad", "accumulated_delta_var"]
         self._squares, self._step_squares = self.add_optimizer_variables(params, names)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by gradients scaled to the size of earlier steps."""
         squares, step_squares = self.state_of(self._squares, params), self.state_of(self._step_squares, params)
         torch._foreach_mul_(squares, self.rho)
@@ -131,7 +131,3 @@ class Adadelta(Optimizer):
         torch._foreach_mul_(step_squares, self.rho)
         torch._foreach_addcmul_(step_squares, steps, steps, 1 - self.rho)
         add_scaled_(params, steps, -learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}

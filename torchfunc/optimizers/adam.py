@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_ratio_, bias_correction, contiguous, fused_kernel_fits
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions, SharedOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,6 +35,8 @@ class Adam(Optimizer):
         amsgrad: divide by the largest mean square so far.
         **options: those of `Optimizer`.
     """
+
+    arguments = ("beta_1", "beta_2", "epsilon", "amsgrad")
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Adam(Optimizer):
         if self.amsgrad:
             self._velocity_hats = self.add_optimizer_variables(params, "velocity_hat")
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         means = self.state_of(self._momentums, params)
         squares = self.state_of(self._velocities, params)
@@ -77,7 +80,7 @@ class Adam(Optimizer):
         self,
         gradients: list[Tensor],
         params: list[Tensor],
-        learning_rate: float,
+        learning_rate: Scalar,
         means: list[Tensor],
         squares: list[Tensor],
         maxima: list[Tensor],
@@ -99,11 +102,6 @@ class Adam(Optimizer):
             amsgrad=self.amsgrad,
             maximize=False,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
-        return {**super().get_config(), **own}
 
 
 class AdamW(Adam):
@@ -140,7 +138,7 @@ def adam_step_(
     means: list[Tensor],
     squares: list[Tensor],
     maxima: list[Tensor],
-    alpha: Any,
+    alpha: Scalar,
     betas: tuple[float, float],
     epsilon: float,
 ) -> None:
@@ -155,6 +153,6 @@ def adam_step_(
     add_ratio_(params, means, denominators, -alpha)
 
 
-def adam_rate(learning_rate: Any, step: Any, betas: tuple[float, float]) -> Any:
+def adam_rate(learning_rate: Scalar, step: Scalar, betas: tuple[float, float]) -> Scalar:
     """The `alpha` of this step, for numbers or tensors of shape ()."""
     return learning_rate * bias_correction(betas[1], step) ** 0.5 / bias_correction(betas[0], step)

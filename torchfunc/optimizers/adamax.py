@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_ratio_, bias_correction
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,6 +33,8 @@ class Adamax(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -51,7 +54,7 @@ class Adamax(Optimizer):
         """Means and largest gradients, weight by weight."""
         self._m, self._u = self.add_optimizer_variables(params, ["momentum", "norm"])
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the means over the largest gradients."""
         means, largest = self.state_of(self._m, params), self.state_of(self._u, params)
         torch._foreach_lerp_(means, gradients, 1 - self.beta_1)
@@ -59,7 +62,3 @@ class Adamax(Optimizer):
         torch._foreach_maximum_(largest, torch._foreach_abs(gradients))
         rate = learning_rate / bias_correction(self.beta_1, self.step_number())
         add_ratio_(params, means, torch._foreach_add(largest, self.epsilon), -rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

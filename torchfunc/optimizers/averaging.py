@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from torchfunc.schedules import Scalar
 
 __all__ = ["mean_of_sums", "overwrite", "update_averages"]
 
 
-def update_averages(averages: list[Tensor], weights: list[Tensor], momentum: float, iterations: Any) -> None:
+def update_averages(averages: list[Tensor], weights: list[Tensor], momentum: float, iterations: Scalar) -> None:
     """Move the averages towards the weights; at the first step they become the weights.
 
     Args:
@@ -29,7 +29,7 @@ def update_averages(averages: list[Tensor], weights: list[Tensor], momentum: flo
         average.copy_(torch.where(first, weight, moved))
 
 
-def overwrite(weights: list[Tensor], averages: list[Tensor], frequency: int, iterations: Any) -> None:
+def overwrite(weights: list[Tensor], averages: list[Tensor], frequency: int, iterations: Scalar) -> None:
     """Put the averages in the weights' place if this step is one that the frequency asks for."""
     due = (iterations + 1) % frequency == 0
     if isinstance(due, Tensor):

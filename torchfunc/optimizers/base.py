@@ -2,7 +2,7 @@
 
 An optimizer sees lists, never single weights: `update(gradients, params, learning_rate)` changes all of them with a few
 `torch._foreach_*` calls. State that must survive from step to step (counter, learning rate, momenta) is kept in tensors
-that are changed in place, so that one compiled step can run for ever without being compiled again.
+that are changed in place, so that a compiled step need not be compiled again.
 
 Every step is written twice where it depends on the counter: with Python numbers, which never ask the device, and for a
 graph (`_in_graph`) without branches, with the counter as a tensor.
@@ -10,9 +10,10 @@ graph (`_in_graph`) without branches, with the counter as a tensor.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from torchfunc.optimizers.options import check_options, take_old_spellings
 from torchfunc.optimizers.selection import copies_of, keep_if
 from torchfunc.optimizers.state import OptimizerState, contains
 from torchfunc.registry import to_snake_case
+from torchfunc.schedules import Scalar
 
 __all__ = ["Optimizer"]
 
@@ -52,6 +54,9 @@ class Optimizer(OptimizerState):
     Raises:
         ValueError: an argument is unknown, out of range, or excludes another.
     """
+
+    # The attributes that `get_config` adds to the shared options: the update rule's own arguments.
+    arguments: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -132,32 +137,24 @@ class Optimizer(OptimizerState):
         """Whether this step is recorded into a graph, so that all that changes from step to step must be a tensor."""
         return self._always_in_graph or in_graph()
 
-    def _step_rate(self) -> Any:
+    def _step_rate(self, in_graph: bool) -> Scalar:
         """The learning rate for this step: a number, or in a graph a tensor of shape ()."""
-        if self._in_graph():
+        if in_graph:
             return self._rate.in_graph(self._iterations, self._scalar_dtype)
         return self._rate.outside_graph(self._calls, self._scalar_dtype)
 
-    def _updates(self) -> Any:
+    def _updates(self, in_graph: bool) -> Scalar:
         """How many updates were made before this step: a number, or in a graph a tensor of shape ()."""
-        calls = self._iterations if self._in_graph() else self._calls.get()
+        calls = self._iterations if in_graph else self._calls.get()
         return calls // self.gradient_accumulation_steps if self.gradient_accumulation_steps else calls
 
-    def step_number(self) -> Any:
+    def step_number(self) -> Scalar:
         """The number of this update, from 1, for update rules that depend on it.
 
         It is a number, or in a graph a float tensor of shape (), of float64 if any weight is.
         """
-        step = self._updates() + 1
+        step = self._updates(self._in_graph()) + 1
         return step.to(self._scalar_dtype) if isinstance(step, Tensor) else step
-
-    def state_changed(self) -> None:
-        """Say that `variables` were changed in a way that torch does not count, by the replay of a CUDA graph.
-
-        Changes by any other way (in-place calls, loading, compiled steps) are noticed without it.
-        """
-        self._calls.forget()
-        self._rate.forget()
 
     def prepare_capture(self) -> bool:
         """Get ready for a step in a graph. False if a step outside of a graph has to be made first."""
@@ -218,7 +215,7 @@ class Optimizer(OptimizerState):
         self._no_decay_names = list(var_names or ())
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
-        """Tell the optimizer what the weights are called, for `exclude_from_weight_decay(var_names=...)`."""
+        """Give the weights' names, for `exclude_from_weight_decay(var_names=...)`."""
         if self._no_decay_names and not self.built:
             pattern = re.compile("|".join(self._no_decay_names))
             self._no_decay += [param for name, param in named_params if pattern.search(name)]
@@ -264,17 +261,19 @@ class Optimizer(OptimizerState):
         params = self._weights_for(grads, trainable_variables)
         if not params:
             return
-        kept_grads, kept_params = _drop_missing(grads, params)
-        with torch.no_grad():
+        present, params = _drop_missing(grads, params)
+        in_graph = self._in_graph()
+        # Takes fewer steps than `no_grad`.
+        with torch.set_grad_enabled(False):
             if self.loss_scale_factor is not None:
-                kept_grads = list(torch._foreach_div(kept_grads, self.loss_scale_factor))
+                present = list(torch._foreach_div(present, self.loss_scale_factor))
             if self.gradient_accumulation_steps:
-                self._accumulate(kept_grads, kept_params, self.gradient_accumulation_steps)
+                self._accumulate(present, params, self.gradient_accumulation_steps, in_graph)
             else:
-                self._update(kept_grads, kept_params)
+                self._update(present, params, in_graph)
             if self.use_ema:
-                self._update_averages()
-            if self._in_graph():
+                self._update_averages(in_graph)
+            if in_graph:
                 self._iterations.add_(1)
             else:
                 self._calls.add(1)
@@ -288,7 +287,7 @@ class Optimizer(OptimizerState):
             params = list(variables)
             if not self.built:
                 self.build(params)
-            if _same(params, self._params):
+            if len(params) == len(self._params) and all(map(operator.is_, params, self._params)):
                 params = self._params
             else:
                 self._check_known(params)
@@ -296,21 +295,22 @@ class Optimizer(OptimizerState):
             raise ValueError(f"There are {len(grads)} gradients for {len(params)} weights.")
         return params
 
-    def _update(self, grads: list[Tensor], params: list[Tensor]) -> None:
-        grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
-        rate = self._step_rate()
+    def _update(self, grads: list[Tensor], params: list[Tensor], in_graph: bool) -> None:
+        if self.clipnorm or self.clipvalue or self.global_clipnorm:
+            grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
+        rate = self._step_rate(in_graph)
         self._decay_weights(params, rate)
         self.update(grads, params, rate)
         for param, constraint in self._constraints:
             param.copy_(constraint(param))
 
-    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
+    def _decay_weights(self, params: list[Tensor], rate: Scalar) -> None:
         if self.weight_decay is not None:
             decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Change all weights by their gradients. Override this or `update_step`.
 
         Args:
@@ -321,7 +321,7 @@ class Optimizer(OptimizerState):
         for gradient, param in zip(gradients, params, strict=True):
             self.update_step(gradient, param, learning_rate)
 
-    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Scalar) -> None:
         """Change one weight by its gradient, in place."""
         raise NotImplementedError(f"{type(self).__name__} defines neither `update` nor `update_step`.")
 
@@ -329,22 +329,22 @@ class Optimizer(OptimizerState):
         """The loss whose gradients `apply` expects: multiplied by `loss_scale_factor`, if there is one."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
-    def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int) -> None:
+    def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int, in_graph: bool) -> None:
         """Update with the mean gradients when it is time to."""
         means = mean_of_sums(self.state_of(self._accumulated, params), grads, steps)
-        if self._in_graph():
+        if in_graph:
             due = (self._iterations + 1) % steps == 0
             changing = [*self._params, *self._rule_state()]
             before = copies_of(changing)
-            self._update(means, params)
+            self._update(means, params, in_graph)
             keep_if(due, changing, before)
             keep_if(~due, self._accumulated, [torch.zeros_like(total) for total in self._accumulated])
         elif (self._calls.get() + 1) % steps == 0:
-            self._update(means, params)
+            self._update(means, params, in_graph)
             torch._foreach_zero_(self._accumulated)
 
-    def _update_averages(self) -> None:
-        iterations = self._updates()
+    def _update_averages(self, in_graph: bool) -> None:
+        iterations = self._updates(in_graph)
         update_averages(self._averages, self._params, self.ema_momentum, iterations)
         if self.ema_overwrite_frequency:
             overwrite(self._params, self._averages, self.ema_overwrite_frequency, iterations)
@@ -384,6 +384,7 @@ class Optimizer(OptimizerState):
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
             "loss_scale_factor": self.loss_scale_factor,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            **{name: getattr(self, name) for name in self.arguments},
         }
 
     @classmethod
@@ -399,13 +400,12 @@ class Optimizer(OptimizerState):
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
 
 
-def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
-
-
 def _drop_missing(grads: Sequence[Tensor | None], params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """The gradients that are there, dense, and their weights; `params` itself when none is missing."""
-    present = [grad.to_dense() if grad.is_sparse else grad for grad in grads if grad is not None]
+    present = []
+    for grad in grads:
+        if grad is not None:
+            present.append(grad.to_dense() if grad.is_sparse else grad)
     if len(present) == len(params):
         return present, params
     if not present:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from torchfunc.schedules import Scalar
 
 __all__ = ["Tensors", "add_ratio_", "add_scaled_", "bias_correction", "contiguous", "fused_kernel_fits"]
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
-def fused_kernel_fits(params: list[Tensor], learning_rate: Any, devices: tuple[str, ...]) -> bool:
+def fused_kernel_fits(params: list[Tensor], learning_rate: Scalar, devices: tuple[str, ...]) -> bool:
     """Fused kernels take a number as the rate, and contiguous weights of one dtype on one device.
 
     In a graph the rate is a tensor: the compiler fuses the formula itself.
     """
-    first = params[0]
-    return (
-        not isinstance(learning_rate, Tensor)
-        and first.device.type in devices
-        and all(p.dtype is first.dtype and p.device == first.device and p.is_contiguous() for p in params)
-        and first.dtype.is_floating_point
-    )
+    dtype, device = params[0].dtype, params[0].device
+    if isinstance(learning_rate, Tensor) or device.type not in devices or not dtype.is_floating_point:
+        return False
+    for param in params:
+        if param.dtype is not dtype or param.device != device or not param.is_contiguous():
+            return False
+    return True
 
 
 def contiguous(gradients: list[Tensor]) -> list[Tensor]:
@@ -32,10 +33,10 @@ def contiguous(gradients: list[Tensor]) -> list[Tensor]:
 
     The gradients of a convolution of channels_last images are laid out as those, unlike its weights.
     """
-    return [gradient.contiguous() for gradient in gradients]
+    return list(map(Tensor.contiguous, gradients))
 
 
-def add_scaled_(tensors: Tensors, others: Tensors, scale: Any) -> None:
+def add_scaled_(tensors: Tensors, others: Tensors, scale: Scalar) -> None:
     """`tensor += scale * other`, for a number or a tensor."""
     if isinstance(scale, Tensor):
         torch._foreach_add_(tensors, torch._foreach_mul(others, scale))
@@ -43,7 +44,7 @@ def add_scaled_(tensors: Tensors, others: Tensors, scale: Any) -> None:
         torch._foreach_add_(tensors, others, alpha=scale)
 
 
-def add_ratio_(tensors: Tensors, numerators: Tensors, denominators: Tensors, scale: Any) -> None:
+def add_ratio_(tensors: Tensors, numerators: Tensors, denominators: Tensors, scale: Scalar) -> None:
     """`tensor += scale * numerator / denominator`, for a number or a tensor; the denominators are used up."""
     if isinstance(scale, Tensor):
         torch._foreach_div_(denominators, scale)
@@ -52,7 +53,7 @@ def add_ratio_(tensors: Tensors, numerators: Tensors, denominators: Tensors, sca
         torch._foreach_addcdiv_(tensors, numerators, denominators, scale)
 
 
-def bias_correction(beta: float, step: Any) -> Any:
+def bias_correction(beta: float, step: Scalar) -> Scalar:
     """`1 - beta**step`, for a number or a tensor; of a float32 tensor, without the cancellation of that difference."""
     if isinstance(step, Tensor) and beta > 0:
         return -torch.expm1(step * math.log(beta))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -45,6 +46,8 @@ class Ftrl(Optimizer):
         ValueError: an argument is out of its range.
     """
 
+    arguments = ("learning_rate_power", "initial_accumulator_value", *_STRENGTHS, "beta")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -76,7 +79,7 @@ class Ftrl(Optimizer):
         initializers = [constant(self.initial_accumulator_value), "zeros"]
         self._sums, self._linears = self.add_optimizer_variables(params, ["accumulator", "linear"], initializers)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Put each weight where the regularized sum of all losses so far is least."""
         sums, linears = self.state_of(self._sums, params), self.state_of(self._linears, params)
         before = torch._foreach_pow(sums, -self.learning_rate_power)
@@ -96,8 +99,3 @@ class Ftrl(Optimizer):
         torch._foreach_sub_(targets, linears)
         torch._foreach_div_(targets, after)
         torch._foreach_copy_(params, targets)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = ("learning_rate_power", "initial_accumulator_value", *_STRENGTHS, "beta")
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}

@@ -11,30 +11,33 @@ from torch import Tensor
 __all__ = ["HostNumber", "in_graph"]
 
 
+_HAS_CUDA = torch.backends.cuda.is_built()
+
+
 def in_graph() -> bool:
     """Whether operations are being recorded for later: then a Python number would be frozen into the recording."""
     return torch.compiler.is_compiling() or (
-        torch.backends.cuda.is_built() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        _HAS_CUDA and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
     )
 
 
 class HostNumber:
     """The value of a tensor of shape (), read from the device only when somebody else has changed the tensor.
 
-    Torch counts the changes of each tensor. As long as the count is the one that was last seen here, the number is what
-    it was. Only the replay of a CUDA graph changes tensors without counting; call `forget` after it.
+    Torch counts the changes of each tensor, compiled steps included. As long as the count is the one that was last seen
+    here, the number is what it was.
 
     Args:
-        tensor: the tensor, which goes on to be changed in place.
+        tensor: the tensor, which may still be changed in place by others.
         value: what it holds, if that is known.
     """
 
-    def __init__(self, tensor: Tensor, value: Any = None) -> None:
+    def __init__(self, tensor: Tensor, value: float | None = None) -> None:
         self.tensor = tensor
-        self._value = value
+        self._value: float = 0 if value is None else value
         self._version = -1 if value is None else tensor._version
 
-    def get(self) -> Any:
+    def get(self) -> float:
         """The number."""
         version = self.tensor._version
         if version != self._version:
@@ -54,10 +57,6 @@ class HostNumber:
         self.tensor.add_(amount)
         self._value, self._version = value, self.tensor._version
 
-    def forget(self) -> None:
-        """Read the tensor anew next time."""
-        self._version = -1
-
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of the tensor counts its own changes.
+        # A copy of the tensor counts its changes from 0: the count seen here means nothing to it.
         return HostNumber, (self.tensor,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_scaled_, bias_correction
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,6 +33,8 @@ class Lamb(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -51,7 +54,7 @@ class Lamb(Optimizer):
         """Means and mean squares, weight by weight."""
         self._momentums, self._velocities = self.add_optimizer_variables(params, ["momentum", "velocity"])
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move each weight by a step of its own length."""
         means, squares = self.state_of(self._momentums, params), self.state_of(self._velocities, params)
         torch._foreach_lerp_(means, gradients, 1 - self.beta_1)
@@ -66,7 +69,3 @@ class Lamb(Optimizer):
         for scaled, size, length in zip(steps, torch._foreach_norm(params), torch._foreach_norm(steps), strict=True):
             scaled.mul_(torch.where((size > 0) & (length > 0), size / length, 1.0))
         add_scaled_(params, steps, -learning_rate)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

@@ -1,4 +1,4 @@
-"""Where an optimizer takes its learning rate from: a number that can be set, a schedule, or a function."""
+"""The learning rate of an optimizer: a number that can be set, a schedule, or a function."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.optimizers.host_number import HostNumber
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.schedules import Scalar
 
 __all__ = ["LearningRate", "RateSource", "checked_rate", "rate_from_config"]
 
@@ -19,7 +20,7 @@ LearningRate = float | Callable[..., Any]
 
 
 class RateSource:
-    """A learning rate as a number is kept in a tensor, so that a compiled step sees it change.
+    """A learning rate. A number is stored in a tensor, so that a compiled step sees it change.
 
     Args:
         rate: a number, a schedule or a function.
@@ -59,14 +60,14 @@ class RateSource:
         self._number.set(checked_rate(value))
         return True
 
-    def current(self, step: Any) -> Any:
+    def current(self, step: Scalar) -> Scalar:
         """The tensor, or what the schedule says for this step."""
         if self.tensor is not None:
             return self.tensor
         assert self.function is not None
         return self.function(step) if self._takes_step else self.function()
 
-    def outside_graph(self, iterations: HostNumber, dtype: torch.dtype) -> Any:
+    def outside_graph(self, iterations: HostNumber, dtype: torch.dtype) -> Scalar:
         """The rate as a number; as a tensor of shape () only if a function of the user's returns one.
 
         Schedules that say that they take numbers get one; others, as in Keras, the step count as a tensor.
@@ -84,11 +85,6 @@ class RateSource:
         if isinstance(rate, Tensor):
             return rate.to(iterations.device, dtype)
         return torch.full((), rate, dtype=dtype, device=iterations.device)
-
-    def forget(self) -> None:
-        """Read the tensor anew next time."""
-        if self._number is not None:
-            self._number.forget()
 
     def get_config(self) -> Any:
         """The number, or the config of the schedule."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_scaled_
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,6 +32,8 @@ class Lion(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -49,7 +52,7 @@ class Lion(Optimizer):
         """One momentum for each weight."""
         self._momentums = self.add_optimizer_variables(params, "momentum")
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the sign."""
         momenta = self.state_of(self._momentums, params)
         directions = torch._foreach_mul(momenta, self.beta_1)
@@ -58,7 +61,3 @@ class Lion(Optimizer):
         add_scaled_(params, directions, -learning_rate)
         torch._foreach_mul_(momenta, self.beta_2)
         torch._foreach_add_(momenta, gradients, alpha=1 - self.beta_2)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2}

@@ -36,7 +36,7 @@ class LossScaleOptimizer(Optimizer):
     After a step with an infinite or undefined gradient the number is halved, and all else is as before that step; after
     `dynamic_growth_steps` good steps in a row it is doubled.
 
-    A bad step is made and then taken back by the device itself: Python never knows.
+    A bad step is made and then undone on the device: Python never waits for it.
 
     Args:
         inner_optimizer: the optimizer that makes the steps. Its `loss_scale_factor` is not used.
@@ -137,7 +137,7 @@ class LossScaleOptimizer(Optimizer):
         self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
-        """Tell the inner optimizer what the weights are called."""
+        """Give the inner optimizer the weights' names."""
         self.inner_optimizer.name_weights(named_params)
 
     def finalize_variable_values(self, var_list: Iterable[Tensor] | None = None) -> None:
@@ -151,11 +151,6 @@ class LossScaleOptimizer(Optimizer):
     def hyperparameters(self) -> tuple[Any, ...]:
         """All numbers that a compiled step takes for constants."""
         return super().hyperparameters() + self.inner_optimizer.hyperparameters()
-
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        self.inner_optimizer.state_changed()
 
     def _to_keras(self, index: int, variable: Tensor) -> Tensor:
         own = len(self._variables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import SharedOptions
 from torchfunc.optimizers.state import contains
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,6 +52,23 @@ class Muon(Optimizer):
         rms_rate: the root mean square of a step; None leaves steps as they are.
         **options: those of `Optimizer`.
     """
+
+    arguments = (
+        "adam_beta_1",
+        "adam_beta_2",
+        "epsilon",
+        "exclude_layers",
+        "muon_a",
+        "muon_b",
+        "muon_c",
+        "adam_lr_ratio",
+        "momentum",
+        "ns_steps",
+        "nesterov",
+        "exclude_embeddings",
+        "adam_weight_decay",
+        "rms_rate",
+    )
 
     def __init__(
         self,
@@ -94,7 +112,7 @@ class Muon(Optimizer):
         self._shrinking: list[bool] = []
 
     def name_weights(self, named_params: Iterable[tuple[str, Tensor]]) -> None:
-        """Tell the optimizer what the weights are called, to find those that Adam takes."""
+        """Find the weights that Adam updates by their names."""
         named = list(named_params)
         super().name_weights(named)
         if not self.built:
@@ -111,7 +129,7 @@ class Muon(Optimizer):
             adams = param.ndim != 2 or contains(self._excluded, param)
             self._velocities.append(self.add_variable_from_reference(param, "velocity") if adams else None)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move matrices by orthogonal steps, and the rest as Adam does."""
         momenta = self.state_of(self._momentums, params)
         squares = self.state_of(self._velocities, params)
@@ -142,29 +160,9 @@ class Muon(Optimizer):
             x = self.muon_a * x + (self.muon_b * gram + self.muon_c * gram @ gram) @ x
         return x.mT if tall else x
 
-    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
+    def _decay_weights(self, params: list[Tensor], rate: Scalar) -> None:
         squares, shrinking = self.state_of(self._velocities, params), self.state_of(self._shrinking, params)
         for param, square, shrinks in zip(params, squares, shrinking, strict=True):
             decay = self.weight_decay if square is None else self.adam_weight_decay
             if shrinks and decay is not None:
                 param.mul_(1 - rate * decay)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = (
-            "adam_beta_1",
-            "adam_beta_2",
-            "epsilon",
-            "exclude_layers",
-            "muon_a",
-            "muon_b",
-            "muon_c",
-            "adam_lr_ratio",
-            "momentum",
-            "ns_steps",
-            "nesterov",
-            "exclude_embeddings",
-            "adam_weight_decay",
-            "rms_rate",
-        )
-        return {**super().get_config(), **{key: getattr(self, key) for key in own}}

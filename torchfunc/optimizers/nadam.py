@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchfunc.optimizers.foreach import add_ratio_, add_scaled_, bias_correctio
 from torchfunc.optimizers.host_number import HostNumber
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,6 +35,8 @@ class Nadam(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("beta_1", "beta_2", "epsilon")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.001,
@@ -55,7 +58,7 @@ class Nadam(Optimizer):
         # Never of float64: compiled code does not change a tensor of float64 and shape () on the CPU (torch 2.13).
         self._product = HostNumber(self.add_variable((), "ones"), 1.0)
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the mean that the next step would have."""
         means, squares = self.state_of(self._momentums, params), self.state_of(self._velocities, params)
         torch._foreach_lerp_(means, gradients, 1 - self.beta_1)
@@ -71,24 +74,14 @@ class Nadam(Optimizer):
         torch._foreach_add_(roots, self.epsilon)
         add_ratio_(params, steps, roots, -learning_rate)
 
-    def _momentum_of(self, step: Any) -> Any:
+    def _momentum_of(self, step: Scalar) -> Scalar:
         return self.beta_1 * (1 - 0.5 * 0.96**step)
 
-    def _multiply_product(self, factor: Any) -> Any:
+    def _multiply_product(self, factor: Scalar) -> Scalar:
         if isinstance(factor, Tensor):
-            product = self._product.tensor.to(factor.dtype) * factor
-            self._product.tensor.copy_(product)
-        else:
-            product = self._product.get() * factor
-            self._product.set(product)
-        return product
-
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        if self.built:
-            self._product.forget()
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
+            tensor = self._product.tensor.to(factor.dtype) * factor
+            self._product.tensor.copy_(tensor)
+            return tensor
+        number = self._product.get() * factor
+        self._product.set(number)
+        return number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torchfunc.optimizers.foreach import add_ratio_, contiguous, fused_kernel_fi
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
 from torchfunc.optimizers.state import constant, contains
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,6 +42,8 @@ class RMSprop(Optimizer):
         centered: divide by the estimated variance instead of the mean square.
         **options: those of `Optimizer`.
     """
+
+    arguments = ("rho", "momentum", "epsilon", "centered")
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class RMSprop(Optimizer):
         if self.centered:
             self._average_gradients = self.add_optimizer_variables(params, "average_gradient")
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the scaled gradients."""
         sums = self.state_of(self._sums, params)
         rate = learning_rate / math.sqrt(1 - self.rho)
@@ -116,8 +119,3 @@ class RMSprop(Optimizer):
 
     def _from_keras(self, index: int, variable: Tensor) -> Tensor:
         return (variable + self.epsilon) / (1 - self.rho) if contains(self._sums, self._variables[index]) else variable
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon, "centered": self.centered}
-        return {**super().get_config(), **own}

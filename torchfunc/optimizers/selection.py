@@ -1,4 +1,4 @@
-"""Steps that are made and then, in part or whole, not kept: what a graph without branches does instead of skipping."""
+"""Undoing a step, or a part of it: what a graph without branches does instead of skipping it."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.foreach import add_scaled_
 from torchfunc.optimizers.learning_rate import LearningRate
 from torchfunc.optimizers.options import OptimizerOptions
+from torchfunc.schedules import Scalar
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -32,6 +33,8 @@ class SGD(Optimizer):
         **options: those of `Optimizer`.
     """
 
+    arguments = ("momentum", "nesterov")
+
     def __init__(
         self,
         learning_rate: LearningRate = 0.01,
@@ -51,7 +54,7 @@ class SGD(Optimizer):
         if self.momentum:
             self.momentums = self.add_optimizer_variables(params, "momentum")
 
-    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
+    def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights downhill."""
         if not self.momentum:
             add_scaled_(params, gradients, -learning_rate)
@@ -64,7 +67,3 @@ class SGD(Optimizer):
             add_scaled_(params, gradients, -learning_rate)
         else:
             torch._foreach_add_(params, velocities)
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer."""
-        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

@@ -1,4 +1,4 @@
-"""What an optimizer remembers from step to step: tensors that are changed in place, a list for each purpose."""
+"""The state of an optimizer: tensors that are changed in place, a list of them for each purpose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class OptimizerState:
-    """The weights an optimizer serves, and the variables it keeps for them, in the order in which Keras keeps them."""
+    """The weights of an optimizer and its variables for them, in Keras' order."""
 
     def __init__(self) -> None:
         self._params: list[Tensor] = []
@@ -25,7 +25,7 @@ class OptimizerState:
 
     @property
     def variables(self) -> list[Tensor]:
-        """All state: step count, learning rate (unless it is a schedule), then what the update rule keeps."""
+        """All state: step count, learning rate (unless it is a schedule), then that of the update rule."""
         return list(self._variables)
 
     def add_variable(
@@ -59,8 +59,8 @@ class OptimizerState:
             raise ValueError(f"There are {len(initializers)} initializers for the {len(names)} names {names}.")
         lists: tuple[list[Tensor], ...] = tuple([] for _ in names)
         for param in params:
-            for kept, each_name, each_initializer in zip(lists, names, initializers, strict=True):
-                kept.append(self.add_variable_from_reference(param, each_name, each_initializer))
+            for variables, each_name, each_initializer in zip(lists, names, initializers, strict=True):
+                variables.append(self.add_variable_from_reference(param, each_name, each_initializer))
         return lists[0] if isinstance(name, str) else lists
 
     def _track(self, variable: Tensor) -> Tensor:
@@ -125,11 +125,11 @@ class OptimizerState:
                 variable.copy_(self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
 
     def _to_keras(self, index: int, variable: Tensor) -> Tensor:
-        """The variable of this index as Keras keeps it."""
+        """The variable of this index as Keras stores it."""
         return variable
 
     def _from_keras(self, index: int, variable: Tensor) -> Tensor:
-        """What Keras keeps as the variable of this index, as it is kept here."""
+        """The variable of this index, from what Keras stores."""
         return variable
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.graph import has_step_hooks
 from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import checked_rate
@@ -112,8 +113,8 @@ class TorchOptimizer(Optimizer):
                     f"{made!r} ({type(made).__name__}) instead of a torch.optim.Optimizer."
                 )
             self._adopt(made)
-        held = {id(param) for group in self.torch_optimizer.param_groups for param in group["params"]}
-        if not any(id(param) in held for param in params):
+        known = {id(param) for group in self.torch_optimizer.param_groups for param in group["params"]}
+        if not any(id(param) in known for param in params):
             raise ValueError(
                 f"The torch optimizer {type(self.torch_optimizer).__name__} holds none of the model's "
                 f"{len(params)} trainable weights, so training would change nothing. Make it from "
@@ -129,11 +130,11 @@ class TorchOptimizer(Optimizer):
         """One `step()` on these gradients. Outside of a graph, the weights' own `grad` is as before afterwards."""
         optimizer = self.torch_optimizer
         if in_graph():
-            held = [param for group in optimizer.param_groups for param in group["params"]]
+            own = [param for group in optimizer.param_groups for param in group["params"]]
             for param, gradient in zip(params, gradients, strict=True):
                 if param.grad is not None:
                     param.grad.copy_(gradient)
-                elif contains(held, param):
+                elif contains(own, param):
                     raise RuntimeError("A step outside of the graph and `prepare_capture()` have to come first.")
             # Without the wrapper that calls hooks and profiles.
             inspect.unwrap(type(optimizer).step)(optimizer)
@@ -173,17 +174,17 @@ class TorchOptimizer(Optimizer):
             return False
         optimizer = self.torch_optimizer
         _check_capturable(optimizer)
-        held = [param for group in optimizer.param_groups for param in group["params"]]
-        for param in held:
+        own = [param for group in optimizer.param_groups for param in group["params"]]
+        for param in own:
             if param.grad is None and contains(self._stepped, param):
                 param.grad = torch.zeros_like(param)
-        device = held[0].device
+        device = own[0].device
         if device.type != "cpu":
             _move_counters(optimizer, device)
         if _takes_tensor_rate(optimizer):
             for group in optimizer.param_groups:
                 if not isinstance(group["lr"], Tensor):
-                    double = device.type == "cpu" or any(param.dtype == torch.float64 for param in held)
+                    double = device.type == "cpu" or any(param.dtype == torch.float64 for param in own)
                     dtype = torch.float64 if double else torch.float32
                     group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
                     self._rates.append(HostNumber(group["lr"]))
@@ -195,17 +196,11 @@ class TorchOptimizer(Optimizer):
         groups = self.torch_optimizer.param_groups
         return tuple(value for group in groups for value in group.values() if isinstance(value, (int, float, tuple)))
 
-    def state_changed(self) -> None:
-        """Say that state was changed by the replay of a CUDA graph, which torch does not count."""
-        super().state_changed()
-        for rate in self._rates:
-            rate.forget()
-
-    def _step_rate(self) -> Any:
+    def _step_rate(self, in_graph: bool) -> Any:
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The class and its defaults, for optimizers that torch itself provides; parameter groups are not kept.
+        """The class and its defaults, for optimizers that torch itself provides; parameter groups are not included.
 
         Raises:
             ValueError: the optimizer is not made yet, or its class is not in `torch.optim`.
@@ -260,7 +255,7 @@ def _check_capturable(optimizer: torch.optim.Optimizer) -> None:
             f"{name} keeps Python numbers in its state ({', '.join(sorted(numbers))}), which a compiled step would "
             "freeze. Train without compiling (jit_compile=False), or take an optimizer that counts in tensors."
         )
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if has_step_hooks(optimizer):
         raise ValueError(
             f"{name} has step hooks, which a compiled step would leave out. Train without compiling "
             "(jit_compile=False), or do their work in a callback."

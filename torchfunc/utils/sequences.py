@@ -51,11 +51,9 @@ def pad_sequences(
     for row, sequence in enumerate(sequences):
         if not len(sequence) or not length:
             continue
-        values = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
-        if values.shape[1:] != inner:
-            raise ValueError(
-                f"Sequence {row} holds values of shape {values.shape[1:]}, the first one of shape {inner}."
-            )
-        place = slice(None, len(values)) if padding == "post" else slice(-len(values), None)
-        padded[row, place] = values
+        cut = np.asarray(sequence[-length:] if truncating == "pre" else sequence[:length], dtype=dtype)
+        if cut.shape[1:] != inner:
+            raise ValueError(f"Sequence {row} holds values of shape {cut.shape[1:]}, the first one of shape {inner}.")
+        place = slice(None, len(cut)) if padding == "post" else slice(-len(cut), None)
+        padded[row, place] = cut
     return padded

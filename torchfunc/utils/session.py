@@ -1,4 +1,4 @@
-"""State of the process: the seeds of the random generators, and what Keras keeps and torchfunc does not."""
+"""State of the process: the seeds of the random generators, and what Keras stores in the process."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def set_random_seed(seed: int) -> None:
 def clear_session(free_memory: bool = True) -> None:
     """Free what models that are no longer used have left: compiled code, and memory that torch keeps for reuse.
 
-    Keras counts layers per process and starts anew here. torchfunc numbers them within each model, so there is nothing
-    that it would have to forget.
+    Keras also restarts its numbering of layers, which is per process. torchfunc numbers layers within each model.
 
     Args:
         free_memory: whether to collect garbage and give cached memory of the device back.

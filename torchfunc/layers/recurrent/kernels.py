@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
-from torchfunc.graph import is_exporting
+from torchfunc.graph import FakeTensor, autograd_in_operator, is_exporting
 from torchfunc.layers.recurrent.cudnn import cudnn_fits, run_cudnn, run_cudnn_operator
 
 __all__ = ["run_kernel"]
@@ -114,8 +113,7 @@ def _recurrent_backward(
     kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> list[Tensor]:
     # Autograd is switched off inside an operator; this needs it for the forward pass it repeats.
-    autograd_on = torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
-    with autograd_on, torch.enable_grad():
+    with autograd_in_operator(), torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs, *states, *weights)]
         first_weight = 1 + len(states)
         results = _run(kernel, leaves[0], leaves[1:first_weight], leaves[first_weight:])
