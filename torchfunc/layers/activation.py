@@ -1,4 +1,4 @@
-"""Activations with arguments or weights, as layers: ReLU, LeakyReLU, PReLU, ELU, Softmax."""
+"""Activations as layers: any by name (Activation), and those with arguments or weights of their own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.layers.base.checks import check_output_shape, known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import WeightedLayer, check_output_shape, known_size
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
+from torchfunc.layers.base.weighted_layer import ActivationLast, WeightedLayer
 
-__all__ = ["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
+__all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
+
+
+class Activation(ActivationLast, Elementwise):
+    """An activation function as a layer. Shape: any, kept.
+
+    Args:
+        activation: name, callable or module.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, activation: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def before_activation(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
 class ReLU(Elementwise):

@@ -1,4 +1,4 @@
-"""Dense, Embedding, Activation, Identity, Lambda and TorchModule."""
+"""Dense, Embedding, Identity, Lambda and TorchModule."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc import activations, regularizers
+from torchfunc import regularizers
+from torchfunc.layers.base.call_arguments import accepts, bind_call
+from torchfunc.layers.base.checks import known_size, positive, refuse
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, accepts, bind_call
+from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weighted_layer import KernelLayer, WeightedLayer
 from torchfunc.layers.base.weights import LINEAR
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
-__all__ = ["Activation", "Dense", "Embedding", "Identity", "Lambda", "TorchModule"]
+__all__ = ["Dense", "Embedding", "Identity", "Lambda", "TorchModule"]
 
 
 class Dense(KernelLayer):
@@ -154,34 +157,6 @@ class Embedding(WeightedLayer):
             "mask_zero": self.mask_zero,
             "quantization_config": None,
         }
-
-
-class Elementwise(Layer):
-    """A layer without weights whose output has its input's shape and passes its mask on."""
-
-    supports_masking = True
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
-
-
-class Activation(ActivationLast, Elementwise):
-    """An activation function as a layer. Shape: any, kept.
-
-    Args:
-        activation: name, callable or module.
-        **kwargs: of `Layer`.
-    """
-
-    def __init__(self, activation: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.activation = activations.get(activation)
-
-    def before_activation(self, inputs: Tensor) -> Tensor:
-        return inputs
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
 class Identity(Elementwise):

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from torchfunc import initializers, regularizers
+from torchfunc.layers.base.checks import check_output_shape, known_size, refuse
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import KernelLayer, check_output_shape, known_size, refuse
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["EinsumDense"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.core import Elementwise
 from torchfunc.registry import deserialize_keras_object
 
 __all__ = ["Masking"]

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import epsilon
-from torchfunc.layers.base.kernel import check_output_shape, promote_to_float
+from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape, is_shape
 
 __all__ = [

@@ -18,8 +18,8 @@ from torch import Tensor
 from torchfunc import regularizers
 from torchfunc.config import standardize_data_format
 from torchfunc.dtypes import dtype_name
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.core import Elementwise
 
 __all__ = [
     "ActivityRegularization",

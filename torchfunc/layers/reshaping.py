@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.layers.base.checks import check_output_shape, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import Pairs, SpatialLayer, integers, one_of
+from torchfunc.layers.base.spatial import Pairs, SpatialLayer
 
 __all__ = [
     "Cropping1D",

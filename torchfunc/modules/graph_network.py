@@ -24,7 +24,7 @@ from torchfunc.graph import (
 )
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import map_shapes
-from torchfunc.layers.base.tracking import retrack
+from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.checks import check_connected, check_symbolic
 from torchfunc.modules.codegen import ModuleTableCodeGen
@@ -433,7 +433,7 @@ class GraphNetwork(Network, fx.GraphModule):
         self._bind_names()
         self._find_masks(self.inputs)
         self._take_graph(restore_fx(calls, ModuleTableCodeGen), as_drawn)
-        retrack(self)
+        restore_tracking(self)
 
 
 # The calls that are the forward and nothing more.

@@ -14,7 +14,7 @@ from torch.fx.node import base_types, map_aggregate
 from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 
 from torchfunc.graph import Node, SymbolicValue
-from torchfunc.layers.base.kernel import ActivationLast
+from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.codegen import ModuleTableCodeGen
 from torchfunc.modules.network import Network
 

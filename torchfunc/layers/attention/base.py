@@ -14,8 +14,9 @@ from torchfunc import regularizers
 from torchfunc.layers.attention.axes import AttentionAxes
 from torchfunc.layers.attention.dot_product import attend, attend_openly, causal_mask, penalty, window_mask
 from torchfunc.layers.attention.projection import Projection
-from torchfunc.layers.base.kernel import WeightedLayer, check_output_shape, known_size, positive
+from torchfunc.layers.base.checks import check_output_shape, known_size, positive
 from torchfunc.layers.base.shapes import Shape, differ
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.regularization import Dropout
 
 __all__ = ["HeadedAttention"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchfunc.layers.attention.base import HeadedAttention
 from torchfunc.layers.attention.projection import Projection
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.shapes import Shape, differ
 
 __all__ = ["GroupedQueryAttention", "MultiHeadAttention"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import WeightedLayer
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import Layout
 
 __all__ = ["Projection"]

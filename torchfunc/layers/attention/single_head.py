@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.layers.attention.dot_product import attend, causal_mask, penalty
-from torchfunc.layers.base.kernel import check_output_shape, known_size
+from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape, differ, is_shape
 from torchfunc.layers.regularization import Dropout

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 
 from torchfunc import regularizers
 from torchfunc.config import floatx
@@ -17,40 +16,31 @@ from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import (
     Node,
     Spec,
-    SymbolicTensor,
     contains_symbolic,
-    example_shapes,
     fake_copy,
     infer,
     is_exporting,
-    located,
     once_for_all,
     only_real,
     pass_over,
     record,
     record_input,
-    symbolic_leaves,
     symbolic_tensors,
     with_own_code,
 )
+from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.input_spec import check_input
 from torchfunc.layers.base.introspection import NodeIntrospection
-from torchfunc.layers.base.modes import kept_modes
-from torchfunc.layers.base.shapes import (
-    accepts,
-    bind_call,
-    call_with_shapes,
-    declared_input_shape,
-    map_shapes,
-    merge_shapes,
-    shapes_of,
-)
-from torchfunc.layers.base.tracking import retrack, track
+from torchfunc.layers.base.masks import Masks, masks_of, set_masks
+from torchfunc.layers.base.modes import preserved_modes
+from torchfunc.layers.base.output_specs import Specs, specs_by_formula
+from torchfunc.layers.base.shapes import declared_input_shape, map_shapes, merge_shapes
+from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
 from torchfunc.metrics.held import held_metrics
 from torchfunc.registry import to_snake_case
-from torchfunc.structures import map_structure
+from torchfunc.structures import leaves, map_structure
 
 __all__ = ["Layer"]
 
@@ -197,7 +187,7 @@ class Layer(NodeIntrospection, WeightHolder):
             self._build_for(arguments)
         if training == self.training:
             return super().__call__(*args, **kwargs)
-        with kept_modes(self):
+        with preserved_modes(self):
             for module in self.modules():
                 module.training = training
             return super().__call__(*args, **kwargs)
@@ -222,12 +212,12 @@ class Layer(NodeIntrospection, WeightHolder):
         arguments = self._bind(args, kwargs)
         first = next(iter(arguments.values()), None)
         self._check_input(arguments)
-        masks = _masks_of(first)
+        masks = masks_of(first)
         if masks is not None and "mask" not in arguments and self._takes_mask():
             kwargs["mask"] = arguments["mask"] = masks
         for name, value in list(arguments.items()):
             # As in Keras: `call(self, query, value, query_mask=None, value_mask=None)` gets the mask of each.
-            own = _masks_of(value)
+            own = masks_of(value)
             if own is not None and f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
                 kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
         if not self.built:
@@ -252,10 +242,8 @@ class Layer(NodeIntrospection, WeightHolder):
         if self.input_spec is not None and arguments:
             check_input(self.input_spec, next(iter(arguments.values())), self.describe)
 
-    def _set_masks(self, outputs: Any, masks: Any) -> None:
-        for output, mask in zip(symbolic_leaves(outputs), _leaves(masks), strict=False):
-            if isinstance(output, SymbolicTensor):
-                output.mask = mask
+    def _set_masks(self, outputs: Any, masks: Masks) -> None:
+        set_masks(outputs, masks)
 
     def extra_repr(self) -> str:
         """The arguments the layer was made with, as far as they are short to write."""
@@ -312,33 +300,11 @@ class Layer(NodeIntrospection, WeightHolder):
         """What gives the output's shape in a call with these arguments, from the shapes of those that are tensors."""
         return self.compute_output_shape
 
-    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
         if not self._has_shape_formula():
             return self._infer_by_running(args, kwargs)
-        tensors = symbolic_tensors(arguments)
-        dtype = self.compute_output_dtype(*(tensor.dtype for tensor in tensors))
-        try:
-            shapes = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments))
-        except (ValueError, IndexError) as error:
-            raise ValueError(
-                located(f"{self.describe()} cannot be called on {_shape_text(tensors)}: {error}")
-            ) from error
-        examples = [self._example_output(arguments, trial, shapes) for trial in (0, 1)]
-        return map_shapes(lambda shape, a, b: Spec(shape, dtype, (a, b)), shapes, *examples)
-
-    def _example_output(self, arguments: Mapping[str, Any], trial: int, shapes: Any) -> Any:
-        """The output's shape for the inputs' example shapes; where no formula fits them, any that fits `shapes`."""
-
-        def example(tensor: Any) -> tuple[int, ...]:
-            return tensor.spec.examples[trial] if isinstance(tensor, SymbolicTensor) else tuple(tensor.shape)
-
-        try:
-            found = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments, example))
-            return map_shapes(
-                lambda shape, ours: ours if None not in ours else example_shapes(shape)[trial], shapes, found
-            )
-        except ValueError:
-            return map_shapes(lambda shape: example_shapes(shape)[trial], shapes)
+        dtype = self.compute_output_dtype(*(tensor.dtype for tensor in symbolic_tensors(arguments)))
+        return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)
 
     def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run a fake copy of this layer, and build here what the copy built on its way."""
@@ -426,7 +392,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if "shapes_dict" in config:
-            self.build_from_shapes(map_structure(lambda leaf: leaf, dict(config["shapes_dict"])))
+            self.build_from_shapes({name: map_shapes(tuple, shapes) for name, shapes in config["shapes_dict"].items()})
         elif config.get("input_shape") is not None:
             self.build_from_shapes({"input_shape": map_shapes(tuple, config["input_shape"])})
 
@@ -436,7 +402,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        retrack(self)
+        restore_tracking(self)
 
 
 # torch.compile (2.11) cannot set an attribute of a class.
@@ -473,33 +439,15 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:
-    for output in _leaves(outputs):
+    for output in leaves(outputs):
         # By sample, as in Keras: the penalty does not grow with the batch.
         layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
-
-
-def _leaves(structure: Any) -> list[Any]:
-    found: list[Any] = []
-    map_aggregate(structure, lambda leaf: found.append(leaf))
-    return found
-
-
-def _masks_of(structure: Any) -> Any:
-    """The masks in place of the tensors they belong to; None if there are none."""
-    if isinstance(structure, SymbolicTensor):
-        return structure.mask
-    masks = map_aggregate(structure, lambda leaf: leaf.mask if isinstance(leaf, SymbolicTensor) else None)
-    return masks if any(mask is not None for mask in _leaves(masks)) else None
 
 
 def _is_short(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) <= 4 and all(isinstance(item, (int, float, str, type(None))) for item in value)
     return isinstance(value, (int, float, str, torch.dtype))
-
-
-def _shape_text(tensors: Sequence[SymbolicTensor]) -> str:
-    return ", ".join(str(tensor.shape) for tensor in tensors)
 
 
 def _dtype_config(dtype: torch.dtype) -> dict[str, Any]:

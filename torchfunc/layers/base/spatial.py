@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.layers.base.checks import check_output_shape, integers, one_of
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 
-__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "integers", "one_of", "output_size", "pad", "same_padding"]
+__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "output_size", "pad", "same_padding"]
 
 # (before, after) for each spatial axis.
 Pairs = Sequence[tuple[int, int]]
@@ -92,35 +92,6 @@ class ConvolvingLayer(SpatialLayer):
         padded = self.padding != "valid"
         sizes = zip(self._positions(shape), self._extent, self.strides, strict=True)
         return tuple(output_size(size, extent, stride, padded) for size, extent, stride in sizes)
-
-
-def integers(value: Any, count: int, argument: str, owner: str, minimum: int = 1) -> tuple[int, ...]:
-    """`value` as a tuple of `count` integers; one integer stands for all of them.
-
-    Raises:
-        ValueError: it is something else, or an integer is below `minimum`.
-    """
-    values = (value,) * count if isinstance(value, int) else value
-    if (
-        not isinstance(values, (tuple, list))
-        or len(values) != count
-        or any(isinstance(each, bool) or not isinstance(each, int) or each < minimum for each in values)
-    ):
-        kind = "positive integers" if minimum == 1 else "integers that are not negative"
-        raise ValueError(f"{owner} takes an integer or a tuple of {count} {kind} for {argument}, got {value!r}.")
-    return tuple(values)
-
-
-def one_of(value: Any, allowed: Sequence[str], argument: str, owner: str) -> str:
-    """A name given as an argument, in lower case.
-
-    Raises:
-        ValueError: it is none of those allowed.
-    """
-    name = value.lower() if isinstance(value, str) else value
-    if name not in allowed:
-        raise ValueError(f"{owner} takes one of {', '.join(map(repr, allowed))} for {argument}, got {value!r}.")
-    return name
 
 
 def output_size(size: int | None, kernel: int, stride: int, padded: bool) -> int | None:

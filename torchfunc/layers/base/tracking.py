@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import MappingKey, SequenceKey, register_pytree_node
 
-__all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "retrack", "track"]
+__all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "restore_tracking", "track"]
 
 # The builtins as bases, for isinstance and for what reads them in C. Their methods come last, behind those of
 # collections.abc, an order that the type checker would not have.
@@ -256,7 +256,7 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
     return True
 
 
-def retrack(owner: nn.Module) -> None:
+def restore_tracking(owner: nn.Module) -> None:
     """Track the collections of a layer that was copied or unpickled; its copies of them know of no owner."""
     order = list(owner._modules)
     for name, value in [*owner.__dict__.items(), *owner._modules.items()]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from torchfunc import regularizers
+from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import KernelLayer, check_output_shape, known_size
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["SlidingKernel", "WindowKernel"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.weights import CONVOLUTION, Layout
 from torchfunc.layers.convolution.base import SlidingKernel
 

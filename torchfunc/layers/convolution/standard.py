@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import SlidingKernel
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.checks import integers, positive
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import integers
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import WindowKernel
 

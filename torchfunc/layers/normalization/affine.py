@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import WeightedLayer, promote_to_float
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 
 __all__ = ["AffineLayer", "as_axis", "check_axes"]
 

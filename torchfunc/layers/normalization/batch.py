@@ -10,8 +10,9 @@ from torch import Tensor, distributed
 
 from torchfunc import initializers
 from torchfunc.config import epsilon as fuzz
+from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size, promote_to_float
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.normalization.affine import AffineLayer
 

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchfunc.layers.base.checks import check_output_shape, known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, known_size, promote_to_float
 from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
 from torchfunc.layers.normalization.affine import AffineLayer, as_axis, check_axes
 
 __all__ = ["GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from torchfunc import initializers
-from torchfunc.layers.base.kernel import WeightedLayer, positive
+from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import Weight
 from torchfunc.layers.wrappers import Wrapper
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import SpatialLayer, integers, one_of, output_size, same_padding
+from torchfunc.layers.base.spatial import SpatialLayer, output_size, same_padding
 
 __all__ = [
     "AdaptiveAveragePooling1D",

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import dtype_name
-from torchfunc.layers.base.kernel import check_output_shape, positive
+from torchfunc.layers.base.checks import check_output_shape, one_of, positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import one_of
 from torchfunc.layers.preprocessing.adapting import batches
 
 __all__ = ["CategoryEncoding", "Discretization"]

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.checks import one_of, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import positive
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import SpatialLayer, one_of
+from torchfunc.layers.base.spatial import SpatialLayer
 
 __all__ = ["CenterCrop", "Resizing"]
 

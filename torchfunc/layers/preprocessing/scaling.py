@@ -11,10 +11,10 @@ from torch import Tensor
 
 from torchfunc.config import epsilon, image_data_format
 from torchfunc.graph import located
+from torchfunc.layers.base.checks import known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
 from torchfunc.layers.preprocessing.adapting import batches
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from torchfunc import regularizers
+from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.recurrent.step import Recurrence, Wanted

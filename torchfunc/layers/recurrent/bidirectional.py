@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import check_output_shape
+from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object

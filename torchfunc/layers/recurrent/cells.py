@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
 from torchfunc.layers.base.shapes import Shape, is_shape
 from torchfunc.layers.recurrent.step import Recurrence
 from torchfunc.layers.recurrent.step_formulas import GRURecurrence, LSTMRecurrence, SimpleRecurrence

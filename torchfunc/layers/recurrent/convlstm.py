@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import regularizers
+from torchfunc.layers.base.checks import check_output_shape, known_size, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, known_size, positive
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
 from torchfunc.layers.base.weights import CONVOLUTION

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc import activations, constraints, initializers, regularizers
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.weights import IDENTITY, LINEAR, Layout
 from torchfunc.layers.recurrent.kernels import run_kernel

@@ -1,30 +1,18 @@
-"""What layers share: WeightedLayer, KernelLayer, ActivationLast, and the checks of sizes and shapes."""
+"""Layers with weights: WeightedLayer, whose weights have roles, KernelLayer, and ActivationLast."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from torchfunc import activations, constraints, initializers, regularizers
-from torchfunc.graph import located
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.weights import IDENTITY, Layout
 
-__all__ = [
-    "ActivationLast",
-    "KernelLayer",
-    "WeightedLayer",
-    "check_output_shape",
-    "known_size",
-    "positive",
-    "promote_to_float",
-    "refuse",
-]
+__all__ = ["ActivationLast", "KernelLayer", "WeightedLayer"]
 
 
 class ActivationLast(Layer):
@@ -120,52 +108,3 @@ class KernelLayer(ActivationLast, WeightedLayer):
             "use_bias": self.use_bias,
             **self._weights_config(),
         }
-
-
-def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
-    """The size of an axis that a weight's shape depends on.
-
-    Raises:
-        ValueError: it is unknown.
-    """
-    size = shape[axis]
-    if size is None:
-        raise ValueError(
-            located(
-                f"The size of axis {axis} of the input of {layer.describe()} must be known, since its weights depend "
-                f"on it, but the input's shape is {tuple(shape)}. Give the size to Input(...)."
-            )
-        )
-    return size
-
-
-def check_output_shape(layer: Layer, *input_shapes: Any) -> None:
-    """Raise a ValueError that names the layer if it can make no output from this shape, or these shapes."""
-    try:
-        layer.compute_output_shape(*input_shapes)
-    except ValueError as error:
-        shapes = ", ".join(str(tuple(shape) if is_shape(shape) else shape) for shape in input_shapes)
-        raise ValueError(located(f"{layer.describe()} cannot be called on {shapes}: {error}")) from error
-
-
-def positive(value: int, argument: str, owner: str) -> int:
-    """A size given as an argument, as a Python integer.
-
-    Raises:
-        ValueError: it is not a positive integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
-        raise ValueError(f"{owner} takes a positive integer for {argument}, got {value!r}.")
-    return int(value)
-
-
-def refuse(layer: Layer, **arguments: Any) -> None:
-    """Raise a ValueError for arguments of Keras that there is nothing behind, unless they are None."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")
-
-
-def promote_to_float(dtype: torch.dtype, default: torch.dtype) -> torch.dtype:
-    """The dtype of a mean or a scaled value: the input's if it is a float type, else the layer's."""
-    return dtype if dtype.is_floating_point else default

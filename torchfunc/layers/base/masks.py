@@ -1,0 +1,34 @@
+"""Masks of symbolic tensors: read from the inputs of a call, and set on its outputs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from torchfunc.graph import SymbolicTensor, symbolic_leaves
+from torchfunc.structures import leaves, map_structure
+
+__all__ = ["Masks", "masks_of", "set_masks"]
+
+# A mask, symbolic or a tensor, or None; or nested lists, tuples and dicts of them, as the tensors they belong to.
+Masks: TypeAlias = Any
+
+
+def masks_of(structure: object) -> Masks:
+    """The masks in place of the tensors they belong to; None if there are none."""
+    if isinstance(structure, SymbolicTensor):
+        return structure.mask
+    if not isinstance(structure, (list, tuple, dict)):
+        return None
+    masks = map_structure(_mask_of, structure)
+    return masks if any(mask is not None for mask in leaves(masks)) else None
+
+
+def _mask_of(leaf: object) -> Any:
+    return leaf.mask if isinstance(leaf, SymbolicTensor) else None
+
+
+def set_masks(outputs: object, masks: Masks) -> None:
+    """Give each symbolic tensor of `outputs` its mask; those without one are left as they are."""
+    for output, mask in zip(symbolic_leaves(outputs), leaves(masks), strict=False):
+        if isinstance(output, SymbolicTensor):
+            output.mask = mask
