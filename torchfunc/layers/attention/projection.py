@@ -48,10 +48,7 @@ class Projection(WeightedLayer):
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         kernel_shape = (*inputs, *outputs)
         self._make("kernel", kernel_shape, "weight", _matrix_layout(kernel_shape, math.prod(inputs)))
-        if use_bias:
-            self._make("bias", self._outputs, "bias", _vector_layout(self._outputs))
-        else:
-            self.register_parameter("bias", None)
+        self._make("bias", self._outputs, "bias", _vector_layout(self._outputs), used=use_bias)
         self.built = True
 
     def extra_repr(self) -> str:

@@ -217,7 +217,7 @@ class Layer(NodeIntrospection, WeightHolder):
             kwargs["mask"] = arguments["mask"] = masks
         for name, value in list(arguments.items()):
             # As in Keras: `call(self, query, value, query_mask=None, value_mask=None)` gets the mask of each.
-            own = masks_of(value)
+            own = masks if value is first else masks_of(value)
             if own is not None and f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
                 kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
         if not self.built:

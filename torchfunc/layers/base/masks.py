@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from torchfunc.graph import SymbolicTensor, symbolic_leaves
+from torchfunc.graph import SymbolicTensor, symbolic_leaves, symbolic_tensors
 from torchfunc.structures import leaves, map_structure
 
 __all__ = ["Masks", "masks_of", "set_masks"]
@@ -17,10 +17,9 @@ def masks_of(structure: object) -> Masks:
     """The masks in place of the tensors they belong to; None if there are none."""
     if isinstance(structure, SymbolicTensor):
         return structure.mask
-    if not isinstance(structure, (list, tuple, dict)):
+    if all(tensor.mask is None for tensor in symbolic_tensors(structure)):
         return None
-    masks = map_structure(_mask_of, structure)
-    return masks if any(mask is not None for mask in leaves(masks)) else None
+    return map_structure(_mask_of, structure)
 
 
 def _mask_of(leaf: object) -> Any:

@@ -56,14 +56,44 @@ class WeightedLayer(Layer):
             setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
             setattr(self, f"{role}_constraint", constraints.get(constraint))
 
-    def _make(self, role: str, shape: Sequence[int], name: str, layout: Layout = IDENTITY, **overrides: Any) -> None:
-        """Make the weight of a role, of `shape` in Keras' layout, and call it `name`."""
-        arguments = {
-            "initializer": getattr(self, f"{role}_initializer"),
-            "regularizer": getattr(self, f"{role}_regularizer"),
-            "constraint": getattr(self, f"{role}_constraint"),
-        }
-        self.add_weight(shape, layout=layout, names=(name,), **{**arguments, **overrides})
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of the weights, in the order in which they were declared."""
+        return self._roles
+
+    def _make(
+        self,
+        role: str,
+        shape: Sequence[int],
+        names: str | tuple[str, ...],
+        layout: Layout = IDENTITY,
+        *,
+        initializer: Callable[..., Tensor] | None = None,
+        used: bool = True,
+    ) -> None:
+        """Make the weight of a role.
+
+        Args:
+            role: one of the layer's roles.
+            shape: in Keras' layout.
+            names: of the parameter, or of the parameters that the layout splits the weight into.
+            layout: how torch stores it.
+            initializer: instead of the role's own.
+            used: whether there is such a weight; if not, the parameters are None.
+        """
+        names = (names,) if isinstance(names, str) else names
+        if not used:
+            for name in names:
+                self.register_parameter(name, None)
+            return
+        self.add_weight(
+            shape,
+            initializer or getattr(self, f"{role}_initializer"),
+            regularizer=getattr(self, f"{role}_regularizer"),
+            constraint=getattr(self, f"{role}_constraint"),
+            layout=layout,
+            names=names,
+        )
 
     def _weights_config(self) -> dict[str, Any]:
         families = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
@@ -97,10 +127,7 @@ class KernelLayer(ActivationLast, WeightedLayer):
         self.use_bias = bool(use_bias)
 
     def _make_bias(self, shape: Sequence[int]) -> None:
-        if self.use_bias:
-            self._make("bias", shape, "bias")
-        else:
-            self.register_parameter("bias", None)
+        self._make("bias", shape, "bias", used=self.use_bias)
 
     def _kernel_config(self) -> dict[str, Any]:
         return {

@@ -50,11 +50,8 @@ class AffineLayer(WeightedLayer):
         self.scale = bool(scale)
 
     def _make_affine(self, shape: Sequence[int], center: bool, scale: bool) -> None:
-        for role, name, wanted in (("gamma", "weight", scale), ("beta", "bias", center)):
-            if wanted:
-                self._make(role, shape, name)
-            else:
-                self.register_parameter(name, None)
+        self._make("gamma", shape, "weight", used=scale)
+        self._make("beta", shape, "bias", used=center)
 
     def _as_float(self, inputs: Tensor) -> Tensor:
         """Inputs in the precision to normalize in: half precision is too small for sums."""

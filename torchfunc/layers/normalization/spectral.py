@@ -117,5 +117,6 @@ class SpectralNormalization(Wrapper):
 def _has_kernel(layer: nn.Module) -> bool:
     if not isinstance(layer, WeightedLayer):
         return False
-    # Of a separable convolution Keras calls neither of the two a kernel.
-    return layer._roles[0] in ("kernel", "embeddings", "depthwise") and "pointwise" not in layer._roles
+    # What Keras calls a kernel: neither of the two of a separable convolution, and none of a recurrent layer's.
+    roles = layer.roles
+    return roles[0] in ("kernel", "embeddings", "depthwise") and not {"pointwise", "recurrent"} & set(roles)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape, is_shape
-from torchfunc.layers.recurrent.step import Recurrence
-from torchfunc.layers.recurrent.step_formulas import GRURecurrence, LSTMRecurrence, SimpleRecurrence
+from torchfunc.layers.recurrent.step import RecurrentStep
+from torchfunc.layers.recurrent.step_formulas import GRUStep, LSTMStep, SimpleRNNStep
 
 __all__ = ["GRUCell", "LSTMCell", "RecurrentCell", "SimpleRNNCell"]
 
 
-class RecurrentCell(Recurrence):
-    """A `Recurrence` as a layer: `cell(inputs, states)` gives the output and the new states.
+class RecurrentCell(RecurrentStep):
+    """A `RecurrentStep` as a layer: `cell(inputs, states)` gives the output and the new states.
 
     Shape: inputs `(batch, features)`, a list of states `(batch, units)` -> output `(batch, units)`, a list of states.
     A cell with one state also takes it by itself, and gives the new one likewise.
@@ -80,13 +80,13 @@ class RecurrentCell(Recurrence):
         return shape, [shape] * self.state_count if several else shape
 
 
-class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
+class SimpleRNNCell(SimpleRNNStep, RecurrentCell):
     """One step of a `SimpleRNN`. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
     """
 
@@ -109,19 +109,16 @@ class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
+            weights=weights,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -129,13 +126,13 @@ class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
         )
 
 
-class LSTMCell(LSTMRecurrence, RecurrentCell):
+class LSTMCell(LSTMStep, RecurrentCell):
     """One step of an `LSTM`. The states are h and c. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         recurrent_activation: of the gates.
         unit_forget_bias: whether the forget gate's bias starts at one.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
@@ -162,21 +159,18 @@ class LSTMCell(LSTMRecurrence, RecurrentCell):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            weights=weights,
             unit_forget_bias=unit_forget_bias,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -184,13 +178,13 @@ class LSTMCell(LSTMRecurrence, RecurrentCell):
         )
 
 
-class GRUCell(GRURecurrence, RecurrentCell):
+class GRUCell(GRUStep, RecurrentCell):
     """One step of a `GRU`. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         recurrent_activation: of the gates.
         reset_after: whether the reset gate is applied to the projected state, and not to the state before.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
@@ -219,20 +213,17 @@ class GRUCell(GRURecurrence, RecurrentCell):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
+            weights=weights,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             reset_after=reset_after,

@@ -14,14 +14,14 @@ from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
 from torchfunc.layers.base.weights import CONVOLUTION
-from torchfunc.layers.recurrent.base import SequenceLayer
-from torchfunc.layers.recurrent.step import Wanted
-from torchfunc.layers.recurrent.step_formulas import LSTMRecurrence
+from torchfunc.layers.recurrent.loop import ReturnOptions
+from torchfunc.layers.recurrent.sequence_layer import SequenceLayer
+from torchfunc.layers.recurrent.step_formulas import LSTMStep
 
 __all__ = ["ConvLSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
 
 
-class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
+class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
     """An LSTM over images, whose products with weights are convolutions (Shi et al. 2015, without peepholes).
 
     Shape: `(batch, time, *positions, channels)` -> `(batch, *new positions, filters)`, with `return_sequences`
@@ -86,22 +86,19 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         stateful: bool = False,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=positive(filters, "filters", type(self).__name__),
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            weights=weights,
             unit_forget_bias=unit_forget_bias,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -127,12 +124,12 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         self.input_spec = InputSpec(ndim=self.rank + 3, axes={axis: channels})
 
     def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
         if self._channels_last:
             sequences = sequences.movedim(-1, 2)
         states = [self._channels_first_view(state) for state in states]
-        output, states = self._run_steps(sequences, states, mask, training, wanted)
+        output, states = self._run_steps(sequences, states, mask, training, returned)
         if self._channels_last:
             output = output.movedim(self._gate_axis, -1)
         return output, [self._from_channels_first(state) for state in states]

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations
-from torchfunc.layers.base.weights import IDENTITY, LINEAR, Layout
-from torchfunc.layers.recurrent.step import Recurrence, project
+from torchfunc.layers.base.weights import LINEAR, Layout
+from torchfunc.layers.recurrent.step import RecurrentStep, project
 
-__all__ = ["GRURecurrence", "LSTMRecurrence", "SimpleRecurrence"]
+__all__ = ["GRUStep", "LSTMStep", "SimpleRNNStep"]
 
 # What the kernels compute; anything else is run step by step.
 _TANH = (activations.tanh, torch.tanh, F.tanh)
@@ -36,8 +36,8 @@ def _is_relu(activation: Any) -> bool:
     return activation in _RELU or type(activation) is nn.ReLU
 
 
-class SimpleRecurrence(Recurrence):
-    """`h = activation(weight_ih @ x + bias_ih + weight_hh @ h)`. See `Recurrence`."""
+class SimpleRNNStep(RecurrentStep):
+    """`h = activation(weight_ih @ x + bias_ih + weight_hh @ h)`. See `RecurrentStep`."""
 
     def _kernel(self) -> str | None:
         if _is_tanh(self.activation):
@@ -48,8 +48,8 @@ class SimpleRecurrence(Recurrence):
         return [self.activation(projected + project(states[0], self._weight("weight_hh"), None, masks))]
 
 
-class GatedRecurrence(Recurrence):
-    """A step with gates. See `Recurrence`.
+class GatedStep(RecurrentStep):
+    """A step with gates. See `RecurrentStep`.
 
     Args:
         recurrent_activation: of the gates: name, callable or module.
@@ -66,8 +66,8 @@ class GatedRecurrence(Recurrence):
         return {**super().get_config(), "recurrent_activation": activations.serialize(self.recurrent_activation)}
 
 
-class LSTMRecurrence(GatedRecurrence):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997); the states are h and c. See `Recurrence`.
+class LSTMStep(GatedStep):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997); the states are h and c. See `RecurrentStep`.
 
     Args:
         unit_forget_bias: whether the forget gate's bias starts at one.
@@ -81,8 +81,9 @@ class LSTMRecurrence(GatedRecurrence):
         self.unit_forget_bias = bool(unit_forget_bias)
 
     def _build_biases(self) -> None:
-        initializer = self._open_forget_gate if self.unit_forget_bias else self.bias_initializer
-        self._add_bias((4 * self.units,), initializer, IDENTITY, ("bias_ih",))
+        initializer = self._open_forget_gate if self.unit_forget_bias else None
+        name = "bias_ih" + self._suffix
+        self._make("bias", (4 * self.units,), name, initializer=initializer, used=self.use_bias)
 
     def _open_forget_gate(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
         first = self.bias_initializer((self.units,), dtype=dtype)
@@ -146,8 +147,8 @@ _GRU_BIAS = Layout(_swap_one, _swap_gates)
 _GRU_BIASES = Layout(_biases_to_torch, _biases_to_keras)
 
 
-class GRURecurrence(GatedRecurrence):
-    """Gated recurrent unit (Cho et al. 2014); the state is h. See `Recurrence`.
+class GRUStep(GatedStep):
+    """Gated recurrent unit (Cho et al. 2014); the state is h. See `RecurrentStep`.
 
     Args:
         reset_after: whether the reset gate is applied to the projected state, and not to the state before.
@@ -161,12 +162,12 @@ class GRURecurrence(GatedRecurrence):
         self.reset_after = bool(reset_after)
 
     def _build_biases(self) -> None:
-        size = 3 * self.units
+        size, names = 3 * self.units, ("bias_ih" + self._suffix, "bias_hh" + self._suffix)
         if self.reset_after:
-            self._add_bias((2, size), self.bias_initializer, _GRU_BIASES, ("bias_ih", "bias_hh"))
+            self._make("bias", (2, size), names, _GRU_BIASES, used=self.use_bias)
         else:
-            self._add_bias((size,), self.bias_initializer, _GRU_BIAS, ("bias_ih",))
-            self.register_parameter("bias_hh" + self._suffix, None)
+            self._make("bias", (size,), names[0], _GRU_BIAS, used=self.use_bias)
+            self.register_parameter(names[1], None)
 
     def _kernel(self) -> str | None:
         return "gru" if self.reset_after and self._fits_kernel() else None

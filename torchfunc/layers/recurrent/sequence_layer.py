@@ -1,22 +1,19 @@
-"""What recurrent layers share: SequenceLayer for all of them, Recurrent for those that torch has a kernel for."""
+"""SequenceLayer: what all recurrent layers share: states, masks, and what is returned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from torchfunc import regularizers
-from torchfunc.layers.base.checks import known_size
-from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.recurrent.step import Recurrence, Wanted
+from torchfunc.layers.base.shapes import Shape, is_shape
+from torchfunc.layers.recurrent.loop import ReturnOptions
+from torchfunc.structures import leaves
 
-__all__ = ["Recurrent", "SequenceLayer"]
+__all__ = ["SequenceLayer"]
 
 
 class SequenceLayer(Layer):
@@ -56,10 +53,10 @@ class SequenceLayer(Layer):
         self.unroll = bool(unroll)
         self.zero_output_for_mask = bool(zero_output_for_mask)
 
-    # What a subclass says
+    # What a subclass defines
 
     def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps in the order given: the output, of every step or of the last, and the states after the last."""
         raise NotImplementedError
@@ -68,13 +65,15 @@ class SequenceLayer(Layer):
         """The shapes of the states, in the structure in which they are returned."""
         raise NotImplementedError
 
+    def _flat_state_shapes(self, sequences_shape: Shape) -> list[Any]:
+        return leaves(self._state_shapes(sequences_shape), is_shape)
+
     def _step_output_shape(self, sequences_shape: Shape) -> Shape:
-        """The shape of the output of one step: the first state's, unless told otherwise."""
+        """The shape of the output of one step: the first state's by default."""
         return self._state_shapes(sequences_shape)[0]
 
     def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
-        shapes: Any = _flat_shapes(self._state_shapes(tuple(sequences.shape)))
-        return [sequences.new_zeros(shape) for shape in shapes]
+        return [sequences.new_zeros(shape) for shape in self._flat_state_shapes(tuple(sequences.shape))]
 
     def _nest(self, states: list[Tensor]) -> list[Any]:
         """The states in the structure in which they are returned."""
@@ -93,8 +92,8 @@ class SequenceLayer(Layer):
         if self.go_backwards:
             sequences = sequences.flip(1)
             mask = None if mask is None else mask.flip(1)
-        wanted = Wanted(self.return_sequences, self.return_state or self.stateful, self.zero_output_for_mask)
-        output, states = self._run(sequences, states, mask, training, wanted)
+        returned = ReturnOptions(self.return_sequences, self.return_state or self.stateful, self.zero_output_for_mask)
+        output, states = self._run(sequences, states, mask, training, returned)
         if self.stateful:
             # Not written in place: the backward pass of compiled code would read the new values.
             for name, state in zip(self._state_names(len(states)), states, strict=True):
@@ -105,7 +104,7 @@ class SequenceLayer(Layer):
 
     def _initial_state(self, sequences: Tensor, initial_state: Any) -> list[Tensor]:
         if initial_state is not None:
-            states = tree_leaves(initial_state)
+            states = leaves(initial_state)
             self._check_states(tuple(sequences.shape), [tuple(state.shape) for state in states])
             return states
         if not self.stateful:
@@ -120,7 +119,7 @@ class SequenceLayer(Layer):
         return kept
 
     def _check_states(self, sequences_shape: Shape, shapes: Sequence[Shape]) -> None:
-        expected = list(_flat_shapes(self._state_shapes(sequences_shape)))
+        expected = self._flat_state_shapes(sequences_shape)
         if len(shapes) != len(expected):
             raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {len(shapes)}.")
         for shape, each in zip(shapes, expected, strict=True):
@@ -146,7 +145,7 @@ class SequenceLayer(Layer):
                 f"{self.describe()} is stateful, so it must know the batch size: Input(..., batch_size=...). "
                 f"The input's shape is {tuple(sequences_shape)}."
             )
-        shapes = list(_flat_shapes(self._state_shapes(sequences_shape)))
+        shapes = self._flat_state_shapes(sequences_shape)
         if any(None in shape for shape in shapes):
             raise ValueError(
                 f"{self.describe()} is stateful, so it must know the shape of its states, but the input's shape is "
@@ -171,7 +170,7 @@ class SequenceLayer(Layer):
 
     def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
         if initial_state_shape is not None:
-            self._check_states(sequences_shape, list(_flat_shapes(initial_state_shape)))
+            self._check_states(sequences_shape, leaves(initial_state_shape, is_shape))
         batch, *rest = self._step_output_shape(sequences_shape)
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
@@ -180,8 +179,8 @@ class SequenceLayer(Layer):
         mask = previous_mask if self.return_sequences else None
         if not self.return_state:
             return mask
-        states = _flat_shapes(self._state_shapes(tuple((inputs[0] if isinstance(inputs, list) else inputs).shape)))
-        return [mask, *(None for _ in states)]
+        sequences = inputs[0] if isinstance(inputs, list) else inputs
+        return [mask, *(None for _ in self._flat_state_shapes(tuple(sequences.shape)))]
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -193,70 +192,6 @@ class SequenceLayer(Layer):
             "unroll": self.unroll,
             "zero_output_for_mask": self.zero_output_for_mask,
         }
-
-
-class Recurrent(Recurrence, SequenceLayer):
-    """What SimpleRNN, LSTM and GRU share: a `Recurrence` over whole sequences.
-
-    Shape: `(batch, time, features)` -> `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with
-    `return_state` a tuple: that, then the states after the last step, `(batch, units)` each.
-
-    Torch's kernel runs them, masked or not. Python runs the steps one by one, many times slower, with activations
-    that the kernel does not know (it knows tanh, for `SimpleRNN` also relu, and sigmoid for gates), and in training
-    with `recurrent_dropout`.
-
-    Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
-        recurrent_activation: of the gates.
-        activity_regularizer: a penalty on the output.
-        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: see `SequenceLayer`.
-        use_cudnn: taken for Keras' sake, without effect: torch chooses the kernel.
-        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, likewise without effect.
-    """
-
-    weight_ih_l0: nn.Parameter
-    weight_hh_l0: nn.Parameter
-    bias_ih_l0: nn.Parameter | None
-    _suffix = "_l0"
-
-    def __init__(self, *, use_cudnn: bool | str = "auto", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if use_cudnn not in ("auto", True, False):
-            raise ValueError(f"{type(self).__name__} takes 'auto', True or False for use_cudnn, got {use_cudnn!r}.")
-        self.use_cudnn = use_cudnn
-        self.input_spec = InputSpec(ndim=3)
-
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
-        features = known_size(sequences_shape, -1, self)
-        self._build_weights((features, self.units), (self.units, self.units))
-        if self.stateful:
-            self._add_state_buffers(sequences_shape)
-        self.input_spec = InputSpec(ndim=3, axes={-1: features})
-
-    def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
-    ) -> tuple[Tensor, list[Tensor]]:
-        return self._run_sequence(sequences, states, mask, training, wanted)
-
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
-        return [(sequences_shape[0], self.units)] * self.state_count
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
-        }
-
-
-def _flat_shapes(shapes: Any) -> Iterator[Shape]:
-    """The shapes of a structure, one after the other."""
-    if any(isinstance(each, (list, tuple)) for each in shapes):
-        for each in shapes:
-            yield from _flat_shapes(each)
-    else:
-        yield tuple(shapes)
 
 
 def _states_text(shapes: Sequence[Shape]) -> str:
