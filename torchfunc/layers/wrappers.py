@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_map
 
 from torchfunc.graph import Spec, SymbolicTensor, record
@@ -14,6 +13,7 @@ from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.structures import map_structure
 
 __all__ = ["TimeDistributed", "Wrapper"]
 
@@ -127,4 +127,4 @@ class TimeDistributed(Wrapper):
             )
             return Spec(shape, leaf.dtype, (examples[0], examples[1]))
 
-        return map_aggregate(specs, unfold)
+        return map_structure(unfold, specs)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.graph.torch_internals import cudnn_rnn, cudnn_rnn_backward
+
 __all__ = ["cudnn_fits", "run_cudnn", "run_cudnn_operator"]
 
 # What cuDNN calls the kernels.
 _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
-_forward = torch.ops.aten._cudnn_rnn.default
-_backward = torch.ops.aten._cudnn_rnn_backward.default
 
 
 def cudnn_fits(inputs: Tensor) -> bool:
@@ -52,7 +52,7 @@ def _call_forward(
     train: bool,
 ) -> tuple[Tensor, ...]:
     """Outputs, h, c (empty without one), what the backward pass needs, and the weights in one buffer."""
-    return _forward(
+    return cudnn_rnn(
         inputs,
         list(weights),
         len(weights),
@@ -103,7 +103,7 @@ def _recurrent_cudnn_backward(
 ) -> list[Tensor]:
     has_c = len(states) == 2
     grad_outputs, grad_h, *grad_c = (gradient.contiguous() for gradient in gradients)
-    d_inputs, d_h, d_c, d_weights = _backward(
+    d_inputs, d_h, d_c, d_weights = cudnn_rnn_backward(
         inputs,
         list(weights),
         len(weights),

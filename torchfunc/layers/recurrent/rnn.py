@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.graph import record_input
+from torchfunc.graph.torch_internals import has_forward_hooks
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.cells import RecurrentCell
@@ -189,7 +190,7 @@ def _run_cell(
 
 def _is_untouched(cell: Layer, base: type[Layer]) -> bool:
     """Whether calling the cell runs the `call` of `base` and nothing else."""
-    return type(cell).forward is base.forward and not cell._forward_hooks and not cell._forward_pre_hooks
+    return type(cell).forward is base.forward and not has_forward_hooks(cell)
 
 
 def _call_cell(cell: Any, inputs: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
