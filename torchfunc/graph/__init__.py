@@ -24,23 +24,39 @@ from torchfunc.graph.symbolic import (
     symbolic_tensors,
     tensor_method,
 )
-from torchfunc.graph.tracing import is_exporting, once_for_all, pass_over, with_own_code
+from torchfunc.graph.torch_internals import (
+    GLOBAL_HOOKS,
+    FakeTensor,
+    autograd_in_operator,
+    has_step_hooks,
+    hook_tables,
+    is_exporting,
+    is_hooked,
+    storage_use_count,
+)
+from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
 
 __all__ = [
+    "GLOBAL_HOOKS",
+    "FakeTensor",
     "Node",
     "Spec",
     "SymbolicInt",
     "SymbolicTensor",
     "SymbolicValue",
+    "autograd_in_operator",
     "contains_symbolic",
     "example_shapes",
     "fake_copy",
     "format_source",
+    "has_step_hooks",
+    "hook_tables",
     "infer",
     "infer_call",
     "infer_module",
     "install_hook",
     "is_exporting",
+    "is_hooked",
     "located",
     "once_for_all",
     "only_real",
@@ -51,6 +67,7 @@ __all__ = [
     "record_method",
     "record_module",
     "replay",
+    "storage_use_count",
     "symbolic_leaves",
     "symbolic_tensors",
     "tensor_method",

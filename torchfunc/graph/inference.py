@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -27,6 +26,11 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torchfunc.graph.node import Spec, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
+from torchfunc.graph.torch_internals import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torchfunc.structures import map_structure
 
 __all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]

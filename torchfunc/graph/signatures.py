@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_module
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils._pytree import tree_flatten
 
 from torchfunc.graph.node import SymbolicValue
+from torchfunc.graph.torch_internals import GLOBAL_HOOKS
 
 __all__ = ["call_signature"]
 
@@ -31,9 +31,8 @@ def call_signature(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, 
     """
     kind = type(module)
     own = kind.__module__.startswith("torch.nn.modules.") and not module._modules
-    hooked = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
     autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-    if not own or hooked or autocast:
+    if not own or autocast or any(GLOBAL_HOOKS):
         return None
     try:
         leaves, structure = tree_flatten((tuple(args), dict(kwargs)))

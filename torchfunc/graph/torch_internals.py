@@ -1,33 +1,107 @@
-"""Private names of torch that this package relies on, all in one place.
+"""The names of torch that begin with an underscore and have no public counterpart.
 
-Read in torch 2.11 and 2.13; look here first when another version of torch breaks something.
+All were read in torch 2.11 and 2.13. `torch.utils._pytree` and the `torch._foreach_*` functions are used directly where
+they are needed: torch's own documentation names them.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from types import CodeType
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch import nn
 
-__all__ = ["autograd_in_operator", "cudnn_rnn", "cudnn_rnn_backward", "has_forward_hooks", "is_fake"]
+# Shape inference runs calls on tensors without data; torch has no other way to ask what a function returns.
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.nn.modules import module as torch_module
 
-# cuDNN's recurrent layers, called positionally: their schemas are those of torch's native_functions.yaml.
+__all__ = [
+    "GLOBAL_HOOKS",
+    "DataDependentOutputException",
+    "DynamicOutputShapeException",
+    "FakeTensor",
+    "FakeTensorMode",
+    "autograd_in_operator",
+    "cudnn_rnn",
+    "cudnn_rnn_backward",
+    "has_step_hooks",
+    "hook_tables",
+    "is_exporting",
+    "is_hooked",
+    "mark_constant",
+    "persistent_buffers",
+    "skip_code",
+    "storage_use_count",
+]
+
+_HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+GLOBAL_HOOKS: tuple[Mapping[int, Callable[..., Any]], ...] = tuple(
+    getattr(torch_module, f"_global{name}") for name in _HOOK_TABLES
+)
+"""The hooks on all modules of the process, in the order of `hook_tables`; torch only tells how to add one."""
+
+
+def hook_tables(module: nn.Module) -> Sequence[Mapping[int, Callable[..., Any]]]:
+    """The dicts that hold a module's own hooks; torch changes them in place, and only tells how to add one."""
+    return [getattr(module, name) for name in _HOOK_TABLES]
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling a module is more than calling its class's `forward`: it has hooks, or its own `forward`."""
+    return any(hook_tables(module)) or any(GLOBAL_HOOKS) or "forward" in module.__dict__
+
+
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether hooks run before or after the optimizer's `step`; torch only tells how to add one."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def storage_use_count(storage: torch.UntypedStorage) -> int:
+    """How many tensors share this memory. torch's own CUDA graph trees ask like this."""
+    return torch._C._storage_Use_Count(storage._cdata)
+
+
+def is_exporting() -> bool:
+    """Whether torch.export runs this.
+
+    `torch.compiler.is_exporting()` is True under torch.compile as well in torch 2.11.
+    """
+    return torch.compiler._is_exporting_flag
+
+
+def skip_code(code: CodeType) -> None:
+    """Keep torch.compile from starting at this code, not from tracing it within what it compiles.
+
+    `torch.compiler.disable` would exclude the code from compiled functions, too.
+    """
+    # Imported from the extension module itself: `torch._dynamo.eval_frame` would import the whole compiler.
+    frame = torch._C._dynamo.eval_frame
+    frame.set_code_exec_strategy(code, frame._FrameExecStrategy(frame._FrameAction.SKIP, frame._FrameAction.DEFAULT))
+
+
+def mark_constant(function: Callable[..., Any]) -> None:
+    """What `torch.compiler.assume_constant_result` does, which imports the whole compiler to do it."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def autograd_in_operator() -> contextlib.AbstractContextManager[Any]:
+    """Within this, autograd records inside of a `torch.library.custom_op`, which switches it off."""
+    return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+
+
+# cuDNN's recurrent layers; torch's own functions warn where the weights do not lie in one buffer.
 cudnn_rnn = torch.ops.aten._cudnn_rnn.default
 cudnn_rnn_backward = torch.ops.aten._cudnn_rnn_backward.default
 
 
-def autograd_in_operator() -> contextlib.AbstractContextManager[None]:
-    """Let autograd record inside a custom operator, where torch switches it off."""
-    return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
-
-
-def is_fake(tensor: Tensor) -> bool:
-    """Whether a tensor has no data: shapes are being inferred."""
-    return isinstance(tensor, FakeTensor)
-
-
-def has_forward_hooks(module: nn.Module) -> bool:
-    """Whether hooks are registered on the module that its call runs before or after `forward`."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def persistent_buffers(module: nn.Module) -> list[str]:
+    """The names of a module's own buffers that its state_dict holds, those that are None too."""
+    return [name for name in module._buffers if name not in module._non_persistent_buffers_set]

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TypeVar
 
-import torch
-from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torchfunc.graph.torch_internals import mark_constant, skip_code
 
-__all__ = ["is_exporting", "once_for_all", "pass_over", "with_own_code"]
+__all__ = ["once_for_all", "pass_over", "with_own_code"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -24,25 +23,14 @@ def pass_over(function: F) -> F:
     Within compiled code the function is traced as any other, which `torch.compiler.disable` would not allow.
     """
     assert isinstance(function, FunctionType)
-    set_code_exec_strategy(function.__code__, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.DEFAULT))
+    skip_code(function.__code__)
     return function
 
 
 def once_for_all(function: F) -> F:
-    """Decorator: torch.compile makes the call itself and takes the result for a constant.
-
-    That is what `torch.compiler.assume_constant_result` does, which imports the whole compiler to do it.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    """Decorator: torch.compile makes the call itself and takes the result for a constant."""
+    mark_constant(function)
     return function
-
-
-def is_exporting() -> bool:
-    """Whether torch.export runs this.
-
-    As `torch.compiler.is_exporting()`, which under torch.compile is True as well in torch 2.11.
-    """
-    return torch.compiler._is_exporting_flag
 
 
 def with_own_code(function: F) -> F:

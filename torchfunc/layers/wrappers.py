@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from torchfunc.graph import Spec, SymbolicTensor, record
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.layer import Layer, output_specs, takes_mask
 from torchfunc.layers.base.shapes import Shape, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 from torchfunc.structures import map_structure
@@ -74,7 +74,7 @@ class TimeDistributed(Wrapper):
         super().__init__(layer, **kwargs)
         self.input_spec = InputSpec(min_ndim=3)
         # Looked up here, since compiled code cannot look at signatures.
-        self._passes_mask = isinstance(layer, Layer) and layer._takes_mask()
+        self._passes_mask = isinstance(layer, Layer) and takes_mask(layer)
 
     def build(self, input_shape: Any = None) -> None:
         # A model remembers the batch size it is built with, and this one's changes with the number of steps.
@@ -116,7 +116,7 @@ class TimeDistributed(Wrapper):
         first, second = (self._step_shape(example) for example in inputs.spec.examples)
         step = Spec(self._step_shape(inputs.shape), inputs.dtype, (first, second))
         stand_in = record("input", "step", (), {}, step).outputs
-        specs = self.layer._output_specs((stand_in,), {}, self.layer._bind((stand_in,), {}))
+        specs = output_specs(self.layer, stand_in)
 
         def unfold(leaf: Any) -> Any:
             if not isinstance(leaf, Spec) or leaf.shape is None:

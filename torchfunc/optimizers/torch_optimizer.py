@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.graph import has_step_hooks
 from torchfunc.optimizers.base import Optimizer
 from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import checked_rate
@@ -260,7 +261,7 @@ def _check_capturable(optimizer: torch.optim.Optimizer) -> None:
             f"{name} keeps Python numbers in its state ({', '.join(sorted(numbers))}), which a compiled step would "
             "freeze. Train without compiling (jit_compile=False), or take an optimizer that counts in tensors."
         )
-    if optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if has_step_hooks(optimizer):
         raise ValueError(
             f"{name} has step hooks, which a compiled step would leave out. Train without compiling "
             "(jit_compile=False), or do their work in a callback."

@@ -42,7 +42,7 @@ from torchfunc.metrics.held import held_metrics
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import leaves, map_structure
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 
 # What an attribute may be for a module to keep it elsewhere than among its plain attributes.
 _KEPT_ELSEWHERE = (Tensor, nn.Module, list, tuple, dict)
@@ -403,6 +403,24 @@ class Layer(NodeIntrospection, WeightHolder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         restore_tracking(self)
+
+
+# For layers around other layers; functions, since a name in `Layer` would be taken from its subclasses.
+
+
+def takes_mask(layer: Layer) -> bool:
+    """Whether a call passes the mask of its input on to `call` or `forward`."""
+    return layer._takes_mask()
+
+
+def output_specs(layer: Layer, *args: Any) -> Specs:
+    """What a call on these symbolic values returns: a `Spec` for each tensor. Nothing is recorded."""
+    return layer._output_specs(args, {}, layer._bind(args, {}))
+
+
+def build_sublayers(layer: Layer, *args: Any) -> None:
+    """Build the sublayers that a call on these symbolic values would build, by a run on fake tensors."""
+    layer._infer_by_running(args, {})
 
 
 # torch.compile (2.11) cannot set an attribute of a class.

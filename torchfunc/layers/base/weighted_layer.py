@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.weights import IDENTITY, Layout
+from torchfunc.layers.base.weights import IDENTITY, Layout, Weight
 
-__all__ = ["ActivationLast", "KernelLayer", "WeightedLayer"]
+__all__ = ["ActivationLast", "KernelLayer", "WeightedLayer", "has_kernel", "kernel_of"]
 
 
 class ActivationLast(Layer):
@@ -55,11 +55,6 @@ class WeightedLayer(Layer):
             setattr(self, f"{role}_initializer", initializers.get(initializer))
             setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
             setattr(self, f"{role}_constraint", constraints.get(constraint))
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """The roles of the weights, in the order in which they were declared."""
-        return self._roles
 
     def _make(
         self,
@@ -135,3 +130,17 @@ class KernelLayer(ActivationLast, WeightedLayer):
             "use_bias": self.use_bias,
             **self._weights_config(),
         }
+
+
+def has_kernel(layer: nn.Module) -> bool:
+    """Whether a layer's first weight is what Keras calls its kernel or its embeddings."""
+    if not isinstance(layer, WeightedLayer):
+        return False
+    # Keras calls neither of the two of a separable convolution a kernel, and none of a recurrent layer's.
+    roles = layer._roles
+    return roles[0] in ("kernel", "embeddings", "depthwise") and not {"pointwise", "recurrent"} & set(roles)
+
+
+def kernel_of(layer: WeightedLayer) -> Weight:
+    """The kernel or the embeddings of a built layer that has some."""
+    return layer._weights[0]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchfunc import constraints, initializers, regularizers
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.graph.torch_internals import persistent_buffers
 
 __all__ = ["CONVOLUTION", "IDENTITY", "LINEAR", "Layout", "Weight", "WeightHolder"]
 
@@ -188,11 +189,7 @@ class WeightHolder(nn.Module):
             known = module._weights if isinstance(module, WeightHolder) else []
             covered = {name for weight in known for name in weight.names}
             plain = [Weight((name,)) for name in module._parameters if name not in covered]
-            plain += [
-                Weight((name,), trainable=False)
-                for name in module._buffers
-                if name not in covered and name not in module._non_persistent_buffers_set
-            ]
+            plain += [Weight((name,), trainable=False) for name in persistent_buffers(module) if name not in covered]
             for weight in sorted([*known, *plain], key=lambda weight: not weight.trainable):
                 tensors = weight.tensors(module)
                 if tensors[0] is not None and id(tensors[0]) not in seen:

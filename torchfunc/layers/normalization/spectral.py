@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from torchfunc import initializers
 from torchfunc.layers.base.checks import positive
-from torchfunc.layers.base.weighted_layer import WeightedLayer
+from torchfunc.layers.base.weighted_layer import WeightedLayer, has_kernel, kernel_of
 from torchfunc.layers.base.weights import Weight
 from torchfunc.layers.wrappers import Wrapper
 
@@ -49,7 +49,7 @@ class SpectralNormalization(Wrapper):
     def __init__(self, layer: nn.Module, power_iterations: int = 1, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         self.power_iterations = positive(power_iterations, "power_iterations", type(self).__name__)
-        if not _has_kernel(layer):
+        if not has_kernel(layer):
             raise ValueError(
                 f"SpectralNormalization goes around a layer with a kernel or embeddings, got {type(layer).__name__}. "
                 "For a torch.nn.Module there is torch.nn.utils.parametrizations.spectral_norm."
@@ -72,7 +72,7 @@ class SpectralNormalization(Wrapper):
     @property
     def _kernel(self) -> Weight:
         assert isinstance(self.layer, WeightedLayer)
-        return self.layer._weights[0]
+        return kernel_of(self.layer)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training:
@@ -112,11 +112,3 @@ class SpectralNormalization(Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power_iterations": self.power_iterations}
-
-
-def _has_kernel(layer: nn.Module) -> bool:
-    if not isinstance(layer, WeightedLayer):
-        return False
-    # What Keras calls a kernel: neither of the two of a separable convolution, and none of a recurrent layer's.
-    roles = layer.roles
-    return roles[0] in ("kernel", "embeddings", "depthwise") and not {"pointwise", "recurrent"} & set(roles)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.layers.base.checks import check_output_shape
-from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.layer import Layer, takes_mask
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
@@ -69,7 +69,7 @@ class Bidirectional(Layer):
         self.merge_mode = merge_mode
         self._initial_weights = weights
         # Looked up here, since compiled code cannot look at signatures.
-        self._takes_masks = tuple(each._takes_mask() for each in (self.forward_layer, self.backward_layer))
+        self._takes_masks = tuple(takes_mask(each) for each in (self.forward_layer, self.backward_layer))
         self.input_spec = layer.input_spec
         if not self.trainable:
             self.trainable = False
@@ -101,9 +101,9 @@ class Bidirectional(Layer):
     def call(self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None) -> Any:
         half = 0 if initial_state is None else len(initial_state) // 2
         results = []
-        for layer, part, takes_mask in self._parts(half):
+        for layer, part, with_mask in self._parts(half):
             given = {} if initial_state is None else {"initial_state": initial_state[part]}
-            if mask is not None and takes_mask:
+            if mask is not None and with_mask:
                 given["mask"] = mask
             results.append(layer(sequences, **given))
         forward, backward = results

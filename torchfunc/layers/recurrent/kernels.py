@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.graph import is_exporting
-from torchfunc.graph.torch_internals import autograd_in_operator, is_fake
+from torchfunc.graph import FakeTensor, autograd_in_operator, is_exporting
 from torchfunc.layers.recurrent.cudnn import cudnn_fits, run_cudnn, run_cudnn_operator
 
 __all__ = ["run_kernel"]
@@ -67,7 +66,7 @@ def run_kernel(
 def _needs_operator(inputs: Tensor) -> bool:
     if is_exporting():
         return not isinstance(inputs.shape[1], int)
-    return torch.compiler.is_compiling() or is_fake(inputs)
+    return torch.compiler.is_compiling() or isinstance(inputs, FakeTensor)
 
 
 def _onednn_fits(inputs: Tensor) -> bool:
@@ -113,7 +112,7 @@ def _(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[T
 def _recurrent_backward(
     kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> list[Tensor]:
-    # For the forward pass, which is repeated here.
+    # Autograd is switched off inside an operator; this needs it for the forward pass it repeats.
     with autograd_in_operator(), torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in (inputs, *states, *weights)]
         first_weight = 1 + len(states)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from torchfunc.graph import record_input
-from torchfunc.graph.torch_internals import has_forward_hooks
-from torchfunc.layers.base.layer import Layer
+from torchfunc.graph.torch_internals import hook_tables
+from torchfunc.layers.base.layer import Layer, build_sublayers
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.cells import RecurrentCell
 from torchfunc.layers.recurrent.loop import ReturnOptions, run_steps
@@ -190,7 +190,7 @@ def _run_cell(
 
 def _is_untouched(cell: Layer, base: type[Layer]) -> bool:
     """Whether calling the cell runs the `call` of `base` and nothing else."""
-    return type(cell).forward is base.forward and not has_forward_hooks(cell)
+    return type(cell).forward is base.forward and not any(hook_tables(cell))
 
 
 def _call_cell(cell: Any, inputs: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
@@ -221,7 +221,7 @@ def _build_cell(cell: Any, step_shape: Shape) -> None:
             record_input("placeholder", shape, cell.dtype).outputs
             for shape in (step_shape, *((step_shape[0], size) for size in leaves(cell.state_size)))
         )
-        cell._infer_by_running((inputs, _nest(_as_list(cell.state_size), states)), {})
+        build_sublayers(cell, inputs, _nest(_as_list(cell.state_size), states))
 
 
 def _initial_states(cell: Any, batch: int, dtype: torch.dtype) -> list[Tensor]:
