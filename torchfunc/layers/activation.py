@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
@@ -26,14 +33,14 @@ class Activation(ActivationLast, Elementwise):
         **kwargs: of `Layer`.
     """
 
-    def __init__(self, activation: Any, **kwargs: Any) -> None:
+    def __init__(self, activation: ActivationLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
 
     def before_activation(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
@@ -61,7 +68,7 @@ class ReLU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.relu(inputs, self.negative_slope, self.max_value, self.threshold)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_value": self.max_value,
@@ -89,7 +96,7 @@ class LeakyReLU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.leaky_relu(inputs, self.negative_slope)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
@@ -112,9 +119,9 @@ class PReLU(WeightedLayer, Elementwise):
 
     def __init__(
         self,
-        alpha_initializer: Any = "Zeros",
-        alpha_regularizer: Any = None,
-        alpha_constraint: Any = None,
+        alpha_initializer: InitializerLike = "Zeros",
+        alpha_regularizer: RegularizerLike = None,
+        alpha_constraint: ConstraintLike = None,
         shared_axes: Sequence[int] | int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -140,7 +147,7 @@ class PReLU(WeightedLayer, Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return torch.where(inputs > 0, inputs, self.weight * inputs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), **self._weights_config(), "shared_axes": self.shared_axes}
 
 
@@ -159,7 +166,7 @@ class ELU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.elu(inputs, self.alpha)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}
 
 
@@ -201,7 +208,7 @@ class Softmax(Elementwise):
             outputs = torch.exp(inputs - torch.logsumexp(inputs, self._axes, keepdim=True))
         return outputs if mask is None else torch.where(mask, outputs, 0.0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.masks import Masks
 from torchfunc.registry import deserialize_keras_object
 
 __all__ = ["Masking"]
@@ -38,8 +40,8 @@ class Masking(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return torch.where(torch.ne(inputs, self.mask_value).any(-1, keepdim=True), inputs, 0)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return torch.ne(inputs, self.mask_value).any(-1)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "mask_value": self.mask_value}

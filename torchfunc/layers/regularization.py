@@ -18,6 +18,7 @@ from torch import Tensor
 from torchfunc import regularizers
 from torchfunc.config import standardize_data_format
 from torchfunc.dtypes import dtype_name
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
 
@@ -68,7 +69,7 @@ class RandomLayer(Elementwise):
             return torch.randn_like(inputs)
         return (torch.erfinv(self._uniform(inputs.shape) * 2 - 1) * math.sqrt(2)).to(inputs.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}
 
 
@@ -132,7 +133,7 @@ class Dropout(RandomLayer):
         scale = 0.0 if self.rate == 1 else 1 / (1 - self.rate)
         return (self._uniform(shape) >= self.rate).to(inputs.dtype) * scale
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape}
 
 
@@ -181,7 +182,7 @@ class _SpatialDropout(Dropout):
             return (inputs.shape[0], inputs.shape[1], *ones)
         return (inputs.shape[0], *ones, inputs.shape[-1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "rate": self.rate,
             "seed": self.seed,
@@ -204,7 +205,7 @@ class SpatialDropout1D(_SpatialDropout):
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, "channels_last", seed, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("data_format")
         return config
@@ -255,7 +256,7 @@ class GaussianNoise(RandomLayer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return inputs + self._normal(inputs) * self.stddev if training and self.stddev else inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "stddev": self.stddev}
 
 
@@ -284,7 +285,7 @@ class GaussianDropout(RandomLayer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return inputs * (self._normal(inputs) * self._stddev + 1) if training and self.rate else inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate}
 
 
@@ -305,7 +306,7 @@ class ActivityRegularization(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("activity_regularizer")
         return {**config, "l1": self.l1, "l2": self.l2}

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from torchfunc.graph import Spec, SymbolicTensor, record
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer, output_specs, takes_mask
-from torchfunc.layers.base.shapes import Shape, map_shapes
+from torchfunc.layers.base.output_specs import Specs
+from torchfunc.layers.base.shapes import Shape, Shapes, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 from torchfunc.structures import map_structure
 
@@ -37,14 +39,14 @@ class Wrapper(Layer):
         if not self.trainable:
             self.trainable = False
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shapes | None = None) -> None:
         self._build_layer(input_shape)
 
-    def _build_layer(self, input_shape: Any) -> None:
+    def _build_layer(self, input_shape: Shapes) -> None:
         if isinstance(self.layer, Layer) and not self.layer.built:
             self.layer.build_from_shapes({"input_shape": input_shape})
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "layer": serialize_keras_object(self.layer)}
 
     @classmethod
@@ -76,7 +78,7 @@ class TimeDistributed(Wrapper):
         # Looked up here, since compiled code cannot look at signatures.
         self._passes_mask = isinstance(layer, Layer) and takes_mask(layer)
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shapes | None = None) -> None:
         # A model remembers the batch size it is built with, and this one's changes with the number of steps.
         self._build_layer((None, *self._step_shape(input_shape)[1:]))
 
@@ -102,14 +104,14 @@ class TimeDistributed(Wrapper):
         batch, steps, *rest = input_shape
         return (None if batch is None or steps is None else batch * steps, *rest)
 
-    def compute_output_shape(self, input_shape: Shape) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shapes:
         step_shape = self._step_shape(input_shape)
         if not isinstance(self.layer, Layer):
             return super().compute_output_shape(input_shape)
         batch, steps = input_shape[:2]
         return map_shapes(lambda shape: (batch, steps, *shape[1:]), self.layer.compute_output_shape(step_shape))
 
-    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
         if not isinstance(self.layer, Layer):
             return self._infer_by_running(args, kwargs)
         inputs: SymbolicTensor = arguments["inputs"]

@@ -14,8 +14,9 @@ from torchfunc import regularizers
 from torchfunc.layers.attention.axes import AttentionAxes
 from torchfunc.layers.attention.dot_product import attend, attend_openly, causal_mask, penalty, window_mask
 from torchfunc.layers.attention.projection import Projection
+from torchfunc.layers.base.argument_types import Config, RegularizerLike, RoleArguments
 from torchfunc.layers.base.checks import check_output_shape, known_size, positive
-from torchfunc.layers.base.shapes import Shape, differ
+from torchfunc.layers.base.shapes import Shape, Shapes, differ
 from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.regularization import Dropout
 
@@ -62,8 +63,8 @@ class HeadedAttention(WeightedLayer):
         use_bias: bool,
         sliding_window: int | None,
         flash_attention: bool | None,
-        weights: Mapping[str, tuple[Any, Any, Any]],
-        projection_regularizer: Any,
+        weights: Mapping[str, RoleArguments],
+        projection_regularizer: RegularizerLike,
         use_gate: bool,
         seed: int | None,
         **kwargs: Any,
@@ -210,7 +211,7 @@ class HeadedAttention(WeightedLayer):
             raise ValueError(f"sliding_window needs one axis to attend over, got attention_axes={axes.over}")
         return (*query_shape[:-1], *self._output_sizes(tuple(query_shape)))
 
-    def _shapes_with_scores(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Any:
+    def _shapes_with_scores(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Shapes:
         output = self.compute_output_shape(query_shape, value_shape, key_shape)
         axes = AttentionAxes.of(len(query_shape), self.attention_axes)
         return output, axes.scores_shape(query_shape, value_shape, self._heads[0])
@@ -258,7 +259,7 @@ class HeadedAttention(WeightedLayer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "dropout": self.dropout,

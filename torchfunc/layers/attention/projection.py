@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchfunc.layers.base.argument_types import RoleArguments
 from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import Layout
 
@@ -39,7 +40,7 @@ class Projection(WeightedLayer):
         inputs: Sequence[int],
         outputs: Sequence[int],
         use_bias: bool,
-        weights: Mapping[str, tuple[Any, Any, Any]],
+        weights: Mapping[str, RoleArguments],
         activation: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:

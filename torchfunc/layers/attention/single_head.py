@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.layers.attention.dot_product import attend, causal_mask, penalty
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, differ, is_shape
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes, differ, is_shape
 from torchfunc.layers.regularization import Dropout
 
 __all__ = ["AdditiveAttention", "Attention"]
@@ -146,7 +148,7 @@ class Attention(Layer):
                 )
         return mask[:2]
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return None if previous_mask is None else previous_mask[0]
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
@@ -162,7 +164,7 @@ class Attention(Layer):
             raise ValueError(f"query and key must have the same last size, got {query[-1]} and {key[-1]}")
         return (*query[:-1], value[-1])
 
-    def _shapes_with_scores(self, input_shape: Sequence[Shape]) -> Any:
+    def _shapes_with_scores(self, input_shape: Sequence[Shape]) -> Shapes:
         return self.compute_output_shape(input_shape), (*input_shape[0][:-1], input_shape[1][-2])
 
     def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
@@ -176,7 +178,7 @@ class Attention(Layer):
 
         return checked
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "use_scale": self.use_scale,
@@ -223,7 +225,7 @@ class AdditiveAttention(Attention):
             raise ValueError(f"its scale was built for queries of size {len(self.scale)}, got {input_shape[0][-1]}")
         return shape
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("score_mode")
         return config

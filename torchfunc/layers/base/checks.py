@@ -9,7 +9,7 @@ import numpy as np
 
 from torchfunc.graph import located
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import is_shape
+from torchfunc.layers.base.shapes import Shapes, is_shape
 
 __all__ = [
     "check_output_shape",
@@ -38,7 +38,7 @@ def known_size(shape: Sequence[int | None], axis: int, layer: Layer) -> int:
     return size
 
 
-def check_output_shape(layer: Layer, *input_shapes: Any) -> None:
+def check_output_shape(layer: Layer, *input_shapes: Shapes) -> None:
     """Raise a ValueError that names the layer if it can make no output from this shape, or these shapes."""
     try:
         layer.compute_output_shape(*input_shapes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torchfunc.dtypes import as_dtype
+from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import located
 
 __all__ = ["InputSpec", "check_input"]
@@ -28,7 +28,7 @@ class InputSpec:
 
     def __init__(
         self,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         shape: tuple[int | None, ...] | None = None,
         ndim: int | None = None,
         max_ndim: int | None = None,

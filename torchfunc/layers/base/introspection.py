@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.shapes import Shape, Shapes
 
 __all__ = ["NodeIntrospection"]
 
@@ -81,7 +81,7 @@ class NodeIntrospection:
             )
         return nodes[0]
 
-    def _only_shape(self, what: str, shapes: list[Any]) -> Any:
+    def _only_shape(self, what: str, shapes: list[Any]) -> Shapes:
         if not shapes:
             self._only_node(f"{what} shape")
         if any(shape != shapes[0] for shape in shapes):
@@ -109,6 +109,6 @@ def _inputs(node: Node) -> Any:
     return [*symbolic_leaves(first), *others] if others else first
 
 
-def _shapes(structure: Any) -> Any:
+def _shapes(structure: Any) -> Shapes:
     tensors = symbolic_tensors(structure)
     return tensors[0].shape if len(tensors) == 1 else [tensor.shape for tensor in tensors]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchfunc import regularizers
 from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype, dtype_name
+from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph import (
     Node,
     Spec,
@@ -28,13 +28,14 @@ from torchfunc.graph import (
     symbolic_tensors,
     with_own_code,
 )
+from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.input_spec import check_input
 from torchfunc.layers.base.introspection import NodeIntrospection
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
 from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
-from torchfunc.layers.base.shapes import declared_input_shape, map_shapes, merge_shapes
+from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
@@ -79,9 +80,9 @@ class Layer(NodeIntrospection, WeightHolder):
     def __init__(
         self,
         *,
-        activity_regularizer: Any = None,
+        activity_regularizer: RegularizerLike = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         autocast: bool = True,
         name: str | None = None,
         **kwargs: Any,
@@ -258,7 +259,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Shapes
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
@@ -271,7 +272,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if not self.build_shapes:
             self.__dict__["build_shapes"] = dict(shapes)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         """The output's shape for an input's shape, None standing for unknown sizes.
 
         Built-in layers know it by formula. A layer of yours that does not override this is run on fake tensors.
@@ -288,7 +289,7 @@ class Layer(NodeIntrospection, WeightHolder):
             return self.dtype
         return functools.reduce(torch.promote_types, input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         """The output's mask; by default the input's, if the layer says it `supports_masking`."""
         return previous_mask if self.supports_masking else None
 
@@ -306,7 +307,7 @@ class Layer(NodeIntrospection, WeightHolder):
         dtype = self.compute_output_dtype(*(tensor.dtype for tensor in symbolic_tensors(arguments)))
         return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)
 
-    def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Specs:
         """Run a fake copy of this layer, and build here what the copy built on its way."""
         copies: list[nn.Module] = []
 
@@ -365,9 +366,9 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Configuration
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The arguments that make an equal layer."""
-        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
+        config: Config = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
@@ -381,7 +382,7 @@ class Layer(NodeIntrospection, WeightHolder):
         """Make a layer from what `get_config` gave."""
         return cls(**config)
 
-    def get_build_config(self) -> dict[str, Any] | None:
+    def get_build_config(self) -> Config | None:
         """The shapes the layer was built with, None before it is built."""
         if not self.build_shapes:
             return None

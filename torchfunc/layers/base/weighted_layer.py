@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations, constraints, initializers, regularizers
+from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.weights import IDENTITY, Layout, Weight
 
@@ -48,7 +49,7 @@ class WeightedLayer(Layer):
         **kwargs: of `Layer`.
     """
 
-    def __init__(self, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any) -> None:
+    def __init__(self, weights: Mapping[str, RoleArguments], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._roles = tuple(weights)
         for role, (initializer, regularizer, constraint) in weights.items():
@@ -90,7 +91,7 @@ class WeightedLayer(Layer):
             names=names,
         )
 
-    def _weights_config(self) -> dict[str, Any]:
+    def _weights_config(self) -> Config:
         families = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
         return {
             f"{role}_{kind}": family.serialize(getattr(self, f"{role}_{kind}"))
@@ -115,7 +116,7 @@ class KernelLayer(ActivationLast, WeightedLayer):
     bias: nn.Parameter | None
 
     def __init__(
-        self, activation: Any, use_bias: bool, weights: Mapping[str, tuple[Any, Any, Any]], **kwargs: Any
+        self, activation: ActivationLike, use_bias: bool, weights: Mapping[str, RoleArguments], **kwargs: Any
     ) -> None:
         super().__init__(weights, **kwargs)
         self.activation = activations.get(activation)
@@ -124,7 +125,7 @@ class KernelLayer(ActivationLast, WeightedLayer):
     def _make_bias(self, shape: Sequence[int]) -> None:
         self._make("bias", shape, "bias", used=self.use_bias)
 
-    def _kernel_config(self) -> dict[str, Any]:
+    def _kernel_config(self) -> Config:
         return {
             "activation": activations.serialize(self.activation),
             "use_bias": self.use_bias,

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from torchfunc import constraints, initializers, regularizers
 from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype
+from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph.torch_internals import persistent_buffers
+from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 
 __all__ = ["CONVOLUTION", "IDENTITY", "LINEAR", "Layout", "Weight", "WeightHolder"]
 
@@ -115,12 +116,12 @@ class WeightHolder(nn.Module):
     def add_weight(
         self,
         shape: Sequence[int] | None = None,
-        initializer: Any = None,
-        dtype: Any = None,
+        initializer: InitializerLike = None,
+        dtype: DTypeLike | None = None,
         trainable: bool = True,
         autocast: bool = True,
-        regularizer: Any = None,
-        constraint: Any = None,
+        regularizer: RegularizerLike = None,
+        constraint: ConstraintLike = None,
         aggregation: str = "none",
         name: str | None = None,
         *,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
@@ -37,9 +38,9 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         padding: str,
         data_format: str | None,
         dilation_rate: Any,
-        activation: Any,
+        activation: ActivationLike,
         use_bias: bool,
-        weights: Mapping[str, tuple[Any, Any, Any]],
+        weights: Mapping[str, RoleArguments],
         **kwargs: Any,
     ) -> None:
         super().__init__(activation, use_bias, weights, **kwargs)
@@ -67,7 +68,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         # In place: nobody else holds the convolution, and its gradient does not need it.
         return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,

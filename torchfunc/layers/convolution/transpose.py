@@ -7,6 +7,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
 from torchfunc.layers.base.checks import integers, positive
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.weights import CONVOLUTION
@@ -57,15 +64,15 @@ class TransposedConvolution(WindowKernel):
         output_padding: int | tuple[int, ...] | None = None,
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         weights = {
@@ -132,7 +139,7 @@ class TransposedConvolution(WindowKernel):
             raise ValueError(f"the output would have {positions} positions. Give it a larger input or output_padding.")
         return self._with_positions(input_shape, positions, self.filters)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "output_padding": self.output_padding}
 
 

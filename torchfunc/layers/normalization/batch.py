@@ -10,6 +10,8 @@ from torch import Tensor, distributed
 
 from torchfunc import initializers
 from torchfunc.config import epsilon as fuzz
+from torchfunc.dtypes import DTypeLike
+from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.output_specs import promote_to_float
@@ -70,14 +72,14 @@ class BatchNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        moving_mean_initializer: InitializerLike = "zeros",
+        moving_variance_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         renorm: bool = False,
         renorm_clipping: Any = None,
         renorm_momentum: float = 0.99,
@@ -127,10 +129,10 @@ class BatchNormalization(AffineLayer):
             self._add_average("renorm_mean", self.moving_mean_initializer, size)
             self._add_average("renorm_std", self._initial_deviation, size)
 
-    def _add_average(self, name: str, initializer: Any, size: int) -> None:
+    def _add_average(self, name: str, initializer: InitializerLike, size: int) -> None:
         self.add_weight((size,), initializer, trainable=False, names=(name,))
 
-    def _initial_deviation(self, shape: Any, dtype: Any = None) -> Tensor:
+    def _initial_deviation(self, shape: Any, dtype: DTypeLike | None = None) -> Tensor:
         return self.moving_variance_initializer(shape, dtype=dtype).sqrt()
 
     def _check_axis(self, shape: Shape) -> None:
@@ -244,7 +246,7 @@ class BatchNormalization(AffineLayer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
@@ -50,12 +51,12 @@ class LayerNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         rms_scaling: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -94,7 +95,7 @@ class LayerNormalization(AffineLayer):
             output = F.layer_norm(values, self._sizes, self.weight, self.bias, self.epsilon)
         return _axes_back(output, order).to(promote_to_float(inputs.dtype, self.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,
@@ -144,7 +145,7 @@ class RMSNormalization(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
 
 
@@ -179,12 +180,12 @@ class GroupNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -234,7 +235,7 @@ class GroupNormalization(AffineLayer):
             raise ValueError(f"groups={self.groups} must divide the {channels} channels of an input of shape {shape}")
         return shape
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "groups": self.groups,
@@ -273,7 +274,7 @@ class UnitNormalization(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from torchfunc import initializers
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.shapes import Shapes
 from torchfunc.layers.base.weighted_layer import WeightedLayer, has_kernel, kernel_of
 from torchfunc.layers.base.weights import Weight
 from torchfunc.layers.wrappers import Wrapper
@@ -55,7 +57,7 @@ class SpectralNormalization(Wrapper):
                 "For a torch.nn.Module there is torch.nn.utils.parametrizations.spectral_norm."
             )
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shapes | None = None) -> None:
         super().build(input_shape)
         assert isinstance(self.layer, WeightedLayer)
         self.input_spec = self.layer.input_spec
@@ -102,7 +104,7 @@ class SpectralNormalization(Wrapper):
         sigma = torch.where(empty, 1.0, vector_v @ weights @ vector_u.t())
         return torch.where(empty, self.vector_u, vector_u), sigma.squeeze()
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         assert isinstance(self.layer, WeightedLayer)
         return self.layer.compute_output_shape(input_shape)
 
@@ -110,5 +112,5 @@ class SpectralNormalization(Wrapper):
         assert isinstance(self.layer, WeightedLayer)
         return self.layer.compute_output_dtype(*input_dtypes)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "power_iterations": self.power_iterations}

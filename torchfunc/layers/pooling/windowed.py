@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import SpatialLayer, output_size, same_padding
@@ -119,7 +120,7 @@ class WindowPooling(Pooling):
             for size, window, stride in zip(positions, self.pool_size, self.strides, strict=True)
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "pool_size": self.pool_size,
@@ -207,7 +208,7 @@ class AdaptivePooling(Pooling):
     def _new_positions(self, positions: Shape) -> Shape:
         return self.output_size
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "output_size": self.output_size, "data_format": self.data_format}
 
 

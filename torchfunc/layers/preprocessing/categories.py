@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.dtypes import dtype_name
+from torchfunc.dtypes import DTypeLike, dtype_name
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape, one_of, positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
@@ -96,7 +97,7 @@ class CategoryEncoding(_Encoder):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_tokens": self.num_tokens, "output_mode": self.output_mode}
 
 
@@ -128,7 +129,7 @@ class Discretization(_Encoder):
         epsilon: float = 0.01,
         output_mode: str = "int",
         sparse: bool = False,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -194,7 +195,7 @@ class Discretization(_Encoder):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return torch.int32 if self.output_mode == "int" else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "bin_boundaries": self.bin_boundaries,
             "num_bins": self.num_bins,

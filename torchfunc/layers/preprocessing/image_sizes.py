@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import one_of, positive
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
@@ -45,7 +46,7 @@ class _ImageSize(SpatialLayer):
             return self.compute_output_shape((1, *input_shape))[1:]
         return self._with_positions(input_shape, (self.height, self.width), input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "height": self.height,
@@ -111,7 +112,7 @@ class Resizing(_ImageSize):
             images = images.clamp(0, 255)
         return images.to(kept) if kept.is_floating_point else images.round().to(kept)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "interpolation": self.interpolation,

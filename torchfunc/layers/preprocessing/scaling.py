@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.config import epsilon, image_data_format
 from torchfunc.graph import located
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
@@ -70,7 +71,7 @@ class Rescaling(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "scale": serialize_keras_object(self.scale),
@@ -208,7 +209,7 @@ class Normalization(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,

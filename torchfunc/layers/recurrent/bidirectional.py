@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer, takes_mask
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["Bidirectional"]
@@ -89,7 +91,7 @@ class Bidirectional(Layer):
                     f"{forward.describe()} and {theirs} for {backward.describe()}."
                 )
 
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         check_output_shape(self, sequences_shape)
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
@@ -152,7 +154,7 @@ class Bidirectional(Layer):
         """`reset_state`, by the name it had before Keras 3."""
         self.reset_state()
 
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> Shapes:
         half = 0 if initial_state_shape is None else len(initial_state_shape) // 2
         forward, backward = (
             layer.compute_output_shape(
@@ -176,12 +178,12 @@ class Bidirectional(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.forward_layer.compute_output_dtype(*input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         layers = (self.forward_layer, self.backward_layer)
         forward, backward = (layer.compute_mask(inputs, previous_mask) for layer in layers)
         return self._combine(forward, backward, lambda mask, _: mask)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "merge_mode": self.merge_mode,

@@ -9,9 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
 from torchfunc.layers.base.checks import check_output_shape, known_size, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.recurrent.loop import ReturnOptions
@@ -63,20 +70,20 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         padding: str = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
         unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -113,7 +120,7 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         self.input_spec = InputSpec(ndim=self.rank + 3)
         self._gate_axis = -1 - self.rank
 
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         axis = -1 if self._channels_last else 2
         channels = known_size(sequences_shape, axis, self)
         check_output_shape(self, sequences_shape)
@@ -164,7 +171,7 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         step_shape = (batch, *rest)
         return [self._with_positions(step_shape, self._output_positions(step_shape), self.filters)] * 2
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["units"]
         return {

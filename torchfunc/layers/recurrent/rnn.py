@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchfunc.graph import record_input
 from torchfunc.graph.torch_internals import hook_tables
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer, build_sublayers
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.cells import RecurrentCell
@@ -69,11 +70,11 @@ class StackedRNNCells(Layer):
             new_states.append(new if several else new[0])
         return inputs, new_states
 
-    def compute_output_shape(self, inputs_shape: Shape, states_shape: Any = None) -> Any:
+    def compute_output_shape(self, inputs_shape: Shape, states_shape: Shapes | None = None) -> Shapes:
         batch = inputs_shape[0]
         return (batch, self.output_size), [_state_shapes(cell.state_size, batch) for cell in self.cells]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "cells": [serialize_keras_object(cell) for cell in self.cells]}
 
     @classmethod
@@ -126,7 +127,7 @@ class RNN(SequenceLayer):
         """The length of each state, in the structure in which they are returned."""
         return _as_list(self.cell.state_size)
 
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         batch, _, *rest = sequences_shape
         _build_cell(self.cell, (batch, *rest))
         if self.stateful:
@@ -154,7 +155,7 @@ class RNN(SequenceLayer):
         dtypes = input_dtypes[:1]
         return self.cell.compute_output_dtype(*dtypes) if isinstance(self.cell, Layer) else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "cell": serialize_keras_object(self.cell)}
 
     @classmethod

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, is_shape
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
 from torchfunc.layers.recurrent.loop import ReturnOptions
 from torchfunc.structures import leaves
 
@@ -168,21 +170,21 @@ class SequenceLayer(Layer):
 
     # Shapes and configuration
 
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> Shapes:
         if initial_state_shape is not None:
             self._check_states(sequences_shape, leaves(initial_state_shape, is_shape))
         batch, *rest = self._step_output_shape(sequences_shape)
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         mask = previous_mask if self.return_sequences else None
         if not self.return_state:
             return mask
         sequences = inputs[0] if isinstance(inputs, list) else inputs
         return [mask, *(None for _ in self._flat_state_shapes(tuple(sequences.shape)))]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "return_sequences": self.return_sequences,

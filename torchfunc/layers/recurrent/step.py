@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc import activations
+from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import LINEAR, Layout
@@ -49,9 +50,9 @@ class RecurrentStep(WeightedLayer):
         self,
         *,
         units: int,
-        activation: Any,
+        activation: ActivationLike,
         use_bias: bool,
-        weights: Mapping[str, tuple[Any, Any, Any]],
+        weights: Mapping[str, RoleArguments],
         dropout: float,
         recurrent_dropout: float,
         seed: int | None,
@@ -178,7 +179,7 @@ class RecurrentStep(WeightedLayer):
 
         return run_steps(step, projected.unbind(1), states, mask, returned)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.dtypes import DTypeLike
+from torchfunc.layers.base.argument_types import ActivationLike, Config
 from torchfunc.layers.base.weights import LINEAR, Layout
 from torchfunc.layers.recurrent.step import RecurrentStep, project
 
@@ -24,15 +26,15 @@ _RELU = (activations.relu, torch.relu, F.relu)
 _SHUT = 1e4
 
 
-def _is_tanh(activation: Any) -> bool:
+def _is_tanh(activation: ActivationLike) -> bool:
     return activation in _TANH or type(activation) is nn.Tanh
 
 
-def _is_sigmoid(activation: Any) -> bool:
+def _is_sigmoid(activation: ActivationLike) -> bool:
     return activation in _SIGMOID or type(activation) is nn.Sigmoid
 
 
-def _is_relu(activation: Any) -> bool:
+def _is_relu(activation: ActivationLike) -> bool:
     return activation in _RELU or type(activation) is nn.ReLU
 
 
@@ -55,14 +57,14 @@ class GatedStep(RecurrentStep):
         recurrent_activation: of the gates: name, callable or module.
     """
 
-    def __init__(self, *, recurrent_activation: Any, **kwargs: Any) -> None:
+    def __init__(self, *, recurrent_activation: ActivationLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
 
     def _fits_kernel(self) -> bool:
         return _is_tanh(self.activation) and _is_sigmoid(self.recurrent_activation)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "recurrent_activation": activations.serialize(self.recurrent_activation)}
 
 
@@ -85,7 +87,7 @@ class LSTMStep(GatedStep):
         name = "bias_ih" + self._suffix
         self._make("bias", (4 * self.units,), name, initializer=initializer, used=self.use_bias)
 
-    def _open_forget_gate(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
+    def _open_forget_gate(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         first = self.bias_initializer((self.units,), dtype=dtype)
         rest = self.bias_initializer((2 * self.units,), dtype=dtype)
         return torch.cat([first, torch.ones_like(first), rest])
@@ -110,7 +112,7 @@ class LSTMStep(GatedStep):
         c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
         return [self.recurrent_activation(o) * self.activation(c), c]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
 
 
@@ -192,5 +194,5 @@ class GRUStep(GatedStep):
         z = self.recurrent_activation(z + state_z)
         return [z * h + (1 - z) * self.activation(n + state_n)]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "reset_after": self.reset_after}
