@@ -212,7 +212,7 @@ class Softmax(Elementwise):
         return {**super().get_config(), "axis": self.axis}
 
 
-def _not_negative(value: Any, argument: str, owner: str) -> float:
+def _not_negative(value: float, argument: str, owner: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{owner} takes a number that is not negative for {argument}, got {value!r}.")
     return value

@@ -63,7 +63,7 @@ class EinsumDense(KernelLayer):
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
         gptq_unpacked_column_size: int | None = None,
-        quantization_config: Any = None,
+        quantization_config: object = None,
         **kwargs: Any,
     ) -> None:
         refuse(

@@ -75,7 +75,7 @@ class Merge(Layer):
 class _Operator(Merge):
     """A merge by an operator. Ranks may differ: the axes that are missing go in behind the batch axis."""
 
-    operator: Callable[..., Any]
+    operator: Callable[[Tensor, Tensor], Tensor]
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         return functools.reduce(self.operator, _align(inputs))
@@ -285,7 +285,7 @@ def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor[(slice(None), *[None] * (rank - tensor.ndim))] for tensor in tensors]
 
 
-def _step_masks(inputs: Sequence[Tensor], mask: Any) -> list[Any] | None:
+def _step_masks(inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
     """The masks with an axis for the features, None if there are none.
 
     As in Keras, an input that gets axes put in loses its own.

@@ -78,7 +78,7 @@ class TimeDistributed(Wrapper):
         # Looked up here, since compiled code cannot look at signatures.
         self._passes_mask = isinstance(layer, Layer) and takes_mask(layer)
 
-    def build(self, input_shape: Shapes | None = None) -> None:
+    def build(self, input_shape: Any = None) -> None:
         # A model remembers the batch size it is built with, and this one's changes with the number of steps.
         self._build_layer((None, *self._step_shape(input_shape)[1:]))
 

@@ -105,7 +105,11 @@ class HeadedAttention(WeightedLayer):
         self._features = {"query": query, "value": value, "key": key}
 
     def _projection(
-        self, name: str, inputs: Sequence[int], outputs: Sequence[Any], activation: Callable[..., Any] | None = None
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[Any],
+        activation: Callable[[Tensor], Tensor] | None = None,
     ) -> Projection:
         kinds = ("initializer", "regularizer", "constraint")
         weights: Any = {role: tuple(getattr(self, f"{role}_{kind}") for kind in kinds) for role in self._roles}
@@ -135,7 +139,7 @@ class HeadedAttention(WeightedLayer):
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         key = value if key is None else key
         axes = self._axes
         assert axes is not None
@@ -221,7 +225,7 @@ class HeadedAttention(WeightedLayer):
         formula = self._shapes_with_scores if scored else self.compute_output_shape
         masks = [arguments.get(name) for name in _MASKS]
 
-        def checked(query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Any:
+        def checked(query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Shapes:
             shapes = formula(query_shape, value_shape, key_shape)
             self._check_call(query_shape, value_shape, masks, scored, bool(arguments.get("use_causal_mask")))
             return shapes

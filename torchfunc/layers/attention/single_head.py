@@ -91,7 +91,7 @@ class Attention(Layer):
         training: bool | None = None,
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         query, value, key = (*inputs, inputs[1])[:3]
         query_mask, value_mask = (None, None) if mask is None else self._checked_masks([query.shape, value.shape], mask)
         seeded = training and self.dropout and self.seed is not None
@@ -136,7 +136,7 @@ class Attention(Layer):
 
     # Masks and shapes
 
-    def _checked_masks(self, shapes: Sequence[Any], mask: Any) -> Sequence[Any]:
+    def _checked_masks(self, shapes: Sequence[Any], mask: Masks) -> Sequence[Masks]:
         """The masks of query and value, tensors or symbolic ones, for inputs of these shapes."""
         if not isinstance(mask, (list, tuple)) or len(mask) not in (2, 3):
             raise ValueError(f"{self.describe()} takes a list [query mask, value mask] for mask, got {mask!r}.")
@@ -170,7 +170,7 @@ class Attention(Layer):
     def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
         formula = self._shapes_with_scores if arguments.get("return_attention_scores") else self.compute_output_shape
 
-        def checked(input_shape: Sequence[Shape]) -> Any:
+        def checked(input_shape: Sequence[Shape]) -> Shapes:
             shapes = formula(input_shape)
             if arguments.get("mask") is not None:
                 self._checked_masks(input_shape, arguments["mask"])

@@ -58,7 +58,7 @@ def positive(value: int, argument: str, owner: str) -> int:
     return int(value)
 
 
-def refuse(layer: Layer, **arguments: Any) -> None:
+def refuse(layer: Layer, **arguments: object) -> None:
     """Raise a ValueError for arguments of Keras that there is nothing behind, unless they are None."""
     for name, value in arguments.items():
         if value is not None:

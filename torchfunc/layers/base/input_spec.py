@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class InputSpec:
         return None
 
 
-def check_input(spec: Any, inputs: Any, describe: Callable[[], str]) -> None:
+def check_input(spec: InputSpec | Sequence[InputSpec | None], inputs: Any, describe: Callable[[], str]) -> None:
     """Check the first argument of a layer against its `input_spec`.
 
     Args:

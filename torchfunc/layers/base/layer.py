@@ -30,7 +30,7 @@ from torchfunc.graph import (
 )
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
-from torchfunc.layers.base.input_spec import check_input
+from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.introspection import NodeIntrospection
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
 from torchfunc.layers.base.modes import preserved_modes
@@ -65,7 +65,7 @@ class Layer(NodeIntrospection, WeightHolder):
     """
 
     supports_masking = False
-    input_spec: Any = None
+    input_spec: InputSpec | Sequence[InputSpec | None] | None = None
     # Whether any layer has ever added a loss: as long as none has, no model looks for old ones.
     adds_losses = False
     built: bool
@@ -74,7 +74,7 @@ class Layer(NodeIntrospection, WeightHolder):
     _name: str | None
     has_explicit_name: bool
     inbound_nodes: list[Node]
-    build_shapes: dict[str, Any] | None
+    build_shapes: dict[str, Shapes] | None
     call_losses: list[Tensor]
 
     def __init__(
@@ -243,7 +243,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if self.input_spec is not None and arguments:
             check_input(self.input_spec, next(iter(arguments.values())), self.describe)
 
-    def _set_masks(self, outputs: Any, masks: Masks) -> None:
+    def _set_masks(self, outputs: object, masks: Masks) -> None:
         set_masks(outputs, masks)
 
     def extra_repr(self) -> str:
@@ -335,7 +335,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Losses and metrics
 
-    def add_loss(self, loss: Any) -> None:
+    def add_loss(self, loss: Tensor | list[Tensor] | tuple[Tensor, ...]) -> None:
         """Add a scalar (or several) to the training loss; call it from `call`.
 
         The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
@@ -457,19 +457,19 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(call)(with_own_code(forward))
 
 
-def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:
+def _regularize_activity(layer: Layer, args: object, outputs: object) -> None:
     for output in leaves(outputs):
         # By sample, as in Keras: the penalty does not grow with the batch.
         layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
 
 
-def _is_short(value: Any) -> bool:
+def _is_short(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) <= 4 and all(isinstance(item, (int, float, str, type(None))) for item in value)
     return isinstance(value, (int, float, str, torch.dtype))
 
 
-def _dtype_config(dtype: torch.dtype) -> dict[str, Any]:
+def _dtype_config(dtype: torch.dtype) -> Config:
     return {
         "module": "keras",
         "class_name": "DTypePolicy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -65,11 +65,11 @@ class ConvolvingLayer(SpatialLayer):
 
     def _set_windows(
         self,
-        kernel_size: Any,
-        strides: Any,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int],
         padding: str,
         data_format: str | None,
-        dilation_rate: Any,
+        dilation_rate: int | Sequence[int],
         paddings: Sequence[str] = ("valid", "same"),
     ) -> None:
         """Take the arguments of a convolution, checked."""

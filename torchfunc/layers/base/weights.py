@@ -280,6 +280,6 @@ class WeightHolder(nn.Module):
         """The dtype new weights get: the one given, else `config.floatx()` at construction."""
         return self._dtype
 
-    def _init_weights(self, trainable: bool, dtype: Any) -> None:
+    def _init_weights(self, trainable: bool, dtype: DTypeLike | None) -> None:
         weight_dtype = as_dtype(dtype if dtype is not None else floatx())
         self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -33,11 +33,11 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
     def __init__(
         self,
-        kernel_size: Any,
-        strides: Any,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int],
         padding: str,
         data_format: str | None,
-        dilation_rate: Any,
+        dilation_rate: int | Sequence[int],
         activation: ActivationLike,
         use_bias: bool,
         weights: Mapping[str, RoleArguments],

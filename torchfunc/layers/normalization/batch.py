@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class BatchNormalization(AffineLayer):
         beta_constraint: ConstraintLike = None,
         gamma_constraint: ConstraintLike = None,
         renorm: bool = False,
-        renorm_clipping: Any = None,
+        renorm_clipping: Mapping[str, float] | None = None,
         renorm_momentum: float = 0.99,
         synchronized: bool = False,
         **kwargs: Any,
@@ -132,7 +133,7 @@ class BatchNormalization(AffineLayer):
     def _add_average(self, name: str, initializer: InitializerLike, size: int) -> None:
         self.add_weight((size,), initializer, trainable=False, names=(name,))
 
-    def _initial_deviation(self, shape: Any, dtype: DTypeLike | None = None) -> Tensor:
+    def _initial_deviation(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         return self.moving_variance_initializer(shape, dtype=dtype).sqrt()
 
     def _check_axis(self, shape: Shape) -> None:
@@ -220,7 +221,8 @@ class BatchNormalization(AffineLayer):
         std = (variance + self.epsilon).sqrt()
         moving_std = self.renorm_std.clamp_min(self.epsilon**0.5)
         ratio, distance = std / moving_std, (mean - self.renorm_mean) / moving_std
-        lowest, highest, limit = (self.renorm_clipping.get(key) for key in ("rmin", "rmax", "dmax"))
+        clipping = self.renorm_clipping or {}
+        lowest, highest, limit = (clipping.get(key) for key in ("rmin", "rmax", "dmax"))
         ratio = ratio if lowest is None else ratio.clamp_min(lowest)
         ratio = ratio if highest is None else ratio.clamp_max(highest)
         distance = distance if limit is None else distance.clamp(-limit, limit)
@@ -262,7 +264,7 @@ class BatchNormalization(AffineLayer):
         }
 
 
-def _checked_clipping(clipping: Any) -> dict[str, float]:
+def _checked_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
     bounds = dict(clipping or {})
     if set(bounds) - {"rmin", "rmax", "dmax"}:
         raise ValueError(f"BatchNormalization takes rmin, rmax and dmax in renorm_clipping, got {clipping!r}.")

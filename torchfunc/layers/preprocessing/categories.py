@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,7 @@ class Discretization(_Encoder):
         self.output_mode = one_of(output_mode, ("int", *_MODES), "output_mode", "Discretization")
         self._set_boundaries(bin_boundaries)
 
-    def _set_boundaries(self, boundaries: Any) -> None:
+    def _set_boundaries(self, boundaries: Sequence[float] | np.ndarray | None) -> None:
         values = None if boundaries is None else np.asarray(boundaries, dtype=np.float64)
         if values is not None and (values.ndim != 1 or (np.diff(values) < 0).any()):
             raise ValueError(f"Discretization takes increasing numbers for bin_boundaries, got {boundaries!r}.")
@@ -156,7 +156,7 @@ class Discretization(_Encoder):
             tensor = tensor.to(self._boundaries.device)
         self.register_buffer("_boundaries", tensor, persistent=False)
 
-    def adapt(self, data: Any, steps: int | None = None) -> None:
+    def adapt(self, data: np.ndarray | Tensor | Iterable[Any], steps: int | None = None) -> None:
         """Find boundaries between which there are about as many numbers of the data, anew at each call.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Rescaling(Elementwise):
         self._keep("_scale", scale)
         self._keep("_offset", offset)
 
-    def _keep(self, name: str, value: Any) -> None:
+    def _keep(self, name: str, value: float | Sequence[float] | np.ndarray) -> None:
         try:
             array = np.asarray(value)
         except ValueError:
@@ -165,7 +165,7 @@ class Normalization(Elementwise):
             axes={axis: sizes[axis % rank] for axis in self.axis},
         )
 
-    def adapt(self, data: Any) -> None:
+    def adapt(self, data: np.ndarray | Tensor | Iterable[Any]) -> None:
         """Learn mean and variance from data, anew at each call.
 
         Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer, takes_mask
 from torchfunc.layers.base.masks import Masks
 from torchfunc.layers.base.shapes import Shape, Shapes
+from torchfunc.layers.recurrent.loop import States
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["Bidirectional"]
@@ -48,7 +50,7 @@ class Bidirectional(Layer):
         self,
         layer: Layer,
         merge_mode: str | None = "concat",
-        weights: Sequence[Any] | None = None,
+        weights: Sequence[np.ndarray | Tensor] | None = None,
         backward_layer: Layer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -100,7 +102,7 @@ class Bidirectional(Layer):
             self.set_weights(self._initial_weights)
             self._initial_weights = None
 
-    def call(self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None) -> Any:
+    def call(self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None) -> Any:
         half = 0 if initial_state is None else len(initial_state) // 2
         results = []
         for layer, part, with_mask in self._parts(half):

@@ -57,13 +57,14 @@ class RecurrentCell(RecurrentStep):
         self._build_weights((features, self.units), (self.units, self.units))
         self.input_spec = InputSpec(ndim=2, axes={-1: features})
 
-    def call(self, inputs: Tensor, states: Any, training: bool = False) -> Any:
-        several = isinstance(states, (list, tuple))
-        given = list(states) if several else [states]
+    def call(
+        self, inputs: Tensor, states: Tensor | list[Tensor] | tuple[Tensor, ...], training: bool = False
+    ) -> tuple[Tensor, Tensor | list[Tensor]]:
+        given = list(states) if isinstance(states, (list, tuple)) else [states]
         self._check_states([tuple(state.shape) for state in given])
         input_masks, state_masks = self._draw_masks(inputs, given[0], training)
         new = self._step(self._project_inputs(inputs, input_masks), given, state_masks)
-        return new[0], new if several else new[0]
+        return new[0], new if isinstance(states, (list, tuple)) else new[0]
 
     def _check_states(self, shapes: list[Shape]) -> None:
         if len(shapes) != self.state_count or any(shape[1:] != (self.units,) for shape in shapes):

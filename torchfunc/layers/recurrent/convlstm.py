@@ -166,7 +166,7 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         padding = [before for before, _ in pairs]
         return self._kernel_function(inputs, weight, bias, strides, padding, dilation_rate)
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         batch, _, *rest = sequences_shape
         step_shape = (batch, *rest)
         return [self._with_positions(step_shape, self._output_positions(step_shape), self.filters)] * 2

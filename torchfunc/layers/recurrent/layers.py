@@ -70,7 +70,7 @@ class RecurrentLayer(RecurrentStep, SequenceLayer):
     ) -> tuple[Tensor, list[Tensor]]:
         return self._run_sequence(sequences, states, mask, training, returned)
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         return [(sequences_shape[0], self.units)] * self.state_count
 
     def get_config(self) -> Config:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["ReturnOptions", "run_steps"]
+__all__ = ["ReturnOptions", "States", "run_steps"]
+
+# A state, or several in nested lists, as a cell's `state_size` has them.
+States: TypeAlias = "Tensor | Sequence[States]"
 
 
 class ReturnOptions(NamedTuple):

@@ -14,7 +14,7 @@ from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer, build_sublayers
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.cells import RecurrentCell
-from torchfunc.layers.recurrent.loop import ReturnOptions, run_steps
+from torchfunc.layers.recurrent.loop import ReturnOptions, States, run_steps
 from torchfunc.layers.recurrent.sequence_layer import SequenceLayer
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 from torchfunc.structures import leaves, map_structure
@@ -52,7 +52,7 @@ class StackedRNNCells(Layer):
     def output_size(self) -> int:
         return _output_size(self.cells[-1])
 
-    def get_initial_state(self, batch_size: int | None = None) -> list[Any]:
+    def get_initial_state(self, batch_size: int | None = None) -> list[States]:
         """Each cell's states to start from: a tensor for a cell with one, else a list."""
         states = [_initial_states(cell, batch_size or 0, self.dtype) for cell in self.cells]
         return _nest(self.state_size, [state for each in states for state in each])
@@ -62,7 +62,7 @@ class StackedRNNCells(Layer):
             _build_cell(cell, input_shape)
             input_shape = (input_shape[0], _output_size(cell))
 
-    def call(self, inputs: Tensor, states: Any) -> Any:
+    def call(self, inputs: Tensor, states: States) -> tuple[Tensor, States]:
         new_states = []
         for cell, each in zip(self.cells, states, strict=True):
             several = isinstance(each, (list, tuple))
@@ -138,7 +138,7 @@ class RNN(SequenceLayer):
     ) -> tuple[Tensor, list[Tensor]]:
         return _run_cell(self.cell, sequences, states, mask, training, returned)
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         return _state_shapes(self.state_size, sequences_shape[0])
 
     def _step_output_shape(self, sequences_shape: Shape) -> Shape:
@@ -148,7 +148,7 @@ class RNN(SequenceLayer):
         states = _initial_states(self.cell, sequences.shape[0], sequences.dtype)
         return [state.to(sequences.device) for state in states]
 
-    def _nest(self, states: list[Tensor]) -> list[Any]:
+    def _nest(self, states: list[Tensor]) -> list[States]:
         return _nest(self.state_size, states)
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
@@ -194,7 +194,7 @@ def _is_untouched(cell: Layer, base: type[Layer]) -> bool:
     return type(cell).forward is base.forward and not any(hook_tables(cell))
 
 
-def _call_cell(cell: Any, inputs: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
+def _call_cell(cell: Any, inputs: Tensor, states: list[States]) -> tuple[Tensor, list[States]]:
     output, new = cell(inputs, states) if callable(cell) else cell.call(inputs, states)
     return output, list(new) if isinstance(new, (list, tuple)) else [new]
 
@@ -243,7 +243,7 @@ def _as_list(state_size: StateSize) -> list[StateSize]:
     return [state_size] if isinstance(state_size, int) else list(state_size)
 
 
-def _nest(sizes: Sequence[StateSize], states: list[Tensor]) -> list[Any]:
+def _nest(sizes: Sequence[StateSize], states: list[Tensor]) -> list[States]:
     """A flat list of states in the structure of their sizes."""
     if all(isinstance(size, int) for size in sizes):
         return list(states)

@@ -12,7 +12,7 @@ from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.masks import Masks
 from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
-from torchfunc.layers.recurrent.loop import ReturnOptions
+from torchfunc.layers.recurrent.loop import ReturnOptions, States
 from torchfunc.structures import leaves
 
 __all__ = ["SequenceLayer"]
@@ -63,11 +63,11 @@ class SequenceLayer(Layer):
         """All steps in the order given: the output, of every step or of the last, and the states after the last."""
         raise NotImplementedError
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         """The shapes of the states, in the structure in which they are returned."""
         raise NotImplementedError
 
-    def _flat_state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _flat_state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         return leaves(self._state_shapes(sequences_shape), is_shape)
 
     def _step_output_shape(self, sequences_shape: Shape) -> Shape:
@@ -77,14 +77,14 @@ class SequenceLayer(Layer):
     def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
         return [sequences.new_zeros(shape) for shape in self._flat_state_shapes(tuple(sequences.shape))]
 
-    def _nest(self, states: list[Tensor]) -> list[Any]:
+    def _nest(self, states: list[Tensor]) -> Sequence[States]:
         """The states in the structure in which they are returned."""
         return states
 
     # Running
 
     def call(
-        self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None, training: bool = False
+        self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None, training: bool = False
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
@@ -104,7 +104,7 @@ class SequenceLayer(Layer):
 
     # States
 
-    def _initial_state(self, sequences: Tensor, initial_state: Any) -> list[Tensor]:
+    def _initial_state(self, sequences: Tensor, initial_state: States | None) -> list[Tensor]:
         if initial_state is not None:
             states = leaves(initial_state)
             self._check_states(tuple(sequences.shape), [tuple(state.shape) for state in states])

@@ -99,7 +99,9 @@ class RecurrentStep(WeightedLayer):
         """The projected input (batch, gates * units), states, dropout masks for each gate -> new states, h first."""
         raise NotImplementedError
 
-    def _draw_masks(self, inputs: Tensor, state: Tensor, training: bool) -> tuple[Any, Any]:
+    def _draw_masks(
+        self, inputs: Tensor, state: Tensor, training: bool
+    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """Dropout's masks for inputs and states, shaped like these; None where nothing is dropped."""
         input_masks = state_masks = None
         if training and self._state_dropout is not None:
