@@ -26,7 +26,7 @@ __all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
 
 
 class Activation(ActivationLast, Elementwise):
-    """An activation function as a layer. Shape: any, kept.
+    """An activation function as a layer. Shape: any, unchanged.
 
     Args:
         activation: name, callable or module.
@@ -45,7 +45,7 @@ class Activation(ActivationLast, Elementwise):
 
 
 class ReLU(Elementwise):
-    """`max(x, 0)`, or what the arguments make of it: see `activations.relu`. Shape: any, kept.
+    """`max(x, 0)`, or a variant given by the arguments: see `activations.relu`. Shape: any, unchanged.
 
     Args:
         max_value: the largest value returned; no limit by default.
@@ -78,7 +78,7 @@ class ReLU(Elementwise):
 
 
 class LeakyReLU(Elementwise):
-    """`x` where it is positive, `negative_slope * x` elsewhere. Shape: any, kept.
+    """`x` where it is positive, `negative_slope * x` elsewhere. Shape: any, unchanged.
 
     Args:
         negative_slope: the slope below 0. `alpha`, as older code calls it, is taken too.
@@ -101,7 +101,7 @@ class LeakyReLU(Elementwise):
 
 
 class PReLU(WeightedLayer, Elementwise):
-    """`x` where it is positive, `alpha * x` elsewhere, with a learned `alpha`. Shape: any, kept.
+    """`x` where it is positive, `alpha * x` elsewhere, with a learned `alpha`. Shape: any, unchanged.
 
     Parameters: `weight`, one for each value of a sample: the input's shape without the batch axis, 1 for shared axes.
 
@@ -152,7 +152,7 @@ class PReLU(WeightedLayer, Elementwise):
 
 
 class ELU(Elementwise):
-    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, kept.
+    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, unchanged.
 
     Args:
         alpha: what it goes down to.
@@ -171,14 +171,14 @@ class ELU(Elementwise):
 
 
 class Softmax(Elementwise):
-    """`exp(x) / sum(exp(x))` along an axis, or several together. Shape: any, kept.
+    """`exp(x) / sum(exp(x))` along an axis, or several together. Shape: any, unchanged.
 
     Args:
         axis: the axis, or a list of axes that are normalised together.
         **kwargs: of `Layer`.
 
     Call arguments:
-        mask: a tensor that broadcasts to the input; what it leaves out gets 0, and the others share 1.
+        mask: a tensor that broadcasts to the input; masked positions get 0, and the others sum to 1.
     """
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
@@ -200,7 +200,7 @@ class Softmax(Elementwise):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:
             mask = mask if mask.dtype == torch.bool else mask > 0.5
-            # As low as Keras goes: where all is masked, nothing becomes NaN.
+            # As in Keras, a finite value: where all is masked, nothing becomes NaN.
             inputs = torch.where(mask, inputs, -3e4 if inputs.dtype == torch.float16 else -1e9)
         if len(self._axes) == 1:
             outputs = torch.softmax(inputs, self._axes[0])

@@ -98,7 +98,7 @@ class Dense(KernelLayer):
 class Embedding(WeightedLayer):
     """A vector for each integer.
 
-    Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Integers held in floats are taken too.
+    Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Floats with integer values are accepted too.
     Parameters: `weight` (input_dim, output_dim), as in `torch.nn.Embedding`.
 
     Args:
@@ -108,7 +108,7 @@ class Embedding(WeightedLayer):
         mask_zero: whether 0 is padding: layers behind this one, and the loss, then leave these steps out.
         weights: the initial vectors, as an array (input_dim, output_dim) or a list of one.
         lora_rank, lora_alpha, quantization_config: must be None.
-        input_length: taken as old guides write it, without effect.
+        input_length: accepted as in older guides, without effect.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
     """
 
@@ -169,7 +169,7 @@ class Embedding(WeightedLayer):
 
 
 class Identity(Elementwise):
-    """Returns its input. Shape: any, kept."""
+    """Returns its input. Shape: any, unchanged."""
 
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -183,7 +183,7 @@ class Lambda(Layer):
     Args:
         function: called on the input; may take `mask` and `training`.
         output_shape: the output's shape, with or without the batch axis' size known, or a function of the input's
-            shape; found out by a fake run if not given.
+            shape; inferred by a run on fake tensors by default.
         mask: the output's mask, or a function `(inputs, mask)` that gives it.
         arguments: further keyword arguments of `function`.
         **kwargs: of `Layer`.
@@ -243,7 +243,7 @@ class Lambda(Layer):
 
 
 class TorchModule(Layer):
-    """Any `torch.nn.Module` as a layer; the module is kept under `.module`.
+    """Any `torch.nn.Module` as a layer; the module is `.module`.
 
     A module can also be called on symbolic tensors as it is. Use this to give it a name or an output shape. It takes
     part in masks if it has `supports_masking = True` (an argument `mask` of its `forward` then gets the input's) or a
@@ -253,7 +253,7 @@ class TorchModule(Layer):
         module: the module.
         name: the layer's name.
         output_shape: the output's shape with the batch axis (None), for a module whose result depends on data values;
-            found out by a fake run if not given.
+            inferred by a run on fake tensors by default.
         **kwargs: of `Layer`.
     """
 

@@ -1,4 +1,4 @@
-"""EinsumDense: a dense layer whose sum is spelled out."""
+"""EinsumDense: a dense layer given as an einsum equation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EinsumDense(KernelLayer):
     Args:
         equation: `"[input],[kernel]->[output]"`, in letters; the input and the output may both begin, or both end,
             with an ellipsis.
-        output_shape: the sizes of the output, without the batch axis and what the ellipsis stands for: an integer or
+        output_shape: the sizes of the output, without the batch axis and the axes of the ellipsis: an integer or
             a tuple; None for a size that is the input's.
         activation: name, callable or module applied to the output; none by default.
         bias_axes: the letters of the output's axes that the bias has; no bias by default.

@@ -1,4 +1,4 @@
-"""Input and InputLayer: where a graph begins."""
+"""Input and InputLayer: the inputs of a graph."""
 
 from __future__ import annotations
 

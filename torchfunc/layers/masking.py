@@ -1,4 +1,4 @@
-"""Masking: where a mask begins, for inputs that are padded with a value."""
+"""Masking: masks for inputs that are padded with a value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Masking"]
 class Masking(Elementwise):
     """Marks the steps whose features all equal a value: layers behind this one, and the loss, leave them out.
 
-    Shape: `(batch, steps, features)`, or with more axes between, kept. The marked steps become 0. The mask,
+    Shape: `(batch, steps, features)`, or with more axes between, unchanged. The marked steps become 0. The mask,
     `(batch, steps)`, is True for the steps that count.
 
     Args:

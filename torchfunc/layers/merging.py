@@ -1,4 +1,4 @@
-"""Layers that make one tensor of several: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
+"""Layers that merge several tensors into one: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
 
 Each also has a functional spelling: `layers.add([a, b])` is `layers.Add()([a, b])`.
 """
@@ -266,9 +266,9 @@ def _listing(shapes: Sequence[Shape]) -> str:
 def _broadcast(first: Shape, second: Shape) -> Shape:
     """The shape two shapes broadcast to; a size that may still turn out to be 1 stays unknown, as in Keras."""
     first, second = sorted((first, second), key=len, reverse=True)
-    kept = len(first) - len(second)
-    sizes: list[int | None] = list(first[:kept])
-    for axis, (a, b) in enumerate(zip(first[kept:], second, strict=True), kept + 1):
+    extra = len(first) - len(second)
+    sizes: list[int | None] = list(first[:extra])
+    for axis, (a, b) in enumerate(zip(first[extra:], second, strict=True), extra + 1):
         if a is not None and b is not None and a != b and 1 not in (a, b):
             raise ValueError(
                 f"the sizes of axis {axis} do not broadcast: {a} and {b} (batch, then {first} and {second})"

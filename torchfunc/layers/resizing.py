@@ -133,7 +133,7 @@ class ZeroPadding(SpatialLayer):
 
     Args:
         padding: an integer (on all sides), or one entry for each spatial axis: an integer or (before, after). With a
-            single spatial axis, (before, after) by itself.
+            single spatial axis, just (before, after).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
 
@@ -186,7 +186,7 @@ class Cropping(SpatialLayer):
 
     Args:
         cropping: an integer (on all sides), or one entry for each spatial axis: an integer or (before, after). With a
-            single spatial axis, (before, after) by itself.
+            single spatial axis, just (before, after).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
 
@@ -199,11 +199,11 @@ class Cropping(SpatialLayer):
         self._pairs = _pairs(cropping, self.rank, "cropping", type(self).__name__)
         self.cropping = self._pairs[0] if self.rank == 1 else self._pairs
         self._set_data_format(data_format)
-        kept = (slice(before, -after or None) for before, after in self._pairs)
-        self._kept = (slice(None),) * self._first_spatial + tuple(kept)
+        window = (slice(before, -after or None) for before, after in self._pairs)
+        self._window = (slice(None),) * self._first_spatial + tuple(window)
 
     def call(self, inputs: Tensor) -> Tensor:
-        return inputs[self._kept]
+        return inputs[self._window]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         positions = self._positions(input_shape)

@@ -21,7 +21,7 @@ __all__ = ["TimeDistributed", "Wrapper"]
 
 
 class Wrapper(Layer):
-    """The base of layers around another one, which is kept under `.layer`.
+    """The base of layers around another one, `.layer`.
 
     Args:
         layer: a layer, a model, or any `torch.nn.Module`.
@@ -64,7 +64,7 @@ class TimeDistributed(Wrapper):
     statistics of batch normalization, is taken over all steps together.
 
     Args:
-        layer: a layer, a model with one input, or any `torch.nn.Module`, that keeps the batch axis first.
+        layer: a layer, a model with one input, or any `torch.nn.Module`, whose output has the batch axis first.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
 
     A mask `(batch, time, ...)` is passed on, and given to the layer as `(batch * time, ...)` if it takes one.
@@ -75,11 +75,11 @@ class TimeDistributed(Wrapper):
     def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         self.input_spec = InputSpec(min_ndim=3)
-        # Looked up here, since compiled code cannot look at signatures.
+        # Looked up here, since compiled code cannot inspect signatures.
         self._passes_mask = isinstance(layer, Layer) and takes_mask(layer)
 
     def build(self, input_shape: Any = None) -> None:
-        # A model remembers the batch size it is built with, and this one's changes with the number of steps.
+        # A model records the batch size it is built with, and this one depends on the number of steps.
         self._build_layer((None, *self._step_shape(input_shape)[1:]))
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
@@ -96,7 +96,7 @@ class TimeDistributed(Wrapper):
         return tree_map(lambda leaf: leaf.unflatten(0, sizes) if isinstance(leaf, Tensor) else leaf, outputs)
 
     def _step_shape(self, input_shape: Shape) -> Shape:
-        """What the layer sees: the first two axes as one."""
+        """The shape of the layer's input: the first two axes as one."""
         if len(input_shape) < 3:
             raise ValueError(
                 f"{self.describe()} takes inputs (batch, time, ...) of at least 3 axes, got {tuple(input_shape)}."

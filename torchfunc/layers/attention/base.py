@@ -24,14 +24,14 @@ __all__ = ["HeadedAttention"]
 
 
 class HeadedAttention(WeightedLayer):
-    """What both share: projections, masks, and the choice of the kernel.
+    """The base of both: projections, masks, and the choice of the kernel.
 
     Call arguments, all but the first two optional:
         query: `(batch, targets, features)`.
         value: `(batch, sources, features)`.
         key: like `value`, and `value` itself by default.
         query_mask, value_mask, key_mask: `(batch, targets)`, `(batch, sources)` and `(batch, sources)`, False at
-            steps that do not count. Masks of the graph come here by themselves.
+            steps that do not count. Masks of a graph are passed automatically.
         attention_mask: `(batch, targets, sources)`, or with an axis for the heads behind the batch axis: False where
             a target must not look.
         return_attention_scores: whether to return the scores after the softmax as well, as the second of a tuple. No

@@ -41,7 +41,7 @@ class MultiHeadAttention(HeadedAttention):
         bias_constraint: of the projections, see `WeightedLayer`.
         activity_regularizer: a penalty on the output of every projection.
         use_gate: whether `sigmoid` of one more projection of the query scales what the heads give.
-        seed: an integer, for a dropout sequence of the layer's own; no fused kernel in training then.
+        seed: an integer, for reproducible dropout; no fused kernel in training then.
         **kwargs: `name`, `trainable`, `dtype`.
 
     Raises:

@@ -25,7 +25,7 @@ class Projection(WeightedLayer):
     `(*inputs, *outputs)` and `(*outputs,)`.
 
     Args:
-        inputs, outputs: the sizes as Keras has them; the last axis of the input holds all of `inputs`.
+        inputs, outputs: the sizes as Keras has them; the last axis of the input is all of `inputs` flattened.
         use_bias: whether to add a bias.
         weights: see `WeightedLayer`.
         activation: applied to the output; none by default.

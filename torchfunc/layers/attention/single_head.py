@@ -32,7 +32,7 @@ class Attention(Layer):
     Call arguments, all but the first optional:
         inputs: the list.
         mask: a list `[query mask, value mask]` of bools `(batch, targets)` and `(batch, sources)`, either may be
-            None: masked targets give zeros, masked sources do not count. Masks of the graph come by themselves.
+            None: masked targets give zeros, masked sources do not count. Masks of a graph are passed automatically.
         training: whether to drop scores; the layer's mode by default.
         return_attention_scores: whether to return the scores after the softmax (and the dropout) as well. No fused
             kernel computes those.
@@ -45,7 +45,7 @@ class Attention(Layer):
         score_mode: "dot", or "concat" for `concat_score_weight * sum(tanh(query + key))`, which no fused kernel
             computes.
         dropout: the share of the scores that training drops.
-        seed: an integer, for a dropout sequence of the layer's own; no fused kernel in training then.
+        seed: an integer, for reproducible dropout; no fused kernel in training then.
         **kwargs: of `Layer`.
 
     Raises:
@@ -78,8 +78,8 @@ class Attention(Layer):
         self._add_scalar("scale", self.use_scale)
         self._add_scalar("concat_score_weight", self.score_mode == "concat")
 
-    def _add_scalar(self, name: str, wanted: bool) -> None:
-        if wanted:
+    def _add_scalar(self, name: str, used: bool) -> None:
+        if used:
             self.add_weight((), "ones", names=(name,))
         else:
             self.register_parameter(name, None)
@@ -96,7 +96,7 @@ class Attention(Layer):
         query_mask, value_mask = (None, None) if mask is None else self._checked_masks([query.shape, value.shape], mask)
         seeded = training and self.dropout and self.seed is not None
         if self._is_dot_product() and not return_attention_scores and not seeded:
-            # The kernel is told of a mask or that it is to be causal, not of both.
+            # The kernel takes a mask or the causal flag, not both.
             bias = None if value_mask is None else _bias(query, value, value_mask, use_causal_mask)
             dropped = self.dropout if training else 0.0
             output = self._attend(query, key, value, bias, causal=use_causal_mask and bias is None, dropout=dropped)
@@ -119,7 +119,7 @@ class Attention(Layer):
         query = query if self.scale is None else query * self.scale
         if query.ndim > 3:
             return attend(query, key, value, bias, scale=1.0, **options)
-        # The fast kernels want an axis of heads.
+        # The fast kernels need an axis of heads.
         query, key, value = (tensor.unsqueeze(1) for tensor in (query, key, value))
         bias = None if bias is None else bias.unsqueeze(1)
         return attend(query, key, value, bias, scale=1.0, **options).squeeze(1)

@@ -59,7 +59,7 @@ def positive(value: int, argument: str, owner: str) -> int:
 
 
 def refuse(layer: Layer, **arguments: object) -> None:
-    """Raise a ValueError for arguments of Keras that there is nothing behind, unless they are None."""
+    """Raise a ValueError for arguments of Keras that are not supported, unless they are None."""
     for name, value in arguments.items():
         if value is not None:
             raise ValueError(f"{type(layer).__name__}({name}=...) is not supported; leave it None.")

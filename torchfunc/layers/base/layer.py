@@ -45,8 +45,8 @@ from torchfunc.structures import leaves, map_structure
 
 __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 
-# What an attribute may be for a module to keep it elsewhere than among its plain attributes.
-_KEPT_ELSEWHERE = (Tensor, nn.Module, list, tuple, dict)
+# The types of values that are registered, in tables of the module, and not plain attributes.
+_REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
 class Layer(NodeIntrospection, WeightHolder):
@@ -59,14 +59,14 @@ class Layer(NodeIntrospection, WeightHolder):
         activity_regularizer: name, config or callable on the output; its value joins the training loss.
         trainable: whether training may change the weights.
         dtype: the dtype of new weights; `config.floatx()` by default.
-        autocast: taken for Keras' sake, without effect.
+        autocast: accepted for compatibility with Keras, without effect.
         name: the layer's name. Without one it is called after its class, and numbered by the first model it joins.
         input_shape, batch_input_shape, input_dim: the input's shape, for the first layer of a `Sequential`.
     """
 
     supports_masking = False
     input_spec: InputSpec | Sequence[InputSpec | None] | None = None
-    # Whether any layer has ever added a loss: as long as none has, no model looks for old ones.
+    # Whether any layer has ever added a loss: until then no model has any to clear.
     adds_losses = False
     built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
@@ -88,7 +88,7 @@ class Layer(NodeIntrospection, WeightHolder):
         **kwargs: Any,
     ) -> None:
         if "_modules" not in self.__dict__:
-            # A model drawn as a graph has been through torch.fx's own __init__ by now.
+            # The __init__ of torch.fx has already run for a model drawn as a graph.
             nn.Module.__init__(self)
         declared_shape = declared_input_shape(kwargs) if kwargs else None
         if kwargs:
@@ -98,7 +98,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if name is not None and (not isinstance(name, str) or "/" in name or not name):
             raise ValueError(f"A layer's name is a non-empty string without '/', got {name!r}.")
         self._init_weights(trainable, dtype)
-        # Past `__setattr__`, which looks for layers in lists and dicts.
+        # Not through `__setattr__`, which looks for layers in lists and dicts.
         self.__dict__.update(
             declared_batch_shape=declared_shape,
             _name=name,
@@ -131,16 +131,16 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if (
-            not issubclass(type(value), _KEPT_ELSEWHERE)
+            not issubclass(type(value), _REGISTERED_TYPES)
             and "_modules" in self.__dict__
             and not (name in self._modules or name in self._parameters or name in self._buffers)
         ):
-            # Most attributes: there is nothing to register and nothing that is registered to take away.
+            # Most attributes: nothing to register, and nothing registered under the name to remove.
             object.__setattr__(self, name, value)
             return
         provisional = self.__dict__.get("_provisional")
         if provisional and isinstance(value, Tensor) and id(value) in provisional:
-            self._adopt(name, value)
+            self._rename_provisional(name, value)
         elif not track(self, name, value):
             super().__setattr__(name, value)
 
@@ -166,7 +166,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # With nothing to record, convert or build, straight to torch, past the hook that plain modules need.
+        # With nothing to record, convert or build, straight to torch, without the hook that plain modules need.
         if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
             return self._wrapped_call_impl(args[0])
         if self.built and "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
@@ -179,8 +179,8 @@ class Layer(NodeIntrospection, WeightHolder):
     def _call_eagerly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         args = map_structure(self._to_tensor, tuple(args))
         kwargs = map_structure(self._to_tensor, dict(kwargs))
-        asked = kwargs.get("training")
-        training = self.training if asked is None else bool(asked)
+        given = kwargs.get("training")
+        training = self.training if given is None else bool(given)
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if not self.built:
             arguments = self._bind(args, kwargs)
@@ -247,7 +247,7 @@ class Layer(NodeIntrospection, WeightHolder):
         set_masks(outputs, masks)
 
     def extra_repr(self) -> str:
-        """The arguments the layer was made with, as far as they are short to write."""
+        """The arguments the layer was made with, those with a short repr."""
         args, kwargs = self._init_arguments
         given = bind_call(type(self).__init__, self, args, kwargs) if args or kwargs else {}
         return ", ".join(f"{name}={value!r}" for name, value in given.items() if _is_short(value))
@@ -266,7 +266,7 @@ class Layer(NodeIntrospection, WeightHolder):
         self.build_from_shapes(shapes_of(arguments))
 
     def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
-        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and remember them."""
+        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and record them."""
         call_with_shapes(self.build, shapes)
         self.built = True
         if not self.build_shapes:
@@ -275,7 +275,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         """The output's shape for an input's shape, None standing for unknown sizes.
 
-        Built-in layers know it by formula. A layer of yours that does not override this is run on fake tensors.
+        Built-in layers have a formula. A custom layer that does not override this is run on fake tensors.
         """
         inputs = map_shapes(lambda shape: record_input("placeholder", shape, self.dtype).outputs, input_shape)
         if not self.built:
@@ -294,11 +294,11 @@ class Layer(NodeIntrospection, WeightHolder):
         return previous_mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
-        """Whether `compute_output_shape` works without running anything."""
+        """Whether `compute_output_shape` is a formula, and runs nothing."""
         return type(self).compute_output_shape is not Layer.compute_output_shape
 
     def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
-        """What gives the output's shape in a call with these arguments, from the shapes of those that are tensors."""
+        """The function from the shapes of these arguments to the output's shape."""
         return self.compute_output_shape
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
@@ -308,7 +308,7 @@ class Layer(NodeIntrospection, WeightHolder):
         return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)
 
     def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Specs:
-        """Run a fake copy of this layer, and build here what the copy built on its way."""
+        """Run a fake copy of this layer, and build here what the copy built."""
         copies: list[nn.Module] = []
 
         def prepare(mode: Any) -> nn.Module:
@@ -338,10 +338,10 @@ class Layer(NodeIntrospection, WeightHolder):
     def add_loss(self, loss: Tensor | list[Tensor] | tuple[Tensor, ...]) -> None:
         """Add a scalar (or several) to the training loss; call it from `call`.
 
-        The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
+        The losses of a call remain until the model with the layer is called again, or until `clear_losses()`.
         """
         if is_exporting():
-            # An exported program returns outputs only; a loss kept here would be left over from no call.
+            # An exported program returns outputs only; a loss stored here would belong to no call.
             return
         _expect_losses()
         self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
@@ -354,12 +354,12 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that the layer and the layers in it hold as attributes."""
+        """The metrics that are attributes of the layer or of the layers in it."""
         return held_metrics(self)
 
     @pass_over
     def clear_losses(self) -> None:
-        """Forget what calls have added to the losses."""
+        """Remove what calls have added to the losses."""
         for module in self.modules():
             if isinstance(module, Layer):
                 module.call_losses.clear()
@@ -431,7 +431,7 @@ def _expect_losses() -> None:
 
 
 def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
-    """`build`, which afterwards says so and remembers the shapes, whoever called it."""
+    """`build`, which afterwards sets `built` and records the shapes, whoever calls it."""
 
     @functools.wraps(build)
     def marked(self: Layer, *args: Any, **kwargs: Any) -> None:
@@ -453,7 +453,7 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: Layer, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         return call(self, *args, training=self.training if training is None else training, **kwargs)
 
-    # Else torch.compile would keep one set of graphs for all layers.
+    # Else torch.compile would share one cache of graphs among all layers.
     return functools.wraps(call)(with_own_code(forward))
 
 

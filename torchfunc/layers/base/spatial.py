@@ -1,4 +1,4 @@
-"""What layers over positions (convolutions, pooling, up-sampling, padding) share: sizes, padding and data formats."""
+"""The base of layers over positions (convolutions, pooling, up-sampling, padding): sizes, padding, data formats."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class SpatialLayer(Layer):
 
 
 class ConvolvingLayer(SpatialLayer):
-    """A layer that slides kernels over the positions: what their size, strides, padding and dilation say."""
+    """A layer that slides kernels over the positions, given by their size, strides, padding and dilation."""
 
     def _set_windows(
         self,
@@ -72,7 +72,7 @@ class ConvolvingLayer(SpatialLayer):
         dilation_rate: int | Sequence[int],
         paddings: Sequence[str] = ("valid", "same"),
     ) -> None:
-        """Take the arguments of a convolution, checked."""
+        """Check and set the arguments of a convolution."""
         owner = type(self).__name__
         self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
         self.strides = integers(strides, self.rank, "strides", owner)
@@ -84,7 +84,7 @@ class ConvolvingLayer(SpatialLayer):
                 f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
                 f"dilation_rate={self.dilation_rate}."
             )
-        # The positions a kernel reaches over, holes included.
+        # The positions a kernel covers, holes included.
         self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
 
     def _output_positions(self, shape: Shape) -> Shape:
@@ -118,5 +118,5 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad(inputs: Tensor, pairs: Pairs) -> Tensor:
-    """Zeros around the last axes of an NCHW view, kept in the view's memory layout."""
+    """Zeros around the last axes of an NCHW view, in the view's memory layout."""
     return F.pad(inputs, [count for pair in reversed(pairs) for count in pair])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchfunc import activations, constraints, initializers, regularizers
 from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.weights import IDENTITY, Layout, Weight
+from torchfunc.layers.base.weights import SAME_LAYOUT, Layout, Weight
 
 __all__ = ["ActivationLast", "KernelLayer", "WeightedLayer", "has_kernel", "kernel_of"]
 
@@ -19,17 +19,17 @@ __all__ = ["ActivationLast", "KernelLayer", "WeightedLayer", "has_kernel", "kern
 class ActivationLast(Layer):
     """A layer that ends in an activation. A subclass writes `before_activation` instead of `call`.
 
-    So a loss can have what went into a final softmax or sigmoid, and be computed from it.
+    A loss can then be computed from the logits, the input of a final softmax or sigmoid.
     """
 
     activation: Callable[[Tensor], Tensor]
 
     def before_activation(self, inputs: Tensor) -> Tensor:
-        """What the activation is applied to."""
+        """The input of the activation."""
         raise NotImplementedError
 
     def _rectified(self, inputs: Tensor) -> Tensor:
-        """The output where the activation is ReLU, which some can have for less memory."""
+        """The output where the activation is ReLU, which some layers compute with less memory."""
         return torch.relu(self.before_activation(inputs))
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ class ActivationLast(Layer):
 
 
 class WeightedLayer(Layer):
-    """A layer whose weights have roles ("kernel", "bias", "alpha" ...), each with arguments of its own.
+    """A layer whose weights have roles ("kernel", "bias", "alpha" ...), each with its own arguments.
 
-    The arguments are kept as `<role>_initializer`, `<role>_regularizer` and `<role>_constraint`.
+    The arguments become `<role>_initializer`, `<role>_regularizer` and `<role>_constraint`.
 
     Args:
         weights: by role: an initializer (name, config or callable, on Keras' layout), a regularizer (a penalty that
@@ -62,7 +62,7 @@ class WeightedLayer(Layer):
         role: str,
         shape: Sequence[int],
         names: str | tuple[str, ...],
-        layout: Layout = IDENTITY,
+        layout: Layout = SAME_LAYOUT,
         *,
         initializer: Callable[..., Tensor] | None = None,
         used: bool = True,

@@ -1,4 +1,4 @@
-"""What layers with windows of weights share: convolutions, transposed, depthwise and separable ones."""
+"""The base of convolutions: plain, transposed, depthwise and separable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["SlidingKernel", "WindowKernel"]
 
-# What oneDNN's vectors hold, at most.
+# The most channels that one vector of oneDNN has.
 _FEW_CHANNELS = 16
 
 
@@ -65,7 +65,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
 
     def _rectified(self, inputs: Tensor) -> Tensor:
-        # In place: nobody else holds the convolution, and its gradient does not need it.
+        # In place: the convolution has no other reference, and its gradient does not need it.
         return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
 
     def get_config(self) -> Config:
@@ -87,7 +87,7 @@ class SlidingKernel(WindowKernel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._skips = max(self.kernel_size) == 1 and max(self.strides) > 1
-        # What the kernel itself can pad: as much before as after, whatever the input's size. None if it cannot.
+        # Padding that the kernel itself does: as much before as after, for any input size. None if it cannot.
         self._symmetric = None
         if self.padding == "valid" or max(self._extent) == 1:
             self._symmetric = (0,) * self.rank
@@ -104,7 +104,7 @@ class SlidingKernel(WindowKernel):
             inputs, padding = self._pad(inputs)
         if self._skips and weight.shape[1] < _FEW_CHANNELS:
             # Of one position in several: oneDNN's gradient of such a kernel, with channels last and one thread, writes
-            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). It is given the positions that count.
+            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). Selecting the positions beforehand avoids it.
             counted: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
             inputs = inputs[counted]
             strides = (1,) * self.rank

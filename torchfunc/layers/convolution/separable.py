@@ -1,4 +1,4 @@
-"""DepthwiseConv1D/2D and SeparableConv1D/2D: convolutions that do not mix channels while they look around."""
+"""DepthwiseConv1D/2D and SeparableConv1D/2D: convolutions of each channel on its own."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def _depthwise_to_keras(tensor: Tensor, multiplier: int) -> Tensor:
 
 
 class _Depthwise(SlidingKernel):
-    """A convolution of each channel by itself, `depth_multiplier` times.
+    """A separate convolution of each channel, `depth_multiplier` times.
 
-    Torch keeps its kernel as (channels * depth_multiplier, 1, *kernel_size), Keras as
+    Torch stores its kernel as (channels * depth_multiplier, 1, *kernel_size), Keras as
     (*kernel_size, channels, depth_multiplier).
     """
 
@@ -58,7 +58,7 @@ class _Depthwise(SlidingKernel):
 
 
 class DepthwiseConvolution(_Depthwise):
-    """A convolution of each channel by itself.
+    """A separate convolution of each channel.
 
     Shape: `(batch, *positions, channels)` -> `(batch, *new positions, channels * depth_multiplier)`; with
     channels_first the channels come before the positions. New positions: `ceil(n / stride)` with padding "same", else
@@ -131,7 +131,7 @@ class DepthwiseConvolution(_Depthwise):
 
 
 class SeparableConvolution(_Depthwise):
-    """A convolution of each channel by itself, then a mix of the channels at each position.
+    """A separate convolution of each channel, then a mix of the channels at each position.
 
     Shape: `(batch, *positions, channels)` -> `(batch, *new positions, filters)`; with channels_first the channels come
     before the positions. New positions: `ceil(n / stride)` with padding "same", else

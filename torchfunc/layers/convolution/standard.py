@@ -36,7 +36,7 @@ class Convolution(SlidingKernel):
         padding: "valid" (none), "same" (zeros on both sides; an odd one goes to the end, so where depends on the
             input's size), or for `Conv1D` "causal" (zeros before the first step only).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
-        groups: the channels are split into so many groups, each with filters of its own.
+        groups: the number of groups into which channels and filters are split.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
         kernel_constraint, bias_constraint: see `KernelLayer`.
         activity_regularizer: a penalty on the output.

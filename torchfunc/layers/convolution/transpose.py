@@ -43,7 +43,7 @@ class TransposedConvolution(WindowKernel):
         filters: the number of output channels.
         kernel_size, strides, dilation_rate: an integer, or one for each spatial axis. Strides and dilation cannot both
             be above 1.
-        padding: "valid" or "same": how much of the full result `(n - 1) * stride + extent` is kept.
+        padding: "valid" or "same": how much of the full result `(n - 1) * stride + extent` is returned.
         output_padding: further positions at the end, less than the stride; None for the sizes given above.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
@@ -146,12 +146,12 @@ class TransposedConvolution(WindowKernel):
 def _crop(extent: int, stride: int, extra: int | None, same: bool) -> tuple[int, int]:
     """What is cut off (before, after) the full result of `(n - 1) * stride + extent` positions; below 0, added.
 
-    This is the window that TensorFlow, and so Keras, keeps (keras/src/backend/common/backend_utils.py).
+    This is the window that TensorFlow, and so Keras, uses (keras/src/backend/common/backend_utils.py).
     """
     if not same:
         return 0, min(0, extent - stride) if extra is None else -extra
-    kept = stride + extent if extra is None else extent + extent % 2 + extra
-    total = 2 * extent - kept
+    size = stride + extent if extra is None else extent + extent % 2 + extra
+    total = 2 * extent - size
     before = max(0, total // 2)
     return before, total - before
 
@@ -196,7 +196,7 @@ class Conv3DTranspose(TransposedConvolution):
         *arguments: Any,
         **kwargs: Any,
     ) -> None:
-        # As in Keras, where data_format and output_padding stand the other way round than in its two siblings.
+        # As in Keras, where data_format and output_padding are in the opposite order of its two siblings.
         super().__init__(filters, kernel_size, strides, padding, output_padding, data_format, *arguments, **kwargs)
 
 

@@ -27,36 +27,37 @@ class BatchNormalization(AffineLayer):
 
     In training mean and variance are those of the batch, over all other axes; in inference, and in training of a
     layer that is not `trainable`, they are moving averages, `average = momentum * average + (1 - momentum) * batch`.
-    `momentum` is what is kept (torch's is what is replaced), and the variance is divided by the number of values, as
-    in Keras (torch's running variance by one less). A batch with one value for each index is taken.
+    `momentum` is the weight of the old average (torch's is that of the new value), and the variance is divided by the
+    number of values, as in Keras (torch's running variance by one less). A batch with one value for each index is
+    allowed.
 
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; `renorm`: Ioffe 2017,
     https://arxiv.org/abs/1702.03275.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta); buffers `running_mean`, `running_var`, and with `renorm`
     `running_std`, `renorm_mean`, `renorm_std`; all (size of the axis,).
     Call arguments: `mask`, of the input's shape without the last axis; masked positions do not count in the
     statistics of a batch.
 
     Args:
-        axis: the axis that is kept: the channels or features, whose size must be known.
-        momentum: how much of a moving average stays at each step.
+        axis: the axis with a mean and a variance for each index: the channels or features, whose size must be known.
+        momentum: the weight of the old moving average at each step.
         epsilon: added to the variance.
         center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
         gamma_constraint: see `AffineLayer`.
         moving_mean_initializer, moving_variance_initializer: name, config or callable.
         renorm: whether training, too, normalizes by moving averages, of `renorm_momentum`. The gradient is that of
             the batch's statistics.
-        renorm_clipping: a dict that may hold `rmin` and `rmax`, the bounds of the ratio of the batch's standard
+        renorm_clipping: a dict that may have `rmin` and `rmax`, the bounds of the ratio of the batch's standard
             deviation to the average, and `dmax`, of the distance of the means in standard deviations.
-        renorm_momentum: how much of those averages stays at each step.
+        renorm_momentum: the weight of the old average at each step.
         synchronized: whether the processes of `torch.distributed` normalize their batches as one. (Keras has this on
             TensorFlow alone.) Without several processes it has no effect.
         **kwargs: of `Layer`.
 
     Raises:
-        ValueError: `renorm_clipping` holds something else, or contradicts itself.
+        ValueError: `renorm_clipping` has other keys, or its bounds contradict each other.
     """
 
     axis: int
@@ -115,7 +116,7 @@ class BatchNormalization(AffineLayer):
         size = known_size(shape, self.axis, self)
         axis, rank = self.axis % len(shape), len(shape)
         self.input_spec = InputSpec(ndim=rank, axes={axis: size})
-        # The kernel wants the axis at place 1: a view with it there, and the way back.
+        # The kernel needs the axis at position 1: the permutation, and its inverse.
         others = [index for index in range(rank) if index != axis]
         to_view = [others[0], axis, *others[1:]] if others else [axis]
         self._to_view = None if axis == 1 else tuple(to_view)
@@ -149,8 +150,8 @@ class BatchNormalization(AffineLayer):
         if mask is not None or count == 1 or self.renorm or self._is_distributed():
             return self._with_moments(inputs, mask)
         # The kernel lets a variance divided by `count - 1` into the average. Scaled by this factor before and
-        # divided by it after, the average gets the one divided by `count`. In a tensor of its own, since the kernel's
-        # backward minds if the one it saw is written to.
+        # divided by it after, the average gets the one divided by `count`. In a new tensor, since the kernel's
+        # backward pass raises if the tensor it saved is changed.
         factor = count / (count - 1)
         variance = self.running_var * factor
         output = self._on_view(inputs, self.running_mean, variance, True)

@@ -27,7 +27,7 @@ class LayerNormalization(AffineLayer):
 
     Source: Ba et al. 2016, https://arxiv.org/abs/1607.06450.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta), of the sizes of the axes, as in `torch.nn.LayerNorm`.
 
     Args:
@@ -110,7 +110,7 @@ class RMSNormalization(Layer):
 
     Source: Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted. As in Keras, a mask is not passed on.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted. As in Keras, a mask is not passed on.
     Parameter: `weight`, of the sizes of the axes, as in `torch.nn.RMSNorm`.
 
     Args:
@@ -154,7 +154,7 @@ class GroupNormalization(AffineLayer):
 
     Source: Wu and He 2018, https://arxiv.org/abs/1803.08494.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta), both (channels,), as in `torch.nn.GroupNorm`.
 
     Args:
@@ -166,7 +166,7 @@ class GroupNormalization(AffineLayer):
         **kwargs: of `Layer`.
 
     Raises:
-        ValueError: `groups` is neither -1 nor a positive integer, or later, does not divide the channels.
+        ValueError: `groups` is neither -1 nor a positive integer, or on the first call, does not divide the channels.
         TypeError: `axis` is no integer.
     """
 
@@ -216,10 +216,10 @@ class GroupNormalization(AffineLayer):
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: channels})
 
     def call(self, inputs: Tensor) -> Tensor:
-        # The kernel wants the channels at axis 1: a view, whose memory it goes through as it lies.
+        # The kernel needs the channels at axis 1: a view, which it reads in memory order.
         values = self._as_float(inputs).movedim(self.axis, 1)
         if torch.is_grad_enabled() and not values.requires_grad:
-            # The backward pass of torch 2.11 and 2.13 crashes on what lies channels last and needs no gradient itself.
+            # The backward pass of torch 2.11 and 2.13 crashes on channels-last inputs that need no gradient.
             values = values.contiguous()
         # Its backward pass fails with a bias alone (torch 2.13).
         weight = torch.ones_like(self.bias) if self.weight is None and self.bias is not None else self.weight
@@ -246,7 +246,7 @@ class GroupNormalization(AffineLayer):
 
 
 class UnitNormalization(Elementwise):
-    """Scales each sample to an L2 norm of 1 over some axes. Shape: any, kept. Zeros stay zeros.
+    """Scales each sample to an L2 norm of 1 over some axes. Shape: any, unchanged. Zeros stay zeros.
 
     Args:
         axis: the axis or axes the norm is taken over.
@@ -288,7 +288,7 @@ def _known_axes(layer: Layer, axis: int | list[int], input_shape: Shape) -> tupl
 
 
 def _axes_last(inputs: Tensor, axis: int | list[int]) -> tuple[Tensor, tuple[int, ...] | None]:
-    """A view with these axes behind the others, where the kernels want them; and the order, None if it is kept."""
+    """A view with these axes last, where the kernels need them; and the permutation, None if there is none."""
     axes = check_axes(axis, tuple(inputs.shape))
     if axes == tuple(range(inputs.ndim - len(axes), inputs.ndim)):
         return inputs, None

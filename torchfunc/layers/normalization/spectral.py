@@ -1,4 +1,4 @@
-"""SpectralNormalization: a wrapper that keeps a kernel's largest singular value at 1."""
+"""SpectralNormalization: a wrapper that scales a kernel to a largest singular value of 1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SpectralNormalization"]
 
 
 class _KernelOfLayer(Weight):
-    """The kernel of the layer inside, which Keras counts among the wrapper's own weights, as the first."""
+    """The kernel of the wrapped layer, which Keras counts among the wrapper's own weights, as the first."""
 
     def tensors(self, owner: nn.Module) -> list[Tensor]:
         assert isinstance(owner, Wrapper)
@@ -32,7 +32,7 @@ class SpectralNormalization(Wrapper):
     """Divides the kernel of a layer by its largest singular value, as power iterations find it, at each training call.
 
     Source: Miyato et al. 2018, https://arxiv.org/abs/1802.05957. As in Keras the layer's kernel itself is changed, no
-    gradient goes through the singular value, and a kernel of zeros is left alone.
+    gradient goes through the singular value, and a kernel of zeros is not changed.
 
     Shape: the layer's. As in Keras, a mask is not passed on.
     Buffer: `vector_u` (1, size of the kernel's last axis), the singular vector.
@@ -84,7 +84,7 @@ class SpectralNormalization(Wrapper):
         with torch.no_grad():
             vector_u, sigma = self._power_iteration()
             normalized = kernel / sigma
-        # What this call uses is a tensor of its own, so that another call before the backward pass may change the
+        # This call uses a new tensor, so that another call before the backward pass may change the
         # kernel again. Its gradient is that of the kernel.
         used = kernel + (normalized - kernel).detach()
         with torch.no_grad():

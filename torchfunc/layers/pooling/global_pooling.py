@@ -102,9 +102,9 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         if mask is None:
             return super().call(inputs)
         inputs = self._as_float(inputs)
-        kept = mask.to(torch.bool).unsqueeze(self._channel_axis)
-        total = inputs.masked_fill(~kept, 0).sum(self._axes, self.keepdims)
-        return total / kept.to(inputs.dtype).sum(self._axes, self.keepdims)
+        counted = mask.to(torch.bool).unsqueeze(self._channel_axis)
+        total = inputs.masked_fill(~counted, 0).sum(self._axes, self.keepdims)
+        return total / counted.to(inputs.dtype).sum(self._axes, self.keepdims)
 
     def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return None

@@ -65,7 +65,7 @@ class WindowPooling(Pooling):
 
     Args:
         pool_size: the size of the window: an integer, or one for each spatial axis.
-        strides: likewise, how far apart the windows are; `pool_size` by default.
+        strides: how far apart the windows are; `pool_size` by default.
         padding: "valid" (only whole windows) or "same" (windows may reach over the edges; positions outside do not
             count, neither for the maximum nor for the average).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.

@@ -1,4 +1,4 @@
-"""What `adapt` reads: the batches of arrays, tensors, DataLoaders and other iterables."""
+"""The data of `adapt`: the batches of arrays, tensors, DataLoaders and other iterables."""
 
 from __future__ import annotations
 

@@ -23,13 +23,13 @@ _MERGE_MODES = ("concat", "sum", "mul", "ave", None)
 
 
 class Bidirectional(Layer):
-    """A recurrent layer that goes through the sequence forwards, and another that goes through it backwards.
+    """A recurrent layer over the sequence forwards, and another over it backwards.
 
-    Shape: of the layer, with both outputs merged; with `return_sequences` the backward one is turned round, so that
-    both are about the same step. With `return_state` a tuple: the output (two with `merge_mode=None`), the forward
+    Shape: of the layer, with both outputs merged; with `return_sequences` the backward one is reversed, so that
+    both belong to the same step. With `return_state` a tuple: the output (two with `merge_mode=None`), the forward
     layer's states, the backward layer's.
 
-    The layers are copies of what is given, under `.forward_layer` and `.backward_layer`, with weights of their own.
+    The layers are copies of the argument, as `.forward_layer` and `.backward_layer`, with separate weights.
     With `return_sequences` masked steps give zeros.
 
     Args:
@@ -37,7 +37,7 @@ class Bidirectional(Layer):
             a config.
         merge_mode: "concat", "sum", "mul", "ave", or None for both outputs in a tuple.
         weights: arrays in Keras' layout, to start from: the forward layer's, then the backward layer's.
-        backward_layer: the layer for the other direction, kept as it is; by default a copy of `layer`.
+        backward_layer: the layer for the other direction, which is not copied; by default a copy of `layer`.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
 
     Raises:
@@ -121,7 +121,7 @@ class Bidirectional(Layer):
         return [(self.forward_layer, slice(half), forward), (self.backward_layer, slice(half, None), backward)]
 
     def _combine(self, forward: Any, backward: Any, merge: Callable[[Any, Any], Any]) -> Any:
-        """What both layers give, or the shapes or masks of it, as this layer gives it."""
+        """The results of both layers, or their shapes or masks, in the structure that this layer returns."""
         states: tuple[Any, ...] = ()
         if self.return_state:
             (forward, *forward_states), (backward, *backward_states) = forward, backward
@@ -141,12 +141,12 @@ class Bidirectional(Layer):
 
     @property
     def states(self) -> list[Tensor] | None:
-        """What stateful layers have kept from the last batch, forward and backward; None if they have not."""
+        """The states of stateful layers after the last batch, forward and backward; None if there are none."""
         forward, backward = self.forward_layer.states, self.backward_layer.states
         return [*forward, *backward] if forward and backward else None
 
     def reset_state(self) -> None:
-        """Let stateful layers start from zeros again."""
+        """Reset the states of stateful layers to zeros."""
         if not self.stateful:
             raise AttributeError(f"{self.describe()} keeps no states: its layers are not stateful.")
         self.forward_layer.reset_state()
@@ -201,7 +201,7 @@ class Bidirectional(Layer):
 
 
 def _copy(layer: Layer, direction: str, **changes: Any) -> Layer:
-    """A layer with the same config and weights of its own. The classes in it need no registration for that."""
+    """A layer with the same config and new weights. The classes in it need not be registered."""
     config = serialize_keras_object(layer)
     config.pop("build_config", None)
     config["config"] |= {"name": f"{direction}_{layer.name.removeprefix(direction + '_')}", **changes}

@@ -1,4 +1,4 @@
-"""SimpleRNNCell, LSTMCell and GRUCell: one step of a recurrent layer, for `RNN` or a loop of your own."""
+"""SimpleRNNCell, LSTMCell and GRUCell: one step of a recurrent layer, for `RNN` or a custom loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["GRUCell", "LSTMCell", "RecurrentCell", "SimpleRNNCell"]
 
 
 class RecurrentCell(RecurrentStep):
-    """A `RecurrentStep` as a layer: `cell(inputs, states)` gives the output and the new states.
+    """A `RecurrentStep` as a layer: `cell(inputs, states)` returns the output and the new states.
 
     Shape: inputs `(batch, features)`, a list of states `(batch, units)` -> output `(batch, units)`, a list of states.
-    A cell with one state also takes it by itself, and gives the new one likewise.
+    A cell with one state also takes and returns it without a list.
     Parameters: `weight_ih`, `weight_hh`, `bias_ih`, as in torch's cells; see the layer of the same name for sizes.
 
-    With dropout every call in training draws anew; `RNN` draws once for a sequence.
+    With dropout every call in training draws new masks; `RNN` draws them once for a sequence.
 
     Attributes:
         state_size: the length of the state, or a list of those of several.

@@ -1,7 +1,7 @@
-"""cuDNN's recurrent kernels, called directly: `torch.lstm` and its like warn about weights that lie apart.
+"""cuDNN's recurrent kernels, called directly: `torch.lstm` and its like warn about weights that are not in one buffer.
 
 As torch's own layers do without `flatten_parameters()`, each call copies the weights into one buffer: four small
-copies beside a whole sequence. In compiled code a pair of operators keeps cuDNN's notes from the forward pass for
+copies beside a whole sequence. In compiled code a pair of operators passes cuDNN's reserve space from the forward to
 the backward pass.
 """
 
@@ -17,7 +17,7 @@ from torchfunc.graph.torch_internals import cudnn_rnn, cudnn_rnn_backward
 
 __all__ = ["cudnn_fits", "run_cudnn", "run_cudnn_operator"]
 
-# What cuDNN calls the kernels.
+# cuDNN's numbers for the kernels.
 _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
 
 
@@ -84,7 +84,7 @@ def _recurrent_cudnn(kernel: str, inputs: Tensor, states: Sequence[Tensor], weig
 def _(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     steps, batch, _ = inputs.shape
     context = torch.library.get_ctx()
-    # Only cuDNN knows how much it will keep, and how the weights are padded.
+    # Only cuDNN knows the size of its reserve space, and how the weights are padded.
     reserve = inputs.new_empty(context.new_dynamic_size(), dtype=torch.uint8)
     buffer = inputs.new_empty(context.new_dynamic_size())
     return [inputs.new_empty(steps, batch, states[0].shape[-1]), *map(torch.empty_like, states), reserve, buffer]
@@ -124,7 +124,7 @@ def _recurrent_cudnn_backward(
         False,
         [],
         None,
-        # cuDNN writes in it, and it may be wanted again.
+        # cuDNN writes to it, and the backward pass may run again.
         reserve.clone(),
         [True, True, has_c, True],
     )
@@ -158,8 +158,8 @@ def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[None, Tensor, lis
     outputs, reserve, buffer, inputs, *rest = ctx.saved_tensors
     count = ctx.state_count
     states, weights = rest[:count], rest[count:]
-    wanted = list(gradients[: 1 + count])
-    found = _recurrent_cudnn_backward(ctx.kernel, inputs, states, weights, outputs, reserve, buffer, wanted)
+    needed = list(gradients[: 1 + count])
+    found = _recurrent_cudnn_backward(ctx.kernel, inputs, states, weights, outputs, reserve, buffer, needed)
     return None, found[0], found[1 : 1 + count], found[1 + count :]
 
 

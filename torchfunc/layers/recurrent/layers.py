@@ -26,7 +26,7 @@ __all__ = ["GRU", "LSTM", "RecurrentLayer", "SimpleRNN"]
 
 
 class RecurrentLayer(RecurrentStep, SequenceLayer):
-    """What SimpleRNN, LSTM and GRU share: a `RecurrentStep` over whole sequences.
+    """The base of SimpleRNN, LSTM and GRU: a `RecurrentStep` over whole sequences.
 
     Shape: `(batch, time, features)` -> `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with
     `return_state` a tuple: that, then the states after the last step, `(batch, units)` each.
@@ -42,8 +42,8 @@ class RecurrentLayer(RecurrentStep, SequenceLayer):
         recurrent_activation: of the gates.
         activity_regularizer: a penalty on the output.
         return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: see `SequenceLayer`.
-        use_cudnn: taken for Keras' sake, without effect: torch chooses the kernel.
-        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, likewise without effect.
+        use_cudnn: accepted for compatibility with Keras, without effect: torch chooses the kernel.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, also without effect.
     """
 
     weight_ih_l0: nn.Parameter
@@ -87,7 +87,7 @@ class SimpleRNN(SimpleRNNStep, RecurrentLayer):
     Parameters: `weight_ih_l0` (units, features), `weight_hh_l0` (units, units), `bias_ih_l0` (units,), as in
     `torch.nn.RNN`, whose second bias is a constant zero here: one vector, as Keras counts.
 
-    Args: see `RecurrentLayer`. As in Keras, the config does not hold `seed`.
+    Args: see `RecurrentLayer`. As in Keras, the config leaves `seed` out.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class RNN(SequenceLayer):
     Shape: `(batch, time, ...)` -> `(batch, output_size)`, or `(batch, time, output_size)` with `return_sequences`; with
     `return_state` a tuple: that, then the states after the last step, in the structure of `state_size`.
 
-    Cells of this package run as the layers they belong to, on torch's kernels where those fit, also when stacked.
+    Cells of this package run on torch's kernels where those fit, as their layers do, also when stacked.
 
     Args:
         cell: `cell(inputs, states)` gives the output and a list of new states, and `cell.state_size` is the length of
@@ -144,7 +144,7 @@ class RNN(SequenceLayer):
     def _step_output_shape(self, sequences_shape: Shape) -> Shape:
         return (sequences_shape[0], _output_size(self.cell))
 
-    def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
+    def _zero_states(self, sequences: Tensor) -> list[Tensor]:
         states = _initial_states(self.cell, sequences.shape[0], sequences.dtype)
         return [state.to(sequences.device) for state in states]
 
@@ -168,17 +168,17 @@ def _run_cell(
     cell: Any, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
 ) -> tuple[Tensor, list[Tensor]]:
     """A cell over all steps. Its states, and the new ones, are a flat list."""
-    if isinstance(cell, RecurrentCell) and _is_untouched(cell, RecurrentCell):
+    if isinstance(cell, RecurrentCell) and _runs_only_call(cell, RecurrentCell):
         return cell._run_sequence(sequences, states, mask, training, returned)
-    if isinstance(cell, StackedRNNCells) and _is_untouched(cell, StackedRNNCells):
+    if isinstance(cell, StackedRNNCells) and _runs_only_call(cell, StackedRNNCells):
         # All steps of one cell, then all of the next: the same, and each may run on a kernel.
         finals: list[Tensor] = []
         every = ReturnOptions(True, returned.states, False)
         for index, each in enumerate(cell.cells):
             count = len(leaves(each.state_size))
-            given, states = states[:count], states[count:]
+            own, states = states[:count], states[count:]
             last = index == len(cell.cells) - 1
-            sequences, new = _run_cell(each, sequences, given, mask, training, returned if last else every)
+            sequences, new = _run_cell(each, sequences, own, mask, training, returned if last else every)
             finals += new
         return sequences, finals
 
@@ -189,7 +189,7 @@ def _run_cell(
     return run_steps(step, sequences.unbind(1), states, mask, returned)
 
 
-def _is_untouched(cell: Layer, base: type[Layer]) -> bool:
+def _runs_only_call(cell: Layer, base: type[Layer]) -> bool:
     """Whether calling the cell runs the `call` of `base` and nothing else."""
     return type(cell).forward is base.forward and not any(hook_tables(cell))
 

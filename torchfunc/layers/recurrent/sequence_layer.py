@@ -19,9 +19,9 @@ __all__ = ["SequenceLayer"]
 
 
 class SequenceLayer(Layer):
-    """A layer that goes through `(batch, time, ...)` step by step, with states: what it takes and what it gives.
+    """A layer over `(batch, time, ...)`, step by step, with states: its arguments and what it returns.
 
-    With `return_state` it gives a tuple: the output, then the states after the last step.
+    With `return_state` it returns a tuple: the output, then the states after the last step.
     A masked step leaves the states as they are and repeats the output of the step before (zeros before the first).
 
     Args:
@@ -29,8 +29,8 @@ class SequenceLayer(Layer):
         return_state: whether to return the final states, too.
         go_backwards: whether to start at the last step; the sequence comes out in that order.
         stateful: whether each batch starts from the states the last one ended with. The input's batch size must be
-            known; `reset_state()` starts anew. No gradient flows from batch to batch.
-        unroll: taken for Keras' sake, without effect.
+            known; `reset_state()` sets the states to zeros. No gradient flows from batch to batch.
+        unroll: accepted for compatibility with Keras, without effect.
         zero_output_for_mask: whether masked steps give zeros instead of repeating the output.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
     """
@@ -74,7 +74,7 @@ class SequenceLayer(Layer):
         """The shape of the output of one step: the first state's by default."""
         return self._state_shapes(sequences_shape)[0]
 
-    def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
+    def _zero_states(self, sequences: Tensor) -> list[Tensor]:
         return [sequences.new_zeros(shape) for shape in self._flat_state_shapes(tuple(sequences.shape))]
 
     def _nest(self, states: list[Tensor]) -> Sequence[States]:
@@ -110,15 +110,15 @@ class SequenceLayer(Layer):
             self._check_states(tuple(sequences.shape), [tuple(state.shape) for state in states])
             return states
         if not self.stateful:
-            return self._fresh_states(sequences)
-        kept = self.states
-        assert kept is not None, "a stateful layer that runs is built"
-        if kept[0].shape[0] != sequences.shape[0]:
+            return self._zero_states(sequences)
+        saved = self.states
+        assert saved is not None, "a stateful layer that runs is built"
+        if saved[0].shape[0] != sequences.shape[0]:
             raise ValueError(
-                f"{self.describe()} is stateful and was built for batches of {kept[0].shape[0]}, but got one of "
+                f"{self.describe()} is stateful and was built for batches of {saved[0].shape[0]}, but got one of "
                 f"{sequences.shape[0]}."
             )
-        return kept
+        return saved
 
     def _check_states(self, sequences_shape: Shape, shapes: Sequence[Shape]) -> None:
         expected = self._flat_state_shapes(sequences_shape)
@@ -135,7 +135,7 @@ class SequenceLayer(Layer):
 
     @property
     def states(self) -> list[Tensor] | None:
-        """What a stateful layer has kept from the last batch; None if it is not stateful, or not built yet."""
+        """The states of a stateful layer after the last batch; None if it is not stateful, or not built yet."""
         if not self.stateful or not hasattr(self, "_state_0"):
             return None
         return [buffer for name, buffer in self._buffers.items() if name.startswith("_state_") and buffer is not None]
@@ -155,12 +155,12 @@ class SequenceLayer(Layer):
             )
         weight = next(self.parameters(), torch.zeros((), dtype=self.dtype))
         example: Any = (batch, 1, *rest)
-        states = self._fresh_states(weight.detach().new_zeros(example))
+        states = self._zero_states(weight.detach().new_zeros(example))
         for name, state in zip(self._state_names(len(states)), states, strict=True):
             self.register_buffer(name, state.clone(), persistent=False)
 
     def reset_state(self) -> None:
-        """Let a stateful layer start from zeros again."""
+        """Reset the states of a stateful layer to zeros."""
         for index, state in enumerate(self.states or []):
             setattr(self, f"_state_{index}", torch.zeros_like(state))
 

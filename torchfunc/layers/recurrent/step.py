@@ -30,18 +30,18 @@ class RecurrentStep(WeightedLayer):
         use_bias: whether there are biases.
         weights: of the roles "kernel", "recurrent" and "bias", see `WeightedLayer`.
         dropout: the share of input features that training drops; the same ones at every step.
-        recurrent_dropout: the share of the state that training drops on its way into each gate, likewise.
-        seed: an integer, for random numbers of the layer's own (see `Dropout`).
+        recurrent_dropout: the share of the state that training drops on its way into each gate, the same at every step.
+        seed: an integer for reproducible dropout (see `Dropout`).
         **kwargs: of the next base, and Keras' `implementation`, which is without effect.
     """
 
     gates: ClassVar[int] = 1
     state_count: ClassVar[int] = 1
-    # How Keras' (inputs, gates * units) lies in torch's parameters.
+    # How Keras' (inputs, gates * units) is stored in torch's parameters.
     kernel_layout: ClassVar[Layout] = LINEAR
-    # What torch adds to the names of weights in layers over sequences.
+    # The suffix of torch's parameter names in layers over sequences.
     _suffix: ClassVar[str] = ""
-    # Where the gates lie side by side in a projection.
+    # The axis along which a projection is the concatenation of the gates.
     _gate_axis: int = -1
     # Whether training drops other input features for each gate; Keras' layers do only beside recurrent dropout.
     _input_masks_by_gate: ClassVar[bool] = False
@@ -87,7 +87,7 @@ class RecurrentStep(WeightedLayer):
 
     # One step
 
-    # What takes inputs, or a state, through a weight and a bias.
+    # How inputs, and states, are multiplied by a weight.
     _apply_inputs: Callable[..., Tensor] = staticmethod(F.linear)
     _apply_state: Callable[..., Tensor] = staticmethod(F.linear)
 
@@ -123,8 +123,10 @@ class RecurrentStep(WeightedLayer):
         bias = self._weight("bias_ih")
         return weights if bias is None else [*weights, bias, torch.zeros_like(bias)]
 
-    def _hold(self, sequences: Tensor, idle: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Inputs and weights with which the kernel keeps, at `idle` steps, those states that are no outputs."""
+    def _freeze_idle_states(
+        self, sequences: Tensor, idle: Tensor, weights: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Inputs and weights with which the kernel does not change the states besides the output at `idle` steps."""
         return sequences, weights
 
     def _run_sequence(
@@ -148,17 +150,17 @@ class RecurrentStep(WeightedLayer):
     def _run_kernel_masked(
         self, kernel: str, sequences: Tensor, states: list[Tensor], mask: Tensor, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
-        """Move the steps that count to the front, run the kernel, and fetch each step's output from there.
+        """Move the unmasked steps to the front, run the kernel, and gather each step's output from there.
 
-        This takes masks of any form, and no look at their values: it works on any device without waiting for it.
+        This takes any mask, and never reads its values on the host: no device has to be waited for.
         """
         order = torch.argsort(mask.to(torch.uint8), dim=1, descending=True, stable=True)
-        # How many steps counted up to each step: 0 stands for what was before the first.
+        # The number of unmasked steps up to each step; 0 before the first.
         counted = mask.cumsum(1)
         packed, weights = _take_steps(sequences, order), self._kernel_weights()
         if returned.states and self.state_count > 1:
             idle = torch.arange(mask.shape[1], device=mask.device) >= counted[:, -1:]
-            packed, weights = self._hold(packed, idle, weights)
+            packed, weights = self._freeze_idle_states(packed, idle, weights)
         outputs, finals = run_kernel(kernel, packed, states, weights)
         if returned.states:
             last = _take_steps(torch.cat([states[0].unsqueeze(1).to(outputs.dtype), outputs], 1), counted[:, -1:])

@@ -17,13 +17,13 @@ from torchfunc.layers.recurrent.step import RecurrentStep, project
 
 __all__ = ["GRUStep", "LSTMStep", "SimpleRNNStep"]
 
-# What the kernels compute; anything else is run step by step.
+# What the fused kernels compute; other activations run step by step.
 _TANH = (activations.tanh, torch.tanh, F.tanh)
 _SIGMOID = (activations.sigmoid, torch.sigmoid, F.sigmoid)
 _RELU = (activations.relu, torch.relu, F.relu)
 
-# So much that a sigmoid of it is 1, and of its negative 0, in every float type.
-_SHUT = 1e4
+# Large enough that its sigmoid is 1, and that of its negative 0, in every float type.
+_SATURATED = 1e4
 
 
 def _is_tanh(activation: ActivationLike) -> bool:
@@ -95,10 +95,12 @@ class LSTMStep(GatedStep):
     def _kernel(self) -> str | None:
         return "lstm" if self._fits_kernel() else None
 
-    def _hold(self, sequences: Tensor, idle: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        # The kernel gives c after the last step only. One more input feature, 1 at idle steps and 0 elsewhere, shuts
-        # the input gate there and opens the forget gate, so that c is still what it was.
-        signs = weights[0].new_tensor([-_SHUT, _SHUT, 0.0, 0.0])
+    def _freeze_idle_states(
+        self, sequences: Tensor, idle: Tensor, weights: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        # The kernel returns c after the last step only. One more input feature, 1 at idle steps and 0 elsewhere, closes
+        # the input gate there and opens the forget gate, so that c does not change.
+        signs = weights[0].new_tensor([-_SATURATED, _SATURATED, 0.0, 0.0])
         column = signs.repeat_interleave(self.units).unsqueeze(1)
         flag = idle.unsqueeze(-1)
         sequences = torch.cat([sequences.masked_fill(flag, 0.0), flag.to(sequences.dtype)], -1)
