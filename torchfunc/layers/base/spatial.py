@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape, integers, one_of
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 
-__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "output_size", "pad", "same_padding"]
+__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "Windows", "output_size", "pad", "same_padding"]
 
 # (before, after) for each spatial axis.
 Pairs = Sequence[tuple[int, int]]
@@ -60,25 +61,33 @@ class SpatialLayer(Layer):
         check_output_shape(self, input_shape)
 
 
+class Windows(NamedTuple):
+    """The arguments of a convolution that say where its windows are.
+
+    Attributes:
+        kernel_size, strides, dilation_rate: an integer, or one for each spatial axis.
+        padding: "valid", "same", or another that the layer knows.
+        data_format: "channels_last" or "channels_first"; None for `config.image_data_format()`.
+    """
+
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int]
+    padding: str
+    data_format: str | None
+    dilation_rate: int | Sequence[int]
+
+
 class ConvolvingLayer(SpatialLayer):
     """A layer that slides kernels over the positions, given by their size, strides, padding and dilation."""
 
-    def _set_windows(
-        self,
-        kernel_size: int | Sequence[int],
-        strides: int | Sequence[int],
-        padding: str,
-        data_format: str | None,
-        dilation_rate: int | Sequence[int],
-        paddings: Sequence[str] = ("valid", "same"),
-    ) -> None:
+    def _set_windows(self, windows: Windows, paddings: Sequence[str] = ("valid", "same")) -> None:
         """Check and set the arguments of a convolution."""
         owner = type(self).__name__
-        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
-        self.strides = integers(strides, self.rank, "strides", owner)
-        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
-        self.padding = one_of(padding, paddings, "padding", owner)
-        self._set_data_format(data_format)
+        self.kernel_size = integers(windows.kernel_size, self.rank, "kernel_size", owner)
+        self.strides = integers(windows.strides, self.rank, "strides", owner)
+        self.dilation_rate = integers(windows.dilation_rate, self.rank, "dilation_rate", owner)
+        self.padding = one_of(windows.padding, paddings, "padding", owner)
+        self._set_data_format(windows.data_format)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
                 f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
@@ -86,6 +95,15 @@ class ConvolvingLayer(SpatialLayer):
             )
         # The positions a kernel covers, holes included.
         self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+
+    def _windows_config(self) -> Config:
+        return {
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "dilation_rate": self.dilation_rate,
+        }
 
     def _output_positions(self, shape: Shape) -> Shape:
         """The spatial sizes after the kernel has slid over an input of this shape."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArg
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+from torchfunc.layers.base.spatial import ConvolvingLayer, Windows, pad, same_padding
 from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["SlidingKernel", "WindowKernel"]
@@ -33,18 +33,14 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
     def __init__(
         self,
-        kernel_size: int | Sequence[int],
-        strides: int | Sequence[int],
-        padding: str,
-        data_format: str | None,
-        dilation_rate: int | Sequence[int],
+        windows: Windows,
         activation: ActivationLike,
         use_bias: bool,
         weights: Mapping[str, RoleArguments],
         **kwargs: Any,
     ) -> None:
         super().__init__(activation, use_bias, weights, **kwargs)
-        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate, self.paddings)
+        self._set_windows(windows, self.paddings)
 
     def build(self, input_shape: Shape) -> None:
         channels = known_size(input_shape, self._channel_axis, self)
@@ -71,11 +67,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
     def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
+            **self._windows_config(),
             **self._kernel_config(),
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
         }
@@ -84,8 +76,15 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 class SlidingKernel(WindowKernel):
     """Windows slid over the input, with Keras' three paddings. A subclass says how many channels come out."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        windows: Windows,
+        activation: ActivationLike,
+        use_bias: bool,
+        weights: Mapping[str, RoleArguments],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(windows, activation, use_bias, weights, **kwargs)
         self._skips = max(self.kernel_size) == 1 and max(self.strides) > 1
         # Padding that the kernel itself does: as much before as after, for any input size. None if it cannot.
         self._symmetric = None

@@ -16,6 +16,7 @@ from torchfunc.layers.base.argument_types import (
     RegularizerLike,
 )
 from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION, Layout
 from torchfunc.layers.convolution.base import SlidingKernel
 
@@ -105,18 +106,8 @@ class DepthwiseConvolution(_Depthwise):
             "depthwise": (depthwise_initializer, depthwise_regularizer, depthwise_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier", type(self).__name__)
 
     def _make_weights(self, channels: int) -> None:
@@ -188,18 +179,8 @@ class SeparableConvolution(_Depthwise):
             "pointwise": (pointwise_initializer, pointwise_regularizer, pointwise_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive(filters, "filters", type(self).__name__)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier", type(self).__name__)
 

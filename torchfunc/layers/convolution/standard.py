@@ -15,6 +15,7 @@ from torchfunc.layers.base.argument_types import (
     RegularizerLike,
 )
 from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import SlidingKernel
 
@@ -70,18 +71,8 @@ class Convolution(SlidingKernel):
             "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive(filters, "filters", type(self).__name__)
         self.groups = positive(groups, "groups", type(self).__name__)
         if self.filters % self.groups:

@@ -16,6 +16,7 @@ from torchfunc.layers.base.argument_types import (
 )
 from torchfunc.layers.base.checks import integers, positive
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import WindowKernel
 
@@ -79,18 +80,8 @@ class TransposedConvolution(WindowKernel):
             "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         owner = type(self).__name__
         self.filters = positive(filters, "filters", owner)
         self.output_padding = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.layers.base.argument_types import Config, RoleArguments
 from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.weighted_layer import WeightedLayer
@@ -21,8 +21,7 @@ class AffineLayer(WeightedLayer):
 
     Args:
         center, scale: whether there is a beta, a gamma.
-        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
-            see `WeightedLayer`.
+        weights: of the roles "beta" and "gamma", see `WeightedLayer`.
         **kwargs: of `Layer`.
     """
 
@@ -30,22 +29,7 @@ class AffineLayer(WeightedLayer):
     bias: nn.Parameter | None
     axis: int | list[int]
 
-    def __init__(
-        self,
-        center: bool,
-        scale: bool,
-        beta_initializer: InitializerLike,
-        gamma_initializer: InitializerLike,
-        beta_regularizer: RegularizerLike,
-        gamma_regularizer: RegularizerLike,
-        beta_constraint: ConstraintLike,
-        gamma_constraint: ConstraintLike,
-        **kwargs: Any,
-    ) -> None:
-        weights = {
-            "beta": (beta_initializer, beta_regularizer, beta_constraint),
-            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
-        }
+    def __init__(self, center: bool, scale: bool, weights: Mapping[str, RoleArguments], **kwargs: Any) -> None:
         super().__init__(weights, **kwargs)
         self.center = bool(center)
         self.scale = bool(scale)

@@ -44,8 +44,9 @@ class BatchNormalization(AffineLayer):
         axis: the axis with a mean and a variance for each index: the channels or features, whose size must be known.
         momentum: the weight of the old moving average at each step.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         moving_mean_initializer, moving_variance_initializer: name, config or callable.
         renorm: whether training, too, normalizes by moving averages, of `renorm_momentum`. The gradient is that of
             the batch's statistics.
@@ -88,17 +89,11 @@ class BatchNormalization(AffineLayer):
         synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         self.axis = int(axis)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)

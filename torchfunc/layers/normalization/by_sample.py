@@ -33,8 +33,9 @@ class LayerNormalization(AffineLayer):
     Args:
         axis: the axis or axes to take mean and variance over, whose sizes must be known; and that gamma and beta have.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         rms_scaling: deprecated in Keras: `gamma * inputs / sqrt(variance + epsilon)`, which is not the root mean
             square. `RMSNormalization` is.
         **kwargs: of `Layer`.
@@ -60,17 +61,11 @@ class LayerNormalization(AffineLayer):
         rms_scaling: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         self.axis = as_axis(axis, "LayerNormalization")
         self.epsilon = epsilon
         self.rms_scaling = bool(rms_scaling)
@@ -161,8 +156,9 @@ class GroupNormalization(AffineLayer):
         groups: how many groups of channels; -1 for a group for each (instance normalization).
         axis: the axis of the channels, whose size must be known.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         **kwargs: of `Layer`.
 
     Raises:
@@ -188,17 +184,11 @@ class GroupNormalization(AffineLayer):
         gamma_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         if isinstance(groups, bool) or not isinstance(groups, int) or (groups < 1 and groups != -1):
             raise ValueError(f"GroupNormalization takes a positive integer or -1 for groups, got {groups!r}.")
         if isinstance(axis, bool) or not isinstance(axis, int):

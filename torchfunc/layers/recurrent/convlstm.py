@@ -19,7 +19,7 @@ from torchfunc.layers.base.argument_types import (
 from torchfunc.layers.base.checks import check_output_shape, known_size, positive
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape, Shapes
-from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+from torchfunc.layers.base.spatial import ConvolvingLayer, Windows, pad, same_padding
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.recurrent.loop import ReturnOptions
 from torchfunc.layers.recurrent.sequence_layer import SequenceLayer
@@ -116,7 +116,7 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
             **kwargs,
         )
         self.filters = positive(filters, "filters", type(self).__name__)
-        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate)
+        self._set_windows(Windows(kernel_size, strides, padding, data_format, dilation_rate))
         self.input_spec = InputSpec(ndim=self.rank + 3)
         self._gate_axis = -1 - self.rank
 
@@ -177,11 +177,7 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         return {
             **config,
             "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
+            **self._windows_config(),
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
         }
 
