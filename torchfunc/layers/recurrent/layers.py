@@ -73,6 +73,9 @@ class RecurrentLayer(RecurrentStep, SequenceLayer):
     def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         return [(sequences_shape[0], self.units)] * self.state_count
 
+    def _zero_states(self, sequences: Tensor) -> list[Tensor]:
+        return [sequences.new_zeros(sequences.shape[0], self.units) for _ in range(self.state_count)]
+
     def get_config(self) -> Config:
         return {
             **super().get_config(),

@@ -182,8 +182,11 @@ def _run_cell(
             finals += new
         return sequences, finals
 
+    sizes = _as_list(cell.state_size)
+    nested = not all(isinstance(size, int) for size in sizes)
+
     def step(inputs: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, new = _call_cell(cell, inputs, _nest(_as_list(cell.state_size), states))
+        output, new = _call_cell(cell, inputs, _nest(sizes, states) if nested else list(states))
         return output, leaves(new)
 
     return run_steps(step, sequences.unbind(1), states, mask, returned)
@@ -245,8 +248,6 @@ def _as_list(state_size: StateSize) -> list[StateSize]:
 
 def _nest(sizes: Sequence[StateSize], states: list[Tensor]) -> list[States]:
     """A flat list of states in the structure of their sizes."""
-    if all(isinstance(size, int) for size in sizes):
-        return list(states)
     following = iter(states)
     return map_structure(lambda _: next(following), sizes)
 
