@@ -11,7 +11,8 @@ from layer_parity import assert_close, check_layer, same_config
 from torch import nn
 
 from torchfunc import config
-from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
+from torchfunc.layers.activation import Activation
+from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.input_layer import Input, InputLayer
 from torchfunc.registry import custom_object_scope
 

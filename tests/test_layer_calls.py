@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from example_layers import CustomDense, Lazy, layer_of
+from keras.src.layers.input_spec import assert_input_compatibility
 from layer_parity import assert_close
 from torch import nn
 
@@ -294,19 +295,35 @@ def test_input_spec_errors(spec, shape, message):
             theirs(keras.Input(batch_shape=shape))
 
 
-def test_input_specs_that_fit():
+@pytest.mark.parametrize(
+    ("fits", "refuses"),
+    [
+        ({"ndim": 3}, {"ndim": 2}),
+        ({"min_ndim": 3}, {"min_ndim": 4}),
+        ({"max_ndim": 3}, {"max_ndim": 2}),
+        ({"axes": {1: 4, -1: 1}}, {"axes": {1: 4, -1: 2}}),
+        ({"axes": {0: 7, 1: None}}, {"axes": {0: 7, 1: 5}}),
+        ({"shape": (None, 4), "allow_last_axis_squeeze": True}, {"shape": (None, 4)}),
+        ({"shape": (2, None, 1)}, {"shape": (2, None, 2)}),
+        (
+            {"shape": (None, 4, 1), "allow_last_axis_squeeze": True},
+            {"shape": (None, 5), "allow_last_axis_squeeze": True},
+        ),
+        ({"dtype": "float32"}, {"dtype": "int32"}),
+    ],
+)
+def test_input_specs_that_fit(fits, refuses):
     x = Input(batch_shape=(None, 4, 1))
-    for spec in (
-        {"ndim": 3},
-        {"min_ndim": 2, "max_ndim": 3},
-        {"axes": {1: 4}},
-        {"axes": {1: None}},
-        {"shape": (None, 4), "allow_last_axis_squeeze": True},
-        {"shape": (2, None, 1)},
-    ):
-        layer = layer_of(lambda self, inputs: inputs)
-        layer.input_spec = InputSpec(**spec)
+    theirs = keras.Input(batch_shape=(None, 4, 1))
+    layer = layer_of(lambda self, inputs: inputs)
+    layer.input_spec = InputSpec(**fits)
+    assert layer(x).shape == x.shape
+    assert_input_compatibility(keras.layers.InputSpec(**fits), theirs, "layer")
+    layer.input_spec = InputSpec(**refuses)
+    with pytest.raises(ValueError, match=r"Input 0 of .* is incompatible with the layer: expected"):
         layer(x)
+    with pytest.raises(ValueError, match="incompatible with the layer"):
+        assert_input_compatibility(keras.layers.InputSpec(**refuses), theirs, "layer")
 
 
 def test_input_spec_of_several_inputs():

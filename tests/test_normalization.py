@@ -320,11 +320,25 @@ def test_copies():
 
 
 def test_called_twice_before_backward():
-    layer = BatchNormalization()
-    a, b = torch.randn(4, 3), torch.randn(4, 3)
-    loss = layer(a).square().sum() + layer(b).square().sum()
-    loss.backward()
-    assert layer.weight.grad is not None
+    layer = BatchNormalization(momentum=0.9)
+    inputs = [torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)]
+    layer(torch.randn(4, 3))
+    mean, variance = layer.running_mean.clone(), layer.running_var.clone()
+    upstream = torch.randn(4, 3)
+    outputs = [layer(each) for each in inputs]
+    found = torch.autograd.grad(sum((output * upstream).sum() for output in outputs), [*inputs, layer.weight])
+
+    # By the formula, one call after the other.
+    by_formula = []
+    for each in inputs:
+        mean = 0.9 * mean + 0.1 * each.mean(0)
+        variance = 0.9 * variance + 0.1 * each.var(0, correction=0)
+        by_formula.append((each - each.mean(0)) * torch.rsqrt(each.var(0, correction=0) + 1e-3) * layer.weight)
+    expected = torch.autograd.grad(sum((output * upstream).sum() for output in by_formula), [*inputs, layer.weight])
+    for ours, theirs in zip([*outputs, *found], [*by_formula, *expected], strict=True):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(layer.running_mean, mean.detach())
+    torch.testing.assert_close(layer.running_var, variance.detach())
 
 
 def test_penalties_equal_keras():

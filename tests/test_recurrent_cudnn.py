@@ -81,8 +81,8 @@ def backward(*args: Any) -> tuple[Any, ...]:
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.compiler.reset()
-    monkeypatch.setattr(cudnn, "_forward", forward)
-    monkeypatch.setattr(cudnn, "_backward", backward)
+    monkeypatch.setattr(cudnn, "cudnn_rnn", forward)
+    monkeypatch.setattr(cudnn, "cudnn_rnn_backward", backward)
     # This machine has no device that passes the test.
     assert not cudnn.cudnn_fits(torch.zeros(1))
 
@@ -104,7 +104,7 @@ def test_outputs_and_gradients(name: str, kwargs: Any, compiled: bool, monkeypat
     expected = gradients(layer, layer, inputs, initial_state=states)
     with_cudnn(monkeypatch)
     calls = []
-    monkeypatch.setattr(cudnn, "_forward", lambda *args: calls.append(1) or forward(*args))
+    monkeypatch.setattr(cudnn, "cudnn_rnn", lambda *args: calls.append(1) or forward(*args))
     function = torch.compile(layer, backend="aot_eager", fullgraph=True) if compiled else layer
     assert_same(gradients(function, layer, inputs, initial_state=states), expected)
     assert len(calls) == 1

@@ -32,11 +32,14 @@ __all__ = [
     "FakeTensor",
     "FakeTensorMode",
     "autograd_in_operator",
+    "cudnn_rnn",
+    "cudnn_rnn_backward",
     "has_step_hooks",
     "hook_tables",
     "is_exporting",
     "is_hooked",
     "mark_constant",
+    "persistent_buffers",
     "skip_code",
     "storage_use_count",
 ]
@@ -96,3 +99,13 @@ def mark_constant(function: Callable[..., Any]) -> None:
 def autograd_in_operator() -> contextlib.AbstractContextManager[Any]:
     """Within this, autograd records inside of a `torch.library.custom_op`, which switches it off."""
     return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
+
+
+# cuDNN's recurrent layers; torch's own functions warn where the weights do not lie in one buffer.
+cudnn_rnn = torch.ops.aten._cudnn_rnn.default
+cudnn_rnn_backward = torch.ops.aten._cudnn_rnn_backward.default
+
+
+def persistent_buffers(module: nn.Module) -> list[str]:
+    """The names of a module's own buffers that its state_dict holds, those that are None too."""
+    return [name for name in module._buffers if name not in module._non_persistent_buffers_set]

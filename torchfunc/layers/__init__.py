@@ -1,6 +1,6 @@
 """Layers: Keras' names, arguments, defaults and shapes on torch's kernels."""
 
-from torchfunc.layers.activation import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from torchfunc.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU, Softmax
 from torchfunc.layers.attention.multi_head import GroupedQueryAttention as GroupQueryAttention
 from torchfunc.layers.attention.multi_head import MultiHeadAttention
 from torchfunc.layers.attention.single_head import AdditiveAttention, Attention
@@ -23,7 +23,7 @@ from torchfunc.layers.convolution.transpose import (
     Convolution2DTranspose,
     Convolution3DTranspose,
 )
-from torchfunc.layers.core import Activation, Dense, Embedding, Identity, Lambda, TorchModule
+from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.einsum_dense import EinsumDense
 from torchfunc.layers.input_layer import Input, InputLayer
 from torchfunc.layers.masking import Masking

@@ -1,4 +1,4 @@
-"""Activations with arguments or weights, as layers: ReLU, LeakyReLU, PReLU, ELU, Softmax."""
+"""Activations as layers: any by name (Activation), and those with arguments or weights of their own."""
 
 from __future__ import annotations
 
@@ -9,16 +9,43 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import check_output_shape, known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import WeightedLayer, check_output_shape, known_size
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
+from torchfunc.layers.base.weighted_layer import ActivationLast, WeightedLayer
 
-__all__ = ["ELU", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
+__all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
+
+
+class Activation(ActivationLast, Elementwise):
+    """An activation function as a layer. Shape: any, unchanged.
+
+    Args:
+        activation: name, callable or module.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, activation: ActivationLike, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation)
+
+    def before_activation(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "activation": activations.serialize(self.activation)}
 
 
 class ReLU(Elementwise):
-    """`max(x, 0)`, or what the arguments make of it: see `activations.relu`. Shape: any, kept.
+    """`max(x, 0)`, or a variant given by the arguments: see `activations.relu`. Shape: any, unchanged.
 
     Args:
         max_value: the largest value returned; no limit by default.
@@ -41,7 +68,7 @@ class ReLU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.relu(inputs, self.negative_slope, self.max_value, self.threshold)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "max_value": self.max_value,
@@ -51,7 +78,7 @@ class ReLU(Elementwise):
 
 
 class LeakyReLU(Elementwise):
-    """`x` where it is positive, `negative_slope * x` elsewhere. Shape: any, kept.
+    """`x` where it is positive, `negative_slope * x` elsewhere. Shape: any, unchanged.
 
     Args:
         negative_slope: the slope below 0. `alpha`, as older code calls it, is taken too.
@@ -69,12 +96,12 @@ class LeakyReLU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.leaky_relu(inputs, self.negative_slope)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
 class PReLU(WeightedLayer, Elementwise):
-    """`x` where it is positive, `alpha * x` elsewhere, with a learned `alpha`. Shape: any, kept.
+    """`x` where it is positive, `alpha * x` elsewhere, with a learned `alpha`. Shape: any, unchanged.
 
     Parameters: `weight`, one for each value of a sample: the input's shape without the batch axis, 1 for shared axes.
 
@@ -92,9 +119,9 @@ class PReLU(WeightedLayer, Elementwise):
 
     def __init__(
         self,
-        alpha_initializer: Any = "Zeros",
-        alpha_regularizer: Any = None,
-        alpha_constraint: Any = None,
+        alpha_initializer: InitializerLike = "Zeros",
+        alpha_regularizer: RegularizerLike = None,
+        alpha_constraint: ConstraintLike = None,
         shared_axes: Sequence[int] | int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -120,12 +147,12 @@ class PReLU(WeightedLayer, Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return torch.where(inputs > 0, inputs, self.weight * inputs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), **self._weights_config(), "shared_axes": self.shared_axes}
 
 
 class ELU(Elementwise):
-    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, kept.
+    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, unchanged.
 
     Args:
         alpha: what it goes down to.
@@ -139,19 +166,19 @@ class ELU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.elu(inputs, self.alpha)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}
 
 
 class Softmax(Elementwise):
-    """`exp(x) / sum(exp(x))` along an axis, or several together. Shape: any, kept.
+    """`exp(x) / sum(exp(x))` along an axis, or several together. Shape: any, unchanged.
 
     Args:
         axis: the axis, or a list of axes that are normalised together.
         **kwargs: of `Layer`.
 
     Call arguments:
-        mask: a tensor that broadcasts to the input; what it leaves out gets 0, and the others share 1.
+        mask: a tensor that broadcasts to the input; masked positions get 0, and the others sum to 1.
     """
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:
@@ -173,7 +200,7 @@ class Softmax(Elementwise):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:
             mask = mask if mask.dtype == torch.bool else mask > 0.5
-            # As low as Keras goes: where all is masked, nothing becomes NaN.
+            # As in Keras, a finite value: where all is masked, nothing becomes NaN.
             inputs = torch.where(mask, inputs, -3e4 if inputs.dtype == torch.float16 else -1e9)
         if len(self._axes) == 1:
             outputs = torch.softmax(inputs, self._axes[0])
@@ -181,11 +208,11 @@ class Softmax(Elementwise):
             outputs = torch.exp(inputs - torch.logsumexp(inputs, self._axes, keepdim=True))
         return outputs if mask is None else torch.where(mask, outputs, 0.0)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 
-def _not_negative(value: Any, argument: str, owner: str) -> float:
+def _not_negative(value: float, argument: str, owner: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise ValueError(f"{owner} takes a number that is not negative for {argument}, got {value!r}.")
     return value

@@ -1,23 +1,35 @@
-"""Dense, Embedding, Activation, Identity, Lambda and TorchModule."""
+"""Dense, Embedding, Identity, Lambda and TorchModule."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc import activations, regularizers
+from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.call_arguments import accepts, bind_call
+from torchfunc.layers.base.checks import known_size, positive, refuse
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import ActivationLast, KernelLayer, WeightedLayer, known_size, positive, refuse
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, accepts, bind_call
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes
+from torchfunc.layers.base.weighted_layer import KernelLayer, WeightedLayer
 from torchfunc.layers.base.weights import LINEAR
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
-__all__ = ["Activation", "Dense", "Embedding", "Identity", "Lambda", "TorchModule"]
+__all__ = ["Dense", "Embedding", "Identity", "Lambda", "TorchModule"]
 
 
 class Dense(KernelLayer):
@@ -38,18 +50,18 @@ class Dense(KernelLayer):
     def __init__(
         self,
         units: int,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
-        quantization_config: Any = None,
+        quantization_config: object = None,
         **kwargs: Any,
     ) -> None:
         refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
@@ -74,7 +86,7 @@ class Dense(KernelLayer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,
@@ -86,7 +98,7 @@ class Dense(KernelLayer):
 class Embedding(WeightedLayer):
     """A vector for each integer.
 
-    Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Integers held in floats are taken too.
+    Shape: integers `(batch, ...)` -> floats `(batch, ..., output_dim)`. Floats with integer values are accepted too.
     Parameters: `weight` (input_dim, output_dim), as in `torch.nn.Embedding`.
 
     Args:
@@ -96,7 +108,7 @@ class Embedding(WeightedLayer):
         mask_zero: whether 0 is padding: layers behind this one, and the loss, then leave these steps out.
         weights: the initial vectors, as an array (input_dim, output_dim) or a list of one.
         lora_rank, lora_alpha, quantization_config: must be None.
-        input_length: taken as old guides write it, without effect.
+        input_length: accepted as in older guides, without effect.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
     """
 
@@ -106,16 +118,16 @@ class Embedding(WeightedLayer):
         self,
         input_dim: int,
         output_dim: int,
-        embeddings_initializer: Any = "uniform",
-        embeddings_regularizer: Any = None,
-        embeddings_constraint: Any = None,
+        embeddings_initializer: InitializerLike = "uniform",
+        embeddings_regularizer: RegularizerLike = None,
+        embeddings_constraint: ConstraintLike = None,
         mask_zero: bool = False,
-        weights: Any = None,
+        weights: np.ndarray | Tensor | Sequence[np.ndarray | Tensor] | None = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
-        quantization_config: Any = None,
+        quantization_config: object = None,
         input_length: int | None = None,
-        activity_regularizer: Any = None,
+        activity_regularizer: RegularizerLike = None,
         **kwargs: Any,
     ) -> None:
         refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
@@ -138,13 +150,13 @@ class Embedding(WeightedLayer):
             inputs = inputs.to(torch.int64)
         return F.embedding(inputs, self.weight)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return torch.ne(inputs, 0) if self.mask_zero else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_dim)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "input_dim": self.input_dim,
@@ -156,36 +168,8 @@ class Embedding(WeightedLayer):
         }
 
 
-class Elementwise(Layer):
-    """A layer without weights whose output has its input's shape and passes its mask on."""
-
-    supports_masking = True
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return tuple(input_shape)
-
-
-class Activation(ActivationLast, Elementwise):
-    """An activation function as a layer. Shape: any, kept.
-
-    Args:
-        activation: name, callable or module.
-        **kwargs: of `Layer`.
-    """
-
-    def __init__(self, activation: Any, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.activation = activations.get(activation)
-
-    def before_activation(self, inputs: Tensor) -> Tensor:
-        return inputs
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "activation": activations.serialize(self.activation)}
-
-
 class Identity(Elementwise):
-    """Returns its input. Shape: any, kept."""
+    """Returns its input. Shape: any, unchanged."""
 
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -199,7 +183,7 @@ class Lambda(Layer):
     Args:
         function: called on the input; may take `mask` and `training`.
         output_shape: the output's shape, with or without the batch axis' size known, or a function of the input's
-            shape; found out by a fake run if not given.
+            shape; inferred by a run on fake tensors by default.
         mask: the output's mask, or a function `(inputs, mask)` that gives it.
         arguments: further keyword arguments of `function`.
         **kwargs: of `Layer`.
@@ -208,8 +192,8 @@ class Lambda(Layer):
     def __init__(
         self,
         function: Callable[..., Any],
-        output_shape: Any = None,
-        mask: Any = None,
+        output_shape: Shapes | None = None,
+        mask: Masks = None,
         arguments: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -223,11 +207,11 @@ class Lambda(Layer):
         self.mask = mask
         self.supports_masking = mask is not None
 
-    def call(self, inputs: Any, mask: Any = None, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
         extra = {"mask": mask, "training": training}
         return self.function(inputs, **self.arguments, **{name: extra[name] for name in self._named})
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         if self._output_shape is None:
             return super().compute_output_shape(input_shape)
         if callable(self._output_shape):
@@ -238,10 +222,10 @@ class Lambda(Layer):
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return self.mask(inputs, previous_mask) if callable(self.mask) else self.mask
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = {**super().get_config(), "function": serialize_keras_object(self.function)}
         if self._output_shape is not None:
             shape = self._output_shape
@@ -259,7 +243,7 @@ class Lambda(Layer):
 
 
 class TorchModule(Layer):
-    """Any `torch.nn.Module` as a layer; the module is kept under `.module`.
+    """Any `torch.nn.Module` as a layer; the module is `.module`.
 
     A module can also be called on symbolic tensors as it is. Use this to give it a name or an output shape. It takes
     part in masks if it has `supports_masking = True` (an argument `mask` of its `forward` then gets the input's) or a
@@ -269,7 +253,7 @@ class TorchModule(Layer):
         module: the module.
         name: the layer's name.
         output_shape: the output's shape with the batch axis (None), for a module whose result depends on data values;
-            found out by a fake run if not given.
+            inferred by a run on fake tensors by default.
         **kwargs: of `Layer`.
     """
 
@@ -299,20 +283,20 @@ class TorchModule(Layer):
     def _takes_mask(self) -> bool:
         return self.supports_masking and accepts(self.module.forward, "mask")
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         own = getattr(self.module, "compute_mask", None)
         return own(inputs, previous_mask) if callable(own) else super().compute_mask(inputs, previous_mask)
 
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         return super().compute_output_shape(input_shape) if self._output_shape is None else self._output_shape
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "module": serialize_keras_object(self.module),

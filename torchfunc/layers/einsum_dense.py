@@ -1,18 +1,26 @@
-"""EinsumDense: a dense layer whose sum is spelled out."""
+"""EinsumDense: a dense layer given as an einsum equation."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchfunc import initializers, regularizers
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import check_output_shape, known_size, refuse
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import KernelLayer, check_output_shape, known_size, refuse
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["EinsumDense"]
 
@@ -27,7 +35,7 @@ class EinsumDense(KernelLayer):
     Args:
         equation: `"[input],[kernel]->[output]"`, in letters; the input and the output may both begin, or both end,
             with an ellipsis.
-        output_shape: the sizes of the output, without the batch axis and what the ellipsis stands for: an integer or
+        output_shape: the sizes of the output, without the batch axis and the axes of the ellipsis: an integer or
             a tuple; None for a size that is the input's.
         activation: name, callable or module applied to the output; none by default.
         bias_axes: the letters of the output's axes that the bias has; no bias by default.
@@ -44,18 +52,18 @@ class EinsumDense(KernelLayer):
         self,
         equation: str,
         output_shape: int | Sequence[int | None],
-        activation: Any = None,
+        activation: ActivationLike = None,
         bias_axes: str | None = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
         gptq_unpacked_column_size: int | None = None,
-        quantization_config: Any = None,
+        quantization_config: object = None,
         **kwargs: Any,
     ) -> None:
         refuse(
@@ -129,7 +137,7 @@ class EinsumDense(KernelLayer):
             return (*input_shape[:elided], *named)
         return (*named, *input_shape[rank - elided :])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "output_shape": self.partial_output_shape,
@@ -178,10 +186,13 @@ class _Terms:
         return named + [1] * (rank - len(self.input) if self.elided_last else 0)
 
 
-def _scaled_along(initializer: Any, input_axes: list[int], output_axes: list[int]) -> Any:
-    """The initializer, told which axes of the kernel count as fan-in and fan-out if it scales by them."""
-    scales = isinstance(initializer, initializers.VarianceScaling)
-    if not scales or None not in (initializer.input_axes, initializer.output_axes):
+def _scaled_along(
+    initializer: Callable[..., Tensor], input_axes: list[int], output_axes: list[int]
+) -> Callable[..., Tensor]:
+    """The initializer; one that scales by fan-in or fan-out with the axes of the kernel that count for these."""
+    if not isinstance(initializer, initializers.VarianceScaling):
+        return initializer
+    if None not in (initializer.input_axes, initializer.output_axes):
         return initializer
     config = {**initializer.get_config(), "input_axes": input_axes, "output_axes": output_axes}
     return type(initializer).from_config(config)

@@ -1,16 +1,16 @@
-"""Input and InputLayer: where a graph begins."""
+"""Input and InputLayer: the inputs of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from torchfunc.config import floatx
-from torchfunc.dtypes import dtype_name
+from torchfunc.dtypes import DTypeLike, dtype_name
 from torchfunc.graph import SymbolicTensor, install_hook, record_input
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer
 
 __all__ = ["Input", "InputLayer"]
@@ -33,7 +33,7 @@ class InputLayer(Layer):
         self,
         shape: Sequence[int | None] | int | None = None,
         batch_size: int | None = None,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         sparse: bool | None = None,
         ragged: bool | None = None,
         batch_shape: Sequence[int | None] | None = None,
@@ -60,7 +60,7 @@ class InputLayer(Layer):
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "batch_shape": self.batch_shape,
             "dtype": dtype_name(self.dtype),
@@ -74,7 +74,7 @@ class InputLayer(Layer):
 def Input(
     shape: Sequence[int | None] | int | None = None,
     batch_size: int | None = None,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     sparse: bool | None = None,
     batch_shape: Sequence[int | None] | None = None,
     name: str | None = None,

@@ -1,4 +1,4 @@
-"""Masking: where a mask begins, for inputs that are padded with a value."""
+"""Masking: masks for inputs that are padded with a value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.core import Elementwise
+from torchfunc.layers.base.masks import Masks
 from torchfunc.registry import deserialize_keras_object
 
 __all__ = ["Masking"]
@@ -18,7 +20,7 @@ __all__ = ["Masking"]
 class Masking(Elementwise):
     """Marks the steps whose features all equal a value: layers behind this one, and the loss, leave them out.
 
-    Shape: `(batch, steps, features)`, or with more axes between, kept. The marked steps become 0. The mask,
+    Shape: `(batch, steps, features)`, or with more axes between, unchanged. The marked steps become 0. The mask,
     `(batch, steps)`, is True for the steps that count.
 
     Args:
@@ -38,8 +40,8 @@ class Masking(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return torch.where(torch.ne(inputs, self.mask_value).any(-1, keepdim=True), inputs, 0)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return torch.ne(inputs, self.mask_value).any(-1)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "mask_value": self.mask_value}

@@ -1,4 +1,4 @@
-"""Layers that make one tensor of several: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
+"""Layers that merge several tensors into one: Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate, Dot.
 
 Each also has a functional spelling: `layers.add([a, b])` is `layers.Add()([a, b])`.
 """
@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import epsilon
-from torchfunc.layers.base.kernel import check_output_shape, promote_to_float
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, is_shape
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.output_specs import promote_to_float
+from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
 
 __all__ = [
     "Add",
@@ -49,10 +52,10 @@ class Merge(Layer):
     supports_masking = True
     only: int | None = None
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         check_output_shape(self, input_shape)
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
+    def compute_output_shape(self, input_shape: Shapes) -> Shape:
         shapes = None if input_shape is None or is_shape(input_shape) else list(input_shape)
         if not shapes:
             raise ValueError("a merge layer is called on a list of inputs, as in layer([a, b])")
@@ -63,7 +66,7 @@ class Merge(Layer):
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         if previous_mask is None or any(mask is None for mask in previous_mask):
             return None
         return functools.reduce(torch.logical_or, _align(previous_mask))
@@ -72,7 +75,7 @@ class Merge(Layer):
 class _Operator(Merge):
     """A merge by an operator. Ranks may differ: the axes that are missing go in behind the batch axis."""
 
-    operator: Callable[..., Any]
+    operator: Callable[[Tensor, Tensor], Tensor]
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         return functools.reduce(self.operator, _align(inputs))
@@ -117,7 +120,7 @@ class Multiply(_Operator):
 
     operator = staticmethod(torch.mul)
 
-    def call(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor:
+    def call(self, inputs: Sequence[Tensor], mask: Masks = None) -> Tensor:
         masks = _step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
@@ -131,7 +134,7 @@ class Multiply(_Operator):
 class _Extremum(_Operator):
     """A merge that leaves masked steps out: where only some inputs are masked, the others decide."""
 
-    def call(self, inputs: Sequence[Tensor], mask: Any = None) -> Tensor:
+    def call(self, inputs: Sequence[Tensor], mask: Masks = None) -> Tensor:
         masks = _step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
@@ -186,13 +189,13 @@ class Concatenate(Merge):
         total = None if None in parts else sum(part for part in parts if part is not None)
         return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         if previous_mask is None or all(mask is None for mask in previous_mask):
             return None
         masks = [_full_mask(x, mask) for x, mask in zip(inputs, previous_mask, strict=True)]
         return torch.cat(masks, self.axis).any(-1)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 
@@ -249,10 +252,10 @@ class Dot(Merge):
             )
         return (shapes[0][0], *(rests[0] + rests[1] or (1,)))
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return None
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axes": self.axes, "normalize": self.normalize}
 
 
@@ -263,9 +266,9 @@ def _listing(shapes: Sequence[Shape]) -> str:
 def _broadcast(first: Shape, second: Shape) -> Shape:
     """The shape two shapes broadcast to; a size that may still turn out to be 1 stays unknown, as in Keras."""
     first, second = sorted((first, second), key=len, reverse=True)
-    kept = len(first) - len(second)
-    sizes: list[int | None] = list(first[:kept])
-    for axis, (a, b) in enumerate(zip(first[kept:], second, strict=True), kept + 1):
+    extra = len(first) - len(second)
+    sizes: list[int | None] = list(first[:extra])
+    for axis, (a, b) in enumerate(zip(first[extra:], second, strict=True), extra + 1):
         if a is not None and b is not None and a != b and 1 not in (a, b):
             raise ValueError(
                 f"the sizes of axis {axis} do not broadcast: {a} and {b} (batch, then {first} and {second})"
@@ -282,7 +285,7 @@ def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor[(slice(None), *[None] * (rank - tensor.ndim))] for tensor in tensors]
 
 
-def _step_masks(inputs: Sequence[Tensor], mask: Any) -> list[Any] | None:
+def _step_masks(inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
     """The masks with an axis for the features, None if there are none.
 
     As in Keras, an input that gets axes put in loses its own.

@@ -1,7 +1,7 @@
-"""Layers that disturb or penalize training and do nothing in inference: dropouts, noise, ActivityRegularization.
+"""Layers that regularize training and do nothing in inference: dropouts, noise, ActivityRegularization.
 
-Without a seed the numbers come from torch's generator, as `torch.manual_seed` sets it. A layer with a seed has a
-sequence of its own, which starts anew with every new layer of that seed. Its numbers are computed from the seed and
+Without a seed the numbers come from torch's generator, as `torch.manual_seed` sets it. A layer with a seed has its
+own sequence, which starts again with every new layer of that seed. Its numbers are computed from the seed and
 the count of calls, so they are the same on every device and under `torch.compile`, which takes no `torch.Generator`.
 """
 
@@ -18,8 +18,9 @@ from torch import Tensor
 from torchfunc import regularizers
 from torchfunc.config import standardize_data_format
 from torchfunc.dtypes import dtype_name
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.core import Elementwise
 
 __all__ = [
     "ActivityRegularization",
@@ -37,7 +38,7 @@ class RandomLayer(Elementwise):
     """The base of layers that draw random numbers in training.
 
     Args:
-        seed: an integer for a sequence of numbers of the layer's own, or None.
+        seed: an integer for reproducible numbers, or None for torch's generator.
         **kwargs: of `Layer`.
     """
 
@@ -68,7 +69,7 @@ class RandomLayer(Elementwise):
             return torch.randn_like(inputs)
         return (torch.erfinv(self._uniform(inputs.shape) * 2 - 1) * math.sqrt(2)).to(inputs.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}
 
 
@@ -85,17 +86,17 @@ def _mix(number: Any) -> Any:
 class Dropout(RandomLayer):
     """Sets a share of the inputs to 0 in training and scales the others by `1 / (1 - rate)`.
 
-    Shape: any, kept.
+    Shape: any, unchanged.
 
     Args:
         rate: the share to drop, in [0, 1].
         noise_shape: the shape of what is drawn, None for a size of the input; it is broadcast over the axes of size
             1, `(None, 1, None)` to drop the same features at all steps.
-        seed: an integer, for a sequence of the layer's own.
+        seed: an integer, for reproducible numbers.
         **kwargs: of `Layer`.
 
     Raises:
-        ValueError: `rate` is no share, or `noise_shape` holds something else than positive integers and None.
+        ValueError: `rate` is not in [0, 1], or `noise_shape` contains anything but positive integers and None.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Dropout(RandomLayer):
         shape = self._shape_to_draw(inputs)
         if shape is None and self.seed is None:
             return F.dropout(inputs, self.rate)
-        return inputs * self._kept(inputs, inputs.shape if shape is None else shape)
+        return inputs * self._scales(inputs, inputs.shape if shape is None else shape)
 
     def _shape_to_draw(self, inputs: Tensor) -> Sequence[int] | None:
         """The shape of the noise; None for the input's own."""
@@ -123,21 +124,21 @@ class Dropout(RandomLayer):
                 f"input's shape is {tuple(inputs.shape)}."
             )
         sizes = zip(self.noise_shape, inputs.shape, strict=True)
-        return [size if wanted is None else wanted for wanted, size in sizes]
+        return [size if fixed is None else fixed for fixed, size in sizes]
 
-    def _kept(self, inputs: Tensor, shape: Sequence[int]) -> Tensor:
+    def _scales(self, inputs: Tensor, shape: Sequence[int]) -> Tensor:
         """0 where something is dropped, `1 / (1 - rate)` elsewhere."""
         if self.seed is None:
             return F.dropout(inputs.new_ones(shape), self.rate)
         scale = 0.0 if self.rate == 1 else 1 / (1 - self.rate)
         return (self._uniform(shape) >= self.rate).to(inputs.dtype) * scale
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape}
 
 
 class AlphaDropout(Dropout):
-    """Dropout that keeps mean and variance of what `selu` gives. Shape: any, kept.
+    """Dropout that preserves the mean and variance of outputs of `selu`. Shape: any, unchanged.
 
     Source: Klambauer et al. 2017, https://arxiv.org/abs/1706.02515.
 
@@ -150,12 +151,12 @@ class AlphaDropout(Dropout):
         if not training or self.rate == 0:
             return inputs
         shape = self._shape_to_draw(inputs)
-        kept = self._kept(inputs, inputs.shape if shape is None else shape) != 0
+        keep = self._scales(inputs, inputs.shape if shape is None else shape) != 0
         scale = ((1 - self.rate) * (1 + self.rate * _SELU_FLOOR**2)) ** -0.5
-        return torch.where(kept, inputs, _SELU_FLOOR) * scale - scale * _SELU_FLOOR * self.rate
+        return torch.where(keep, inputs, _SELU_FLOOR) * scale - scale * _SELU_FLOOR * self.rate
 
 
-# What selu goes down to: -alpha * scale.
+# The lower bound of selu: -alpha * scale.
 _SELU_FLOOR = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
 
 
@@ -181,7 +182,7 @@ class _SpatialDropout(Dropout):
             return (inputs.shape[0], inputs.shape[1], *ones)
         return (inputs.shape[0], *ones, inputs.shape[-1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "rate": self.rate,
             "seed": self.seed,
@@ -192,7 +193,7 @@ class _SpatialDropout(Dropout):
 
 
 class SpatialDropout1D(_SpatialDropout):
-    """Dropout of whole channels. Shape: `(batch, steps, channels)`, kept.
+    """Dropout of whole channels. Shape: `(batch, steps, channels)`, unchanged.
 
     Args:
         rate, seed: see `Dropout`.
@@ -204,14 +205,14 @@ class SpatialDropout1D(_SpatialDropout):
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, "channels_last", seed, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("data_format")
         return config
 
 
 class SpatialDropout2D(_SpatialDropout):
-    """Dropout of whole channels. Shape: `(batch, rows, columns, channels)` or channels first, kept.
+    """Dropout of whole channels. Shape: `(batch, rows, columns, channels)` or channels first, unchanged.
 
     Args:
         rate, seed: see `Dropout`.
@@ -226,7 +227,7 @@ class SpatialDropout2D(_SpatialDropout):
 
 
 class SpatialDropout3D(SpatialDropout2D):
-    """Dropout of whole channels. Shape: `(batch, depth, rows, columns, channels)` or channels first, kept.
+    """Dropout of whole channels. Shape: `(batch, depth, rows, columns, channels)` or channels first, unchanged.
 
     Args:
         rate, data_format, seed: see `SpatialDropout2D`.
@@ -237,11 +238,11 @@ class SpatialDropout3D(SpatialDropout2D):
 
 
 class GaussianNoise(RandomLayer):
-    """Adds normal noise with mean 0 in training. Shape: any, kept.
+    """Adds normal noise with mean 0 in training. Shape: any, unchanged.
 
     Args:
         stddev: the noise's standard deviation, in [0, 1].
-        seed: an integer, for a sequence of the layer's own.
+        seed: an integer, for reproducible numbers.
         **kwargs: of `Layer`.
 
     Raises:
@@ -255,19 +256,19 @@ class GaussianNoise(RandomLayer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return inputs + self._normal(inputs) * self.stddev if training and self.stddev else inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "stddev": self.stddev}
 
 
 class GaussianDropout(RandomLayer):
-    """Multiplies by normal noise with mean 1 in training. Shape: any, kept.
+    """Multiplies by normal noise with mean 1 in training. Shape: any, unchanged.
 
     Source: Srivastava et al. 2014, https://www.jmlr.org/papers/v15/srivastava14a.html.
 
     Args:
         rate: the rate of the dropout that has the same effect, in [0, 1): the noise's standard deviation is
             `sqrt(rate / (1 - rate))`.
-        seed: an integer, for a sequence of the layer's own.
+        seed: an integer, for reproducible numbers.
         **kwargs: of `Layer`.
 
     Raises:
@@ -284,12 +285,12 @@ class GaussianDropout(RandomLayer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return inputs * (self._normal(inputs) * self._stddev + 1) if training and self.rate else inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate}
 
 
 class ActivityRegularization(Elementwise):
-    """Returns its input and adds a penalty on it to the training loss. Shape: any, kept.
+    """Returns its input and adds a penalty on it to the training loss. Shape: any, unchanged.
 
     Args:
         l1: the weight of the sum of absolute values.
@@ -305,7 +306,7 @@ class ActivityRegularization(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("activity_regularizer")
         return {**config, "l1": self.l1, "l2": self.l2}

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 
@@ -42,7 +43,7 @@ class Flatten(Layer):
         known = [size for size in input_shape[1:] if size is not None]
         return (input_shape[0], math.prod(known) if len(known) == len(input_shape) - 1 else None)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "data_format": self.data_format}
 
 
@@ -97,7 +98,7 @@ class Reshape(Layer):
         left_over = self._left_over(known) if len(known) == len(input_shape) - 1 else None
         return (input_shape[0], *(left_over if size == -1 else size for size in self.target_shape))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "target_shape": self.target_shape}
 
 
@@ -125,7 +126,7 @@ class Permute(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], *(input_shape[axis] for axis in self.dims))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "dims": self.dims}
 
 
@@ -148,5 +149,5 @@ class RepeatVector(Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], self.n, input_shape[1])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "n": self.n}

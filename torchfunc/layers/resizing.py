@@ -7,8 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import Pairs, SpatialLayer, integers, one_of
+from torchfunc.layers.base.spatial import Pairs, SpatialLayer
 
 __all__ = [
     "Cropping1D",
@@ -58,7 +60,7 @@ class UpSampling(SpatialLayer):
         enlarged = (None if n is None else n * count for n, count in zip(positions, self.size, strict=True))
         return self._with_positions(input_shape, tuple(enlarged), input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "size": self.size, "data_format": self.data_format}
 
 
@@ -75,7 +77,7 @@ class UpSampling1D(UpSampling):
     def __init__(self, size: int = 2, **kwargs: Any) -> None:
         super().__init__(size, "channels_last", **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["data_format"]
         return {**config, "size": self.size[0]}
@@ -113,7 +115,7 @@ class UpSampling2D(UpSampling):
         size = [n * count for n, count in zip(inputs.shape[2:], self.size, strict=True)]
         return self._from_channels_first(F.interpolate(inputs, size, mode=self.interpolation, align_corners=False))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "interpolation": self.interpolation}
 
 
@@ -131,7 +133,7 @@ class ZeroPadding(SpatialLayer):
 
     Args:
         padding: an integer (on all sides), or one entry for each spatial axis: an integer or (before, after). With a
-            single spatial axis, (before, after) by itself.
+            single spatial axis, just (before, after).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
 
@@ -154,7 +156,7 @@ class ZeroPadding(SpatialLayer):
         padded = (None if n is None else n + sum(pair) for n, pair in zip(positions, self._pairs, strict=True))
         return self._with_positions(input_shape, tuple(padded), input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "padding": self.padding, "data_format": self.data_format}
 
 
@@ -184,7 +186,7 @@ class Cropping(SpatialLayer):
 
     Args:
         cropping: an integer (on all sides), or one entry for each spatial axis: an integer or (before, after). With a
-            single spatial axis, (before, after) by itself.
+            single spatial axis, just (before, after).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
 
@@ -197,11 +199,11 @@ class Cropping(SpatialLayer):
         self._pairs = _pairs(cropping, self.rank, "cropping", type(self).__name__)
         self.cropping = self._pairs[0] if self.rank == 1 else self._pairs
         self._set_data_format(data_format)
-        kept = (slice(before, -after or None) for before, after in self._pairs)
-        self._kept = (slice(None),) * self._first_spatial + tuple(kept)
+        window = (slice(before, -after or None) for before, after in self._pairs)
+        self._window = (slice(None),) * self._first_spatial + tuple(window)
 
     def call(self, inputs: Tensor) -> Tensor:
-        return inputs[self._kept]
+        return inputs[self._window]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         positions = self._positions(input_shape)
@@ -210,7 +212,7 @@ class Cropping(SpatialLayer):
             raise ValueError(f"cropping={self.cropping} leaves nothing of {positions} positions.")
         return self._with_positions(input_shape, tuple(left), input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "cropping": self.cropping, "data_format": self.data_format}
 
 
@@ -227,7 +229,7 @@ class Cropping1D(Cropping):
     def __init__(self, cropping: int | tuple[int, int] = (1, 1), **kwargs: Any) -> None:
         super().__init__(cropping, "channels_last", **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["data_format"]
         return config

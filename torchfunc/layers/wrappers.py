@@ -6,20 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_map
 
 from torchfunc.graph import Spec, SymbolicTensor, record
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, map_shapes
+from torchfunc.layers.base.layer import Layer, output_specs, takes_mask
+from torchfunc.layers.base.output_specs import Specs
+from torchfunc.layers.base.shapes import Shape, Shapes, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.structures import map_structure
 
 __all__ = ["TimeDistributed", "Wrapper"]
 
 
 class Wrapper(Layer):
-    """The base of layers around another one, which is kept under `.layer`.
+    """The base of layers around another one, `.layer`.
 
     Args:
         layer: a layer, a model, or any `torch.nn.Module`.
@@ -37,14 +39,14 @@ class Wrapper(Layer):
         if not self.trainable:
             self.trainable = False
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shapes | None = None) -> None:
         self._build_layer(input_shape)
 
-    def _build_layer(self, input_shape: Any) -> None:
+    def _build_layer(self, input_shape: Shapes) -> None:
         if isinstance(self.layer, Layer) and not self.layer.built:
             self.layer.build_from_shapes({"input_shape": input_shape})
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "layer": serialize_keras_object(self.layer)}
 
     @classmethod
@@ -62,7 +64,7 @@ class TimeDistributed(Wrapper):
     statistics of batch normalization, is taken over all steps together.
 
     Args:
-        layer: a layer, a model with one input, or any `torch.nn.Module`, that keeps the batch axis first.
+        layer: a layer, a model with one input, or any `torch.nn.Module`, whose output has the batch axis first.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
 
     A mask `(batch, time, ...)` is passed on, and given to the layer as `(batch * time, ...)` if it takes one.
@@ -73,11 +75,11 @@ class TimeDistributed(Wrapper):
     def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         self.input_spec = InputSpec(min_ndim=3)
-        # Looked up here, since compiled code cannot look at signatures.
-        self._passes_mask = isinstance(layer, Layer) and layer._takes_mask()
+        # Looked up here, since compiled code cannot inspect signatures.
+        self._passes_mask = isinstance(layer, Layer) and takes_mask(layer)
 
     def build(self, input_shape: Any = None) -> None:
-        # A model remembers the batch size it is built with, and this one's changes with the number of steps.
+        # A model records the batch size it is built with, and this one depends on the number of steps.
         self._build_layer((None, *self._step_shape(input_shape)[1:]))
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
@@ -94,7 +96,7 @@ class TimeDistributed(Wrapper):
         return tree_map(lambda leaf: leaf.unflatten(0, sizes) if isinstance(leaf, Tensor) else leaf, outputs)
 
     def _step_shape(self, input_shape: Shape) -> Shape:
-        """What the layer sees: the first two axes as one."""
+        """The shape of the layer's input: the first two axes as one."""
         if len(input_shape) < 3:
             raise ValueError(
                 f"{self.describe()} takes inputs (batch, time, ...) of at least 3 axes, got {tuple(input_shape)}."
@@ -102,21 +104,21 @@ class TimeDistributed(Wrapper):
         batch, steps, *rest = input_shape
         return (None if batch is None or steps is None else batch * steps, *rest)
 
-    def compute_output_shape(self, input_shape: Shape) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shapes:
         step_shape = self._step_shape(input_shape)
         if not isinstance(self.layer, Layer):
             return super().compute_output_shape(input_shape)
         batch, steps = input_shape[:2]
         return map_shapes(lambda shape: (batch, steps, *shape[1:]), self.layer.compute_output_shape(step_shape))
 
-    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
         if not isinstance(self.layer, Layer):
             return self._infer_by_running(args, kwargs)
         inputs: SymbolicTensor = arguments["inputs"]
         first, second = (self._step_shape(example) for example in inputs.spec.examples)
         step = Spec(self._step_shape(inputs.shape), inputs.dtype, (first, second))
         stand_in = record("input", "step", (), {}, step).outputs
-        specs = self.layer._output_specs((stand_in,), {}, self.layer._bind((stand_in,), {}))
+        specs = output_specs(self.layer, stand_in)
 
         def unfold(leaf: Any) -> Any:
             if not isinstance(leaf, Spec) or leaf.shape is None:
@@ -127,4 +129,4 @@ class TimeDistributed(Wrapper):
             )
             return Spec(shape, leaf.dtype, (examples[0], examples[1]))
 
-        return map_aggregate(specs, unfold)
+        return map_structure(unfold, specs)

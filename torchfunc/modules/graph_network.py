@@ -13,7 +13,7 @@ from torch.fx.graph import PythonCode
 from torchfunc.graph import Node, SymbolicTensor, contains_symbolic, pass_over, record, with_own_code
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import is_shape
-from torchfunc.layers.base.tracking import retrack
+from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, Structure, draw
@@ -414,7 +414,7 @@ class GraphNetwork(Network, FxModule):
             self.graph = graph
             if not changed:
                 self._drawn_code, self.graph_was_changed = self._code, False
-        retrack(self)
+        restore_tracking(self)
 
 
 def _class_parts(cls: type) -> tuple[type, type]:

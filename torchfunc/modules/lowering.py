@@ -13,7 +13,7 @@ from torch.fx.node import base_types, map_aggregate
 from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 
 from torchfunc.graph import Node, SymbolicValue
-from torchfunc.layers.base.kernel import ActivationLast
+from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.network import Network
 from torchfunc.structures import leaves

@@ -13,7 +13,7 @@ from torch import nn
 from torchfunc import activations
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers.activation import Softmax
-from torchfunc.layers.base.kernel import ActivationLast
+from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.hooks import is_hooked
 from torchfunc.modules.network import Network
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from torchfunc.layers.base.modes import kept_modes
+from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.training.heap import kept_heap
 from torchfunc.training.interface import Trainable
 from torchfunc.training.state import Session, device_of
@@ -79,7 +79,7 @@ def look_again(model: Trainable) -> None:
 def training(model: Trainable, device: torch.device) -> Iterator[Session]:
     """The setting of training steps."""
     with (
-        kept_modes(model),
+        preserved_modes(model),
         flushed_denormals(device),
         kept_heap(device),
         restored_threads(),
@@ -125,7 +125,7 @@ def undone_without_a_step(model: Trainable) -> Iterator[None]:
 @contextlib.contextmanager
 def predicting(model: Trainable) -> Iterator[None]:
     """The setting of prediction steps, which need no `compile`."""
-    with kept_modes(model), kept_heap(device_of(model)), torch.inference_mode():
+    with preserved_modes(model), kept_heap(device_of(model)), torch.inference_mode():
         model.eval()
         yield
 
@@ -133,7 +133,7 @@ def predicting(model: Trainable) -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Trainable) -> Iterator[Session]:
     """The setting of evaluation steps."""
-    with kept_modes(model), kept_heap(device_of(model)), session(model) as opened:
+    with preserved_modes(model), kept_heap(device_of(model)), session(model) as opened:
         model.eval()
         with torch.inference_mode():
             yield opened

@@ -12,7 +12,8 @@ from torch.nn.parameter import is_lazy
 
 from torchfunc.graph import SymbolicValue
 from torchfunc.layers import Layer
-from torchfunc.layers.base.shapes import Shape, call_with_shapes, is_shape
+from torchfunc.layers.base.call_arguments import call_with_shapes
+from torchfunc.layers.base.shapes import Shape, is_shape
 from torchfunc.modules import GraphNetwork, Network
 from torchfunc.structures import leaves, map_structure
 from torchfunc.viewing.entries import Entry, connections, entries_of

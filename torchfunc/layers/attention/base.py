@@ -14,22 +14,24 @@ from torchfunc import regularizers
 from torchfunc.layers.attention.axes import AttentionAxes
 from torchfunc.layers.attention.dot_product import attend, attend_openly, causal_mask, penalty, window_mask
 from torchfunc.layers.attention.projection import Projection
-from torchfunc.layers.base.kernel import WeightedLayer, check_output_shape, known_size, positive
-from torchfunc.layers.base.shapes import Shape, differ
+from torchfunc.layers.base.argument_types import Config, RegularizerLike, RoleArguments
+from torchfunc.layers.base.checks import check_output_shape, known_size, positive
+from torchfunc.layers.base.shapes import Shape, Shapes, differ
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.regularization import Dropout
 
 __all__ = ["HeadedAttention"]
 
 
 class HeadedAttention(WeightedLayer):
-    """What both share: projections, masks, and the choice of the kernel.
+    """The base of both: projections, masks, and the choice of the kernel.
 
     Call arguments, all but the first two optional:
         query: `(batch, targets, features)`.
         value: `(batch, sources, features)`.
         key: like `value`, and `value` itself by default.
         query_mask, value_mask, key_mask: `(batch, targets)`, `(batch, sources)` and `(batch, sources)`, False at
-            steps that do not count. Masks of the graph come here by themselves.
+            steps that do not count. Masks of a graph are passed automatically.
         attention_mask: `(batch, targets, sources)`, or with an axis for the heads behind the batch axis: False where
             a target must not look.
         return_attention_scores: whether to return the scores after the softmax as well, as the second of a tuple. No
@@ -61,8 +63,8 @@ class HeadedAttention(WeightedLayer):
         use_bias: bool,
         sliding_window: int | None,
         flash_attention: bool | None,
-        weights: Mapping[str, tuple[Any, Any, Any]],
-        projection_regularizer: Any,
+        weights: Mapping[str, RoleArguments],
+        projection_regularizer: RegularizerLike,
         use_gate: bool,
         seed: int | None,
         **kwargs: Any,
@@ -103,7 +105,11 @@ class HeadedAttention(WeightedLayer):
         self._features = {"query": query, "value": value, "key": key}
 
     def _projection(
-        self, name: str, inputs: Sequence[int], outputs: Sequence[Any], activation: Callable[..., Any] | None = None
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[Any],
+        activation: Callable[[Tensor], Tensor] | None = None,
     ) -> Projection:
         kinds = ("initializer", "regularizer", "constraint")
         weights: Any = {role: tuple(getattr(self, f"{role}_{kind}") for kind in kinds) for role in self._roles}
@@ -133,7 +139,7 @@ class HeadedAttention(WeightedLayer):
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         key = value if key is None else key
         axes = self._axes
         assert axes is not None
@@ -209,7 +215,7 @@ class HeadedAttention(WeightedLayer):
             raise ValueError(f"sliding_window needs one axis to attend over, got attention_axes={axes.over}")
         return (*query_shape[:-1], *self._output_sizes(tuple(query_shape)))
 
-    def _shapes_with_scores(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Any:
+    def _shapes_with_scores(self, query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Shapes:
         output = self.compute_output_shape(query_shape, value_shape, key_shape)
         axes = AttentionAxes.of(len(query_shape), self.attention_axes)
         return output, axes.scores_shape(query_shape, value_shape, self._heads[0])
@@ -219,7 +225,7 @@ class HeadedAttention(WeightedLayer):
         formula = self._shapes_with_scores if scored else self.compute_output_shape
         masks = [arguments.get(name) for name in _MASKS]
 
-        def checked(query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Any:
+        def checked(query_shape: Shape, value_shape: Shape, key_shape: Shape | None = None) -> Shapes:
             shapes = formula(query_shape, value_shape, key_shape)
             self._check_call(query_shape, value_shape, masks, scored, bool(arguments.get("use_causal_mask")))
             return shapes
@@ -257,7 +263,7 @@ class HeadedAttention(WeightedLayer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "dropout": self.dropout,

@@ -1,4 +1,4 @@
-"""Dot-product attention: by torch's fused kernels, or in the open where somebody wants to see the scores."""
+"""Dot-product attention: by torch's fused kernels, or step by step where the scores are needed."""
 
 from __future__ import annotations
 

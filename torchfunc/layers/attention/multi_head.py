@@ -7,7 +7,8 @@ from typing import Any
 
 from torchfunc.layers.attention.base import HeadedAttention
 from torchfunc.layers.attention.projection import Projection
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.shapes import Shape, differ
 
 __all__ = ["GroupedQueryAttention", "MultiHeadAttention"]
@@ -40,7 +41,7 @@ class MultiHeadAttention(HeadedAttention):
         bias_constraint: of the projections, see `WeightedLayer`.
         activity_regularizer: a penalty on the output of every projection.
         use_gate: whether `sigmoid` of one more projection of the query scales what the heads give.
-        seed: an integer, for a dropout sequence of the layer's own; no fused kernel in training then.
+        seed: an integer, for reproducible dropout; no fused kernel in training then.
         **kwargs: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -58,13 +59,13 @@ class MultiHeadAttention(HeadedAttention):
         attention_axes: int | Sequence[int] | None = None,
         sliding_window: int | None = None,
         flash_attention: bool | None = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         use_gate: bool = False,
         seed: int | None = None,
         **kwargs: Any,
@@ -125,7 +126,7 @@ class MultiHeadAttention(HeadedAttention):
     def _output_sizes(self, query_shape: Shape) -> Shape:
         return self._output_shape or (query_shape[-1],)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -168,13 +169,13 @@ class GroupedQueryAttention(HeadedAttention):
         use_bias: bool = True,
         sliding_window: int | None = None,
         flash_attention: bool | None = None,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         use_gate: bool = False,
         seed: int | None = None,
         **kwargs: Any,
@@ -216,7 +217,7 @@ class GroupedQueryAttention(HeadedAttention):
             )
         return super().compute_output_shape(query_shape, value_shape, key_shape)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "head_dim": self.head_dim,

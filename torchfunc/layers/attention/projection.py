@@ -10,7 +10,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import WeightedLayer
+from torchfunc.layers.base.argument_types import RoleArguments
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import Layout
 
 __all__ = ["Projection"]
@@ -24,7 +25,7 @@ class Projection(WeightedLayer):
     `(*inputs, *outputs)` and `(*outputs,)`.
 
     Args:
-        inputs, outputs: the sizes as Keras has them; the last axis of the input holds all of `inputs`.
+        inputs, outputs: the sizes as Keras has them; the last axis of the input is all of `inputs` flattened.
         use_bias: whether to add a bias.
         weights: see `WeightedLayer`.
         activation: applied to the output; none by default.
@@ -39,7 +40,7 @@ class Projection(WeightedLayer):
         inputs: Sequence[int],
         outputs: Sequence[int],
         use_bias: bool,
-        weights: Mapping[str, tuple[Any, Any, Any]],
+        weights: Mapping[str, RoleArguments],
         activation: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -48,10 +49,7 @@ class Projection(WeightedLayer):
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         kernel_shape = (*inputs, *outputs)
         self._make("kernel", kernel_shape, "weight", _matrix_layout(kernel_shape, math.prod(inputs)))
-        if use_bias:
-            self._make("bias", self._outputs, "bias", _vector_layout(self._outputs))
-        else:
-            self.register_parameter("bias", None)
+        self._make("bias", self._outputs, "bias", _vector_layout(self._outputs), used=use_bias)
         self.built = True
 
     def extra_repr(self) -> str:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.layers.attention.dot_product import attend, causal_mask, penalty
-from torchfunc.layers.base.kernel import check_output_shape, known_size
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape, differ, is_shape
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes, differ, is_shape
 from torchfunc.layers.regularization import Dropout
 
 __all__ = ["AdditiveAttention", "Attention"]
@@ -30,7 +32,7 @@ class Attention(Layer):
     Call arguments, all but the first optional:
         inputs: the list.
         mask: a list `[query mask, value mask]` of bools `(batch, targets)` and `(batch, sources)`, either may be
-            None: masked targets give zeros, masked sources do not count. Masks of the graph come by themselves.
+            None: masked targets give zeros, masked sources do not count. Masks of a graph are passed automatically.
         training: whether to drop scores; the layer's mode by default.
         return_attention_scores: whether to return the scores after the softmax (and the dropout) as well. No fused
             kernel computes those.
@@ -43,7 +45,7 @@ class Attention(Layer):
         score_mode: "dot", or "concat" for `concat_score_weight * sum(tanh(query + key))`, which no fused kernel
             computes.
         dropout: the share of the scores that training drops.
-        seed: an integer, for a dropout sequence of the layer's own; no fused kernel in training then.
+        seed: an integer, for reproducible dropout; no fused kernel in training then.
         **kwargs: of `Layer`.
 
     Raises:
@@ -76,8 +78,8 @@ class Attention(Layer):
         self._add_scalar("scale", self.use_scale)
         self._add_scalar("concat_score_weight", self.score_mode == "concat")
 
-    def _add_scalar(self, name: str, wanted: bool) -> None:
-        if wanted:
+    def _add_scalar(self, name: str, used: bool) -> None:
+        if used:
             self.add_weight((), "ones", names=(name,))
         else:
             self.register_parameter(name, None)
@@ -89,12 +91,12 @@ class Attention(Layer):
         training: bool | None = None,
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
-    ) -> Any:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         query, value, key = (*inputs, inputs[1])[:3]
         query_mask, value_mask = (None, None) if mask is None else self._checked_masks([query.shape, value.shape], mask)
         seeded = training and self.dropout and self.seed is not None
         if self._is_dot_product() and not return_attention_scores and not seeded:
-            # The kernel is told of a mask or that it is to be causal, not of both.
+            # The kernel takes a mask or the causal flag, not both.
             bias = None if value_mask is None else _bias(query, value, value_mask, use_causal_mask)
             dropped = self.dropout if training else 0.0
             output = self._attend(query, key, value, bias, causal=use_causal_mask and bias is None, dropout=dropped)
@@ -117,7 +119,7 @@ class Attention(Layer):
         query = query if self.scale is None else query * self.scale
         if query.ndim > 3:
             return attend(query, key, value, bias, scale=1.0, **options)
-        # The fast kernels want an axis of heads.
+        # The fast kernels need an axis of heads.
         query, key, value = (tensor.unsqueeze(1) for tensor in (query, key, value))
         bias = None if bias is None else bias.unsqueeze(1)
         return attend(query, key, value, bias, scale=1.0, **options).squeeze(1)
@@ -134,7 +136,7 @@ class Attention(Layer):
 
     # Masks and shapes
 
-    def _checked_masks(self, shapes: Sequence[Any], mask: Any) -> Sequence[Any]:
+    def _checked_masks(self, shapes: Sequence[Any], mask: Masks) -> Sequence[Masks]:
         """The masks of query and value, tensors or symbolic ones, for inputs of these shapes."""
         if not isinstance(mask, (list, tuple)) or len(mask) not in (2, 3):
             raise ValueError(f"{self.describe()} takes a list [query mask, value mask] for mask, got {mask!r}.")
@@ -146,7 +148,7 @@ class Attention(Layer):
                 )
         return mask[:2]
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return None if previous_mask is None else previous_mask[0]
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
@@ -162,13 +164,13 @@ class Attention(Layer):
             raise ValueError(f"query and key must have the same last size, got {query[-1]} and {key[-1]}")
         return (*query[:-1], value[-1])
 
-    def _shapes_with_scores(self, input_shape: Sequence[Shape]) -> Any:
+    def _shapes_with_scores(self, input_shape: Sequence[Shape]) -> Shapes:
         return self.compute_output_shape(input_shape), (*input_shape[0][:-1], input_shape[1][-2])
 
     def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
         formula = self._shapes_with_scores if arguments.get("return_attention_scores") else self.compute_output_shape
 
-        def checked(input_shape: Sequence[Shape]) -> Any:
+        def checked(input_shape: Sequence[Shape]) -> Shapes:
             shapes = formula(input_shape)
             if arguments.get("mask") is not None:
                 self._checked_masks(input_shape, arguments["mask"])
@@ -176,7 +178,7 @@ class Attention(Layer):
 
         return checked
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "use_scale": self.use_scale,
@@ -223,7 +225,7 @@ class AdditiveAttention(Attention):
             raise ValueError(f"its scale was built for queries of size {len(self.scale)}, got {input_shape[0][-1]}")
         return shape
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         config.pop("score_mode")
         return config

@@ -1,13 +1,13 @@
-"""InputSpec: what a layer demands of its input, checked when it is built or drawn."""
+"""InputSpec: what a layer requires of its input, checked when it is built or drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from torchfunc.dtypes import as_dtype
+from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import located
 
 __all__ = ["InputSpec", "check_input"]
@@ -28,7 +28,7 @@ class InputSpec:
 
     def __init__(
         self,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         shape: tuple[int | None, ...] | None = None,
         ndim: int | None = None,
         max_ndim: int | None = None,
@@ -68,20 +68,20 @@ class InputSpec:
                 expected = expected[:-1] if expected and expected[-1] == 1 else expected
                 shape = shape[:-1] if shape and shape[-1] == 1 else shape
             if len(expected) != len(shape) or any(
-                want is not None and have is not None and want != have
-                for want, have in zip(expected, shape, strict=False)
+                theirs is not None and ours is not None and theirs != ours
+                for theirs, ours in zip(expected, shape, strict=False)
             ):
                 return f"expected shape={self.shape}, found shape={shape}"
         return None
 
 
-def check_input(spec: Any, inputs: Any, describe: Callable[[], str]) -> None:
+def check_input(spec: InputSpec | Sequence[InputSpec | None], inputs: Any, describe: Callable[[], str]) -> None:
     """Check the first argument of a layer against its `input_spec`.
 
     Args:
         spec: one `InputSpec`, or a list for a list of inputs.
         inputs: a tensor, or a list or dict of them.
-        describe: says what the layer is, if it is needed.
+        describe: returns a description of the layer, for an error.
 
     Raises:
         ValueError: it does not fit, naming the layer, what came and what was expected.

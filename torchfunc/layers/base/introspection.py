@@ -1,4 +1,4 @@
-"""Nodes of a layer: on what it was called, and what came out (`layer.output`, `get_input_at(i)` ...)."""
+"""The calls of a layer on symbolic tensors: their inputs and outputs (`layer.output`, `get_input_at(i)` ...)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.shapes import Shape, Shapes
 
 __all__ = ["NodeIntrospection"]
 
@@ -28,7 +28,7 @@ class NodeIntrospection:
         except AttributeError:
             if not isinstance(getattr(type(self), name, None), property):
                 raise
-        # A property raised AttributeError, and Python came here to ask again: let the property's own words stand.
+        # Python calls this when a property raises AttributeError: raise the property's own error again.
         return getattr(type(self), name).__get__(self)
 
     @property
@@ -81,7 +81,7 @@ class NodeIntrospection:
             )
         return nodes[0]
 
-    def _only_shape(self, what: str, shapes: list[Any]) -> Any:
+    def _only_shape(self, what: str, shapes: list[Any]) -> Shapes:
         if not shapes:
             self._only_node(f"{what} shape")
         if any(shape != shapes[0] for shape in shapes):
@@ -101,7 +101,7 @@ class NodeIntrospection:
 
 
 def _inputs(node: Node) -> Any:
-    """What went in first: a tensor, or the list or dict of tensors the layer was called on."""
+    """The first argument: a tensor, or the list or dict of tensors the layer was called on."""
     if node.op == "input":
         return node.outputs
     first = node.args[0] if node.args else next(iter(node.kwargs.values()))
@@ -109,6 +109,6 @@ def _inputs(node: Node) -> Any:
     return [*symbolic_leaves(first), *others] if others else first
 
 
-def _shapes(structure: Any) -> Any:
+def _shapes(structure: Any) -> Shapes:
     tensors = symbolic_tensors(structure)
     return tensors[0].shape if len(tensors) == 1 else [tensor.shape for tensor in tensors]

@@ -9,53 +9,44 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.fx.node import map_aggregate
 
 from torchfunc import regularizers
 from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype, dtype_name
+from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph import (
     Node,
     Spec,
-    SymbolicTensor,
     contains_symbolic,
-    example_shapes,
     fake_copy,
     infer,
     is_exporting,
-    located,
     once_for_all,
     only_real,
     pass_over,
     record,
     record_input,
-    symbolic_leaves,
     symbolic_tensors,
     with_own_code,
 )
-from torchfunc.layers.base.input_spec import check_input
+from torchfunc.layers.base.argument_types import Config, RegularizerLike
+from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
+from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.introspection import NodeIntrospection
-from torchfunc.layers.base.modes import kept_modes
-from torchfunc.layers.base.shapes import (
-    accepts,
-    bind_call,
-    call_with_shapes,
-    declared_input_shape,
-    map_shapes,
-    merge_shapes,
-    shapes_of,
-)
-from torchfunc.layers.base.tracking import retrack, track
+from torchfunc.layers.base.masks import Masks, masks_of, set_masks
+from torchfunc.layers.base.modes import preserved_modes
+from torchfunc.layers.base.output_specs import Specs, specs_by_formula
+from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
+from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
 from torchfunc.metrics.held import held_metrics
 from torchfunc.registry import to_snake_case
-from torchfunc.structures import map_structure
+from torchfunc.structures import leaves, map_structure
 
-__all__ = ["Layer"]
+__all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 
-# What an attribute may be for a module to keep it elsewhere than among its plain attributes.
-_KEPT_ELSEWHERE = (Tensor, nn.Module, list, tuple, dict)
+# The types of values that are registered, in tables of the module, and not plain attributes.
+_REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
 class Layer(NodeIntrospection, WeightHolder):
@@ -68,14 +59,14 @@ class Layer(NodeIntrospection, WeightHolder):
         activity_regularizer: name, config or callable on the output; its value joins the training loss.
         trainable: whether training may change the weights.
         dtype: the dtype of new weights; `config.floatx()` by default.
-        autocast: taken for Keras' sake, without effect.
+        autocast: accepted for compatibility with Keras, without effect.
         name: the layer's name. Without one it is called after its class, and numbered by the first model it joins.
         input_shape, batch_input_shape, input_dim: the input's shape, for the first layer of a `Sequential`.
     """
 
     supports_masking = False
-    input_spec: Any = None
-    # Whether any layer has ever added a loss: as long as none has, no model looks for old ones.
+    input_spec: InputSpec | Sequence[InputSpec | None] | None = None
+    # Whether any layer has ever added a loss: until then no model has any to clear.
     adds_losses = False
     built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
@@ -83,21 +74,21 @@ class Layer(NodeIntrospection, WeightHolder):
     _name: str | None
     has_explicit_name: bool
     inbound_nodes: list[Node]
-    build_shapes: dict[str, Any] | None
+    build_shapes: dict[str, Shapes] | None
     call_losses: list[Tensor]
 
     def __init__(
         self,
         *,
-        activity_regularizer: Any = None,
+        activity_regularizer: RegularizerLike = None,
         trainable: bool = True,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         autocast: bool = True,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         if "_modules" not in self.__dict__:
-            # A model drawn as a graph has been through torch.fx's own __init__ by now.
+            # The __init__ of torch.fx has already run for a model drawn as a graph.
             nn.Module.__init__(self)
         declared_shape = declared_input_shape(kwargs) if kwargs else None
         if kwargs:
@@ -107,7 +98,7 @@ class Layer(NodeIntrospection, WeightHolder):
         if name is not None and (not isinstance(name, str) or "/" in name or not name):
             raise ValueError(f"A layer's name is a non-empty string without '/', got {name!r}.")
         self._init_weights(trainable, dtype)
-        # Past `__setattr__`, which looks for layers in lists and dicts.
+        # Not through `__setattr__`, which looks for layers in lists and dicts.
         self.__dict__.update(
             declared_batch_shape=declared_shape,
             _name=name,
@@ -140,16 +131,16 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if (
-            not issubclass(type(value), _KEPT_ELSEWHERE)
+            not issubclass(type(value), _REGISTERED_TYPES)
             and "_modules" in self.__dict__
             and not (name in self._modules or name in self._parameters or name in self._buffers)
         ):
-            # Most attributes: there is nothing to register and nothing that is registered to take away.
+            # Most attributes: nothing to register, and nothing registered under the name to remove.
             object.__setattr__(self, name, value)
             return
         provisional = self.__dict__.get("_provisional")
         if provisional and isinstance(value, Tensor) and id(value) in provisional:
-            self._adopt(name, value)
+            self._rename_provisional(name, value)
         elif not track(self, name, value):
             super().__setattr__(name, value)
 
@@ -175,7 +166,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # With nothing to record, convert or build, straight to torch, past the hook that plain modules need.
+        # With nothing to record, convert or build, straight to torch, without the hook that plain modules need.
         if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
             return self._wrapped_call_impl(args[0])
         if self.built and "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
@@ -188,8 +179,8 @@ class Layer(NodeIntrospection, WeightHolder):
     def _call_eagerly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         args = map_structure(self._to_tensor, tuple(args))
         kwargs = map_structure(self._to_tensor, dict(kwargs))
-        asked = kwargs.get("training")
-        training = self.training if asked is None else bool(asked)
+        given = kwargs.get("training")
+        training = self.training if given is None else bool(given)
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         if not self.built:
             arguments = self._bind(args, kwargs)
@@ -197,7 +188,7 @@ class Layer(NodeIntrospection, WeightHolder):
             self._build_for(arguments)
         if training == self.training:
             return super().__call__(*args, **kwargs)
-        with kept_modes(self):
+        with preserved_modes(self):
             for module in self.modules():
                 module.training = training
             return super().__call__(*args, **kwargs)
@@ -222,12 +213,12 @@ class Layer(NodeIntrospection, WeightHolder):
         arguments = self._bind(args, kwargs)
         first = next(iter(arguments.values()), None)
         self._check_input(arguments)
-        masks = _masks_of(first)
+        masks = masks_of(first)
         if masks is not None and "mask" not in arguments and self._takes_mask():
             kwargs["mask"] = arguments["mask"] = masks
         for name, value in list(arguments.items()):
             # As in Keras: `call(self, query, value, query_mask=None, value_mask=None)` gets the mask of each.
-            own = _masks_of(value)
+            own = masks if value is first else masks_of(value)
             if own is not None and f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
                 kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
         if not self.built:
@@ -252,13 +243,11 @@ class Layer(NodeIntrospection, WeightHolder):
         if self.input_spec is not None and arguments:
             check_input(self.input_spec, next(iter(arguments.values())), self.describe)
 
-    def _set_masks(self, outputs: Any, masks: Any) -> None:
-        for output, mask in zip(symbolic_leaves(outputs), _leaves(masks), strict=False):
-            if isinstance(output, SymbolicTensor):
-                output.mask = mask
+    def _set_masks(self, outputs: object, masks: Masks) -> None:
+        set_masks(outputs, masks)
 
     def extra_repr(self) -> str:
-        """The arguments the layer was made with, as far as they are short to write."""
+        """The arguments the layer was made with, those with a short repr."""
         args, kwargs = self._init_arguments
         given = bind_call(type(self).__init__, self, args, kwargs) if args or kwargs else {}
         return ", ".join(f"{name}={value!r}" for name, value in given.items() if _is_short(value))
@@ -270,23 +259,23 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Shapes
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shapes) -> None:
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
         self.build_from_shapes(shapes_of(arguments))
 
     def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
-        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and remember them."""
+        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and record them."""
         call_with_shapes(self.build, shapes)
         self.built = True
         if not self.build_shapes:
             self.__dict__["build_shapes"] = dict(shapes)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         """The output's shape for an input's shape, None standing for unknown sizes.
 
-        Built-in layers know it by formula. A layer of yours that does not override this is run on fake tensors.
+        Built-in layers have a formula. A custom layer that does not override this is run on fake tensors.
         """
         inputs = map_shapes(lambda shape: record_input("placeholder", shape, self.dtype).outputs, input_shape)
         if not self.built:
@@ -300,48 +289,26 @@ class Layer(NodeIntrospection, WeightHolder):
             return self.dtype
         return functools.reduce(torch.promote_types, input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         """The output's mask; by default the input's, if the layer says it `supports_masking`."""
         return previous_mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
-        """Whether `compute_output_shape` works without running anything."""
+        """Whether `compute_output_shape` is a formula, and runs nothing."""
         return type(self).compute_output_shape is not Layer.compute_output_shape
 
     def _shape_formula(self, arguments: Mapping[str, Any]) -> Callable[..., Any]:
-        """What gives the output's shape in a call with these arguments, from the shapes of those that are tensors."""
+        """The function from the shapes of these arguments to the output's shape."""
         return self.compute_output_shape
 
-    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
         if not self._has_shape_formula():
             return self._infer_by_running(args, kwargs)
-        tensors = symbolic_tensors(arguments)
-        dtype = self.compute_output_dtype(*(tensor.dtype for tensor in tensors))
-        try:
-            shapes = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments))
-        except (ValueError, IndexError) as error:
-            raise ValueError(
-                located(f"{self.describe()} cannot be called on {_shape_text(tensors)}: {error}")
-            ) from error
-        examples = [self._example_output(arguments, trial, shapes) for trial in (0, 1)]
-        return map_shapes(lambda shape, a, b: Spec(shape, dtype, (a, b)), shapes, *examples)
+        dtype = self.compute_output_dtype(*(tensor.dtype for tensor in symbolic_tensors(arguments)))
+        return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)
 
-    def _example_output(self, arguments: Mapping[str, Any], trial: int, shapes: Any) -> Any:
-        """The output's shape for the inputs' example shapes; where no formula fits them, any that fits `shapes`."""
-
-        def example(tensor: Any) -> tuple[int, ...]:
-            return tensor.spec.examples[trial] if isinstance(tensor, SymbolicTensor) else tuple(tensor.shape)
-
-        try:
-            found = call_with_shapes(self._shape_formula(arguments), shapes_of(arguments, example))
-            return map_shapes(
-                lambda shape, ours: ours if None not in ours else example_shapes(shape)[trial], shapes, found
-            )
-        except ValueError:
-            return map_shapes(lambda shape: example_shapes(shape)[trial], shapes)
-
-    def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Run a fake copy of this layer, and build here what the copy built on its way."""
+    def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Specs:
+        """Run a fake copy of this layer, and build here what the copy built."""
         copies: list[nn.Module] = []
 
         def prepare(mode: Any) -> nn.Module:
@@ -368,13 +335,13 @@ class Layer(NodeIntrospection, WeightHolder):
 
     # Losses and metrics
 
-    def add_loss(self, loss: Any) -> None:
+    def add_loss(self, loss: Tensor | list[Tensor] | tuple[Tensor, ...]) -> None:
         """Add a scalar (or several) to the training loss; call it from `call`.
 
-        The losses of a call stay until the model that holds the layer is called again, or until `clear_losses()`.
+        The losses of a call remain until the model with the layer is called again, or until `clear_losses()`.
         """
         if is_exporting():
-            # An exported program returns outputs only; a loss kept here would be left over from no call.
+            # An exported program returns outputs only; a loss stored here would belong to no call.
             return
         _expect_losses()
         self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
@@ -387,21 +354,21 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics that the layer and the layers in it hold as attributes."""
+        """The metrics that are attributes of the layer or of the layers in it."""
         return held_metrics(self)
 
     @pass_over
     def clear_losses(self) -> None:
-        """Forget what calls have added to the losses."""
+        """Remove what calls have added to the losses."""
         for module in self.modules():
             if isinstance(module, Layer):
                 module.call_losses.clear()
 
     # Configuration
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The arguments that make an equal layer."""
-        config: dict[str, Any] = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
+        config: Config = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
         if type(self).get_config is Layer.get_config and type(self).__init__ is not Layer.__init__:
@@ -415,7 +382,7 @@ class Layer(NodeIntrospection, WeightHolder):
         """Make a layer from what `get_config` gave."""
         return cls(**config)
 
-    def get_build_config(self) -> dict[str, Any] | None:
+    def get_build_config(self) -> Config | None:
         """The shapes the layer was built with, None before it is built."""
         if not self.build_shapes:
             return None
@@ -426,7 +393,7 @@ class Layer(NodeIntrospection, WeightHolder):
     def build_from_config(self, config: Mapping[str, Any]) -> None:
         """Build with what `get_build_config` gave."""
         if "shapes_dict" in config:
-            self.build_from_shapes(map_structure(lambda leaf: leaf, dict(config["shapes_dict"])))
+            self.build_from_shapes({name: map_shapes(tuple, shapes) for name, shapes in config["shapes_dict"].items()})
         elif config.get("input_shape") is not None:
             self.build_from_shapes({"input_shape": map_shapes(tuple, config["input_shape"])})
 
@@ -436,7 +403,25 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        retrack(self)
+        restore_tracking(self)
+
+
+# For layers around other layers; functions, since a name in `Layer` would be taken from its subclasses.
+
+
+def takes_mask(layer: Layer) -> bool:
+    """Whether a call passes the mask of its input on to `call` or `forward`."""
+    return layer._takes_mask()
+
+
+def output_specs(layer: Layer, *args: Any) -> Specs:
+    """What a call on these symbolic values returns: a `Spec` for each tensor. Nothing is recorded."""
+    return layer._output_specs(args, {}, layer._bind(args, {}))
+
+
+def build_sublayers(layer: Layer, *args: Any) -> None:
+    """Build the sublayers that a call on these symbolic values would build, by a run on fake tensors."""
+    layer._infer_by_running(args, {})
 
 
 # torch.compile (2.11) cannot set an attribute of a class.
@@ -446,7 +431,7 @@ def _expect_losses() -> None:
 
 
 def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
-    """`build`, which afterwards says so and remembers the shapes, whoever called it."""
+    """`build`, which afterwards sets `built` and records the shapes, whoever calls it."""
 
     @functools.wraps(build)
     def marked(self: Layer, *args: Any, **kwargs: Any) -> None:
@@ -468,41 +453,23 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: Layer, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
         return call(self, *args, training=self.training if training is None else training, **kwargs)
 
-    # Else torch.compile would keep one set of graphs for all layers.
+    # Else torch.compile would share one cache of graphs among all layers.
     return functools.wraps(call)(with_own_code(forward))
 
 
-def _regularize_activity(layer: Layer, args: Any, outputs: Any) -> None:
-    for output in _leaves(outputs):
+def _regularize_activity(layer: Layer, args: object, outputs: object) -> None:
+    for output in leaves(outputs):
         # By sample, as in Keras: the penalty does not grow with the batch.
         layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
 
 
-def _leaves(structure: Any) -> list[Any]:
-    found: list[Any] = []
-    map_aggregate(structure, lambda leaf: found.append(leaf))
-    return found
-
-
-def _masks_of(structure: Any) -> Any:
-    """The masks in place of the tensors they belong to; None if there are none."""
-    if isinstance(structure, SymbolicTensor):
-        return structure.mask
-    masks = map_aggregate(structure, lambda leaf: leaf.mask if isinstance(leaf, SymbolicTensor) else None)
-    return masks if any(mask is not None for mask in _leaves(masks)) else None
-
-
-def _is_short(value: Any) -> bool:
+def _is_short(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return len(value) <= 4 and all(isinstance(item, (int, float, str, type(None))) for item in value)
     return isinstance(value, (int, float, str, torch.dtype))
 
 
-def _shape_text(tensors: Sequence[SymbolicTensor]) -> str:
-    return ", ".join(str(tensor.shape) for tensor in tensors)
-
-
-def _dtype_config(dtype: torch.dtype) -> dict[str, Any]:
+def _dtype_config(dtype: torch.dtype) -> Config:
     return {
         "module": "keras",
         "class_name": "DTypePolicy",

@@ -1,4 +1,4 @@
-"""Train and eval mode, put back after what needed another."""
+"""Train and eval mode, restored after a block that changes them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from torch import nn
 
-__all__ = ["kept_modes"]
+__all__ = ["preserved_modes"]
 
 
 @contextlib.contextmanager
-def kept_modes(model: nn.Module) -> Iterator[None]:
-    """Put every module back in the mode, train or eval, that it was found in."""
-    found = [(module, module.training) for module in model.modules()]
+def preserved_modes(model: nn.Module) -> Iterator[None]:
+    """Restore the mode, train or eval, of every module when the block ends."""
+    before = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
-        for module, mode in found:
+        for module, mode in before:
             module.training = mode

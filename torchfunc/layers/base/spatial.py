@@ -1,20 +1,21 @@
-"""What layers over positions (convolutions, pooling, up-sampling, padding) share: sizes, padding and data formats."""
+"""The base of layers over positions (convolutions, pooling, up-sampling, padding): sizes, padding, data formats."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape, integers, one_of
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
 
-__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "integers", "one_of", "output_size", "pad", "same_padding"]
+__all__ = ["ConvolvingLayer", "Pairs", "SpatialLayer", "Windows", "output_size", "pad", "same_padding"]
 
 # (before, after) for each spatial axis.
 Pairs = Sequence[tuple[int, int]]
@@ -60,67 +61,55 @@ class SpatialLayer(Layer):
         check_output_shape(self, input_shape)
 
 
-class ConvolvingLayer(SpatialLayer):
-    """A layer that slides kernels over the positions: what their size, strides, padding and dilation say."""
+class Windows(NamedTuple):
+    """The arguments of a convolution that say where its windows are.
 
-    def _set_windows(
-        self,
-        kernel_size: Any,
-        strides: Any,
-        padding: str,
-        data_format: str | None,
-        dilation_rate: Any,
-        paddings: Sequence[str] = ("valid", "same"),
-    ) -> None:
-        """Take the arguments of a convolution, checked."""
+    Attributes:
+        kernel_size, strides, dilation_rate: an integer, or one for each spatial axis.
+        padding: "valid", "same", or another that the layer knows.
+        data_format: "channels_last" or "channels_first"; None for `config.image_data_format()`.
+    """
+
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int]
+    padding: str
+    data_format: str | None
+    dilation_rate: int | Sequence[int]
+
+
+class ConvolvingLayer(SpatialLayer):
+    """A layer that slides kernels over the positions, given by their size, strides, padding and dilation."""
+
+    def _set_windows(self, windows: Windows, paddings: Sequence[str] = ("valid", "same")) -> None:
+        """Check and set the arguments of a convolution."""
         owner = type(self).__name__
-        self.kernel_size = integers(kernel_size, self.rank, "kernel_size", owner)
-        self.strides = integers(strides, self.rank, "strides", owner)
-        self.dilation_rate = integers(dilation_rate, self.rank, "dilation_rate", owner)
-        self.padding = one_of(padding, paddings, "padding", owner)
-        self._set_data_format(data_format)
+        self.kernel_size = integers(windows.kernel_size, self.rank, "kernel_size", owner)
+        self.strides = integers(windows.strides, self.rank, "strides", owner)
+        self.dilation_rate = integers(windows.dilation_rate, self.rank, "dilation_rate", owner)
+        self.padding = one_of(windows.padding, paddings, "padding", owner)
+        self._set_data_format(windows.data_format)
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
                 f"{owner} takes strides or a dilation_rate above 1, not both: got strides={self.strides} and "
                 f"dilation_rate={self.dilation_rate}."
             )
-        # The positions a kernel reaches over, holes included.
+        # The positions a kernel covers, holes included.
         self._extent = tuple((k - 1) * d + 1 for k, d in zip(self.kernel_size, self.dilation_rate, strict=True))
+
+    def _windows_config(self) -> Config:
+        return {
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "data_format": self.data_format,
+            "dilation_rate": self.dilation_rate,
+        }
 
     def _output_positions(self, shape: Shape) -> Shape:
         """The spatial sizes after the kernel has slid over an input of this shape."""
         padded = self.padding != "valid"
         sizes = zip(self._positions(shape), self._extent, self.strides, strict=True)
         return tuple(output_size(size, extent, stride, padded) for size, extent, stride in sizes)
-
-
-def integers(value: Any, count: int, argument: str, owner: str, minimum: int = 1) -> tuple[int, ...]:
-    """`value` as a tuple of `count` integers; one integer stands for all of them.
-
-    Raises:
-        ValueError: it is something else, or an integer is below `minimum`.
-    """
-    values = (value,) * count if isinstance(value, int) else value
-    if (
-        not isinstance(values, (tuple, list))
-        or len(values) != count
-        or any(isinstance(each, bool) or not isinstance(each, int) or each < minimum for each in values)
-    ):
-        kind = "positive integers" if minimum == 1 else "integers that are not negative"
-        raise ValueError(f"{owner} takes an integer or a tuple of {count} {kind} for {argument}, got {value!r}.")
-    return tuple(values)
-
-
-def one_of(value: Any, allowed: Sequence[str], argument: str, owner: str) -> str:
-    """A name given as an argument, in lower case.
-
-    Raises:
-        ValueError: it is none of those allowed.
-    """
-    name = value.lower() if isinstance(value, str) else value
-    if name not in allowed:
-        raise ValueError(f"{owner} takes one of {', '.join(map(repr, allowed))} for {argument}, got {value!r}.")
-    return name
 
 
 def output_size(size: int | None, kernel: int, stride: int, padded: bool) -> int | None:
@@ -147,5 +136,5 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad(inputs: Tensor, pairs: Pairs) -> Tensor:
-    """Zeros around the last axes of an NCHW view, kept in the view's memory layout."""
+    """Zeros around the last axes of an NCHW view, in the view's memory layout."""
     return F.pad(inputs, [count for pair in reversed(pairs) for count in pair])

@@ -3,8 +3,8 @@
     self.blocks = []
     self.blocks.append(Dense(3))  # its weights are `blocks.0.weight` and `blocks.0.bias`
 
-The attribute stays a list, tuple or dict, and is a module, too: torch's tools find their way through it by
-`getattr`. It stands in the owner's `_modules` while it holds modules, and else in its `__dict__`.
+The attribute is still a list, tuple or dict, and is a module as well: torch's tools reach what is in it by `getattr`.
+While it contains modules it is registered in the owner's `_modules`, else it is in the owner's `__dict__`.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ import torch
 from torch import nn
 from torch.utils._pytree import MappingKey, SequenceKey, register_pytree_node
 
-__all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "retrack", "track"]
+__all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "restore_tracking", "track"]
 
-# The builtins as bases, for isinstance and for what reads them in C. Their methods come last, behind those of
-# collections.abc, an order that the type checker would not have.
+# The builtins as bases, for isinstance and for C code that reads them. They come last in the order of bases, after
+# collections.abc, which the type checker would reject.
 _list: Any = list
 _dict: Any = dict
 
-# Collections that layers and torch.fx's graph modules have themselves; no submodule is ever in one.
+# Collections that layers and torch.fx's graph modules use internally; they never contain submodules.
 _LAYERS = {"_weights", "inbound_nodes", "call_losses", "_nodes", "_names", "_keys", "_recorded"}
 _TORCH_FX = {"meta", "_tracer_extras", "_replace_hooks", "_create_node_hooks", "_erase_node_hooks", "_deepcopy_hooks"}
 _INTERNAL = _LAYERS | _TORCH_FX
 
 
-class _Collection(nn.Module):
-    """What tracked lists, tuples and dicts share.
+class _Tracked(nn.Module):
+    """The base of tracked lists, tuples and dicts.
 
-    The content is kept in `_items`, for methods in Python that torch.compile can follow; in `_modules`, which has the
-    last word, since what swaps modules in a tree (quantization, adapters) writes there; and in the builtin that a
-    subclass is derived from, for what is written in C (additions by compiled code do not get there).
+    The content is stored three times: in `_items`, for Python methods that torch.compile can trace; in `_modules`,
+    which takes precedence, since tools that replace modules (quantization, adapters) write there; and in the builtin
+    base, for C code (which does not see additions by compiled code).
     """
 
     _items: Any
-    # The layer, or the collection around this one; None in a copy that no layer holds.
+    # The layer, or the collection around this one; None in a copy that belongs to no layer.
     _parent: weakref.ref[Any] | None = None
     _attribute: str | None = None
 
     def _entries(self) -> Iterable[tuple[Any, Any]]:
         raise NotImplementedError
 
-    def _take(self, item: Any) -> Any:
-        """The item, or the collection it becomes, which then tells this one of its changes."""
+    def _adopt(self, item: Any) -> Any:
+        """The item, or the collection it is wrapped in, which reports its changes to this one."""
         item = _wrap(item)
-        if isinstance(item, _Collection):
+        if isinstance(item, _Tracked):
             item._parent = weakref.ref(self)
         return item
 
     def _register(self, key: Any, item: Any) -> None:
-        """Let `_modules` have at `key` what is there now."""
-        if isinstance(item, nn.Module) and not (isinstance(item, _Collection) and not item._modules):
-            self._modules[_written(key)] = item
+        """Update `_modules` after a change of the item at `key`."""
+        if isinstance(item, nn.Module) and not (isinstance(item, _Tracked) and not item._modules):
+            self._modules[_parameter_key(key)] = item
         elif self._modules:
-            self._modules.pop(_written(key), None)
+            self._modules.pop(_parameter_key(key), None)
 
     def _read(self, key: Any, item: Any) -> Any:
-        return self._modules.get(_written(key), item) if self._modules else item
+        return self._modules.get(_parameter_key(key), item) if self._modules else item
 
-    def _announce(self) -> None:
+    def _notify_parent(self) -> None:
         parent = self._parent() if self._parent is not None else None
-        if isinstance(parent, _Collection):
+        if isinstance(parent, _Tracked):
             for key, item in parent._entries():
                 if item is self:
                     parent._register(key, item)
-            parent._announce()
+            parent._notify_parent()
         elif parent is not None and self._attribute is not None:
             _attach(parent, self._attribute, self)
 
@@ -78,8 +78,8 @@ class _Collection(nn.Module):
         return super().__repr__() if self._modules else repr(self._items)
 
 
-class _TrackedSequence(_Collection, Sequence[Any]):
-    """The reading half of lists and tuples."""
+class _TrackedSequence(_Tracked, Sequence[Any]):
+    """The read-only methods of lists and tuples."""
 
     def _entries(self) -> Iterable[tuple[Any, Any]]:
         return enumerate(self)
@@ -98,67 +98,67 @@ class _TrackedSequence(_Collection, Sequence[Any]):
 
 
 class TrackedList(_TrackedSequence, MutableSequence[Any], _list):
-    """A list that is an attribute of a layer, or in one that is. Copies and slices of it are plain lists."""
+    """A list that is an attribute of a layer, or inside of one. Copies and slices of it are plain lists."""
 
     __hash__ = nn.Module.__hash__
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
         super().__init__()
-        self._hold(items)
+        self._set_items(items)
 
-    def _hold(self, items: Iterable[Any]) -> None:
-        self._items = [self._take(item) for item in items]
+    def _set_items(self, items: Iterable[Any]) -> None:
+        self._items = [self._adopt(item) for item in items]
         _list.clear(self)
         _list.extend(self, self._items)
         self._modules.clear()
         for index, item in enumerate(self._items):
             self._register(index, item)
-        self._announce()
+        self._notify_parent()
 
     def append(self, item: Any) -> None:
-        item = self._take(item)
+        item = self._adopt(item)
         self._items.append(item)
         if not torch.compiler.is_compiling():
             _list.append(self, item)
         if isinstance(item, nn.Module):
             self._register(len(self._items) - 1, item)
-            self._announce()
+            self._notify_parent()
 
     def insert(self, index: SupportsIndex, item: Any) -> None:
         items = list(self)
         items.insert(index, item)
-        self._hold(items)
+        self._set_items(items)
 
     def __setitem__(self, index: Any, item: Any) -> None:
         items = list(self)
         items[index] = item
-        self._hold(items)
+        self._set_items(items)
 
     def __delitem__(self, index: Any) -> None:
         items = list(self)
         del items[index]
-        self._hold(items)
+        self._set_items(items)
 
     def __imul__(self, times: SupportsIndex) -> TrackedList:
-        self._hold(list(self) * times)
+        self._set_items(list(self) * times)
         return self
 
     def clear(self) -> None:
-        self._hold([])
+        self._set_items([])
 
     def sort(self, *, key: Any = None, reverse: bool = False) -> None:
-        self._hold(sorted(self, key=key, reverse=reverse))
+        self._set_items(sorted(self, key=key, reverse=reverse))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return TrackedList, (list(self),)
 
 
 class TrackedTuple(_TrackedSequence):
-    """What a tuple of modules becomes as an attribute of a layer. It reads like one (and no module can be a tuple)."""
+    """A tuple of modules as an attribute of a layer. It is read like a tuple, which no module can be."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         super().__init__()
-        self._items = tuple([self._take(item) for item in items])
+        self._items = tuple([self._adopt(item) for item in items])
         for index, item in enumerate(self._items):
             self._register(index, item)
 
@@ -166,8 +166,8 @@ class TrackedTuple(_TrackedSequence):
         return TrackedTuple, (list(self),)
 
 
-class TrackedDict(_Collection, MutableMapping[Any, Any], _dict):
-    """A dict that is an attribute of a layer, or in one that is. Copies of it are plain dicts."""
+class TrackedDict(_Tracked, MutableMapping[Any, Any], _dict):
+    """A dict that is an attribute of a layer, or inside of one. Copies of it are plain dicts."""
 
     __hash__ = nn.Module.__hash__
 
@@ -189,20 +189,20 @@ class TrackedDict(_Collection, MutableMapping[Any, Any], _dict):
         return self._read(key, self._items[key])
 
     def __setitem__(self, key: Any, item: Any) -> None:
-        item = self._take(item)
-        if isinstance(item, nn.Module) and key not in self._items and _written(key) in self._modules:
-            raise ValueError(f"Two keys of a dict of layers are both written {_written(key)!r}; rename one.")
+        item = self._adopt(item)
+        if isinstance(item, nn.Module) and key not in self._items and _parameter_key(key) in self._modules:
+            raise ValueError(f"Two keys of a dict of layers are both written {_parameter_key(key)!r}; rename one.")
         self._items[key] = item
         if not torch.compiler.is_compiling():
             _dict.__setitem__(self, key, item)
         self._register(key, item)
-        self._announce()
+        self._notify_parent()
 
     def __delitem__(self, key: Any) -> None:
         del self._items[key]
         _dict.__delitem__(self, key)
         self._register(key, None)
-        self._announce()
+        self._notify_parent()
 
     def popitem(self) -> tuple[Any, Any]:
         key = next(reversed(self._items), None)
@@ -219,8 +219,8 @@ class TrackedDict(_Collection, MutableMapping[Any, Any], _dict):
 def track(owner: nn.Module, name: str, value: Any) -> bool:
     """Set an attribute that is, or may become, a collection of modules.
 
-    Lists and dicts are taken that are empty or hold modules, directly or nested, and tuples that hold modules; others
-    stay what they are.
+    Lists and dicts are tracked if they are empty or contain modules, directly or nested, and tuples if they contain
+    modules. Other values are left to the caller.
 
     Args:
         owner: the layer.
@@ -228,21 +228,21 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
         value: what is assigned to it.
 
     Returns:
-        Whether the attribute is set now; if not, it is to be set as any other.
+        Whether the attribute was set; if not, the caller sets it like any other.
 
     Raises:
         AttributeError: the owner's `__init__` has not run yet.
-        TypeError: a named tuple holds modules.
+        TypeError: a named tuple contains modules.
     """
     modules = owner.__dict__.get("_modules")
-    if isinstance(value, _Collection) and value._attribute == name and value._parent and value._parent() is owner:
+    if isinstance(value, _Tracked) and value._attribute == name and value._parent and value._parent() is owner:
         return True
-    if modules and isinstance(modules.get(name), _Collection):
+    if modules and isinstance(modules.get(name), _Tracked):
         del modules[name]
-    # Under torch.compile a list is for the moment.
-    if not isinstance(value, (list, tuple, dict, _Collection)) or name in _INTERNAL or torch.compiler.is_compiling():
+    # Under torch.compile lists are temporary.
+    if not isinstance(value, (list, tuple, dict, _Tracked)) or name in _INTERNAL or torch.compiler.is_compiling():
         return False
-    if not _may_hold(value):
+    if not _may_contain_modules(value):
         return False
     if modules is None:
         raise AttributeError(
@@ -256,35 +256,35 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
     return True
 
 
-def retrack(owner: nn.Module) -> None:
-    """Track the collections of a layer that was copied or unpickled; its copies of them know of no owner."""
+def restore_tracking(owner: nn.Module) -> None:
+    """Track the collections of a layer that was copied or unpickled: the copies have no owner yet."""
     order = list(owner._modules)
     for name, value in [*owner.__dict__.items(), *owner._modules.items()]:
-        if isinstance(value, _Collection):
+        if isinstance(value, _Tracked):
             track(owner, name, value)
-    # The order of submodules is that of the parameters, by which an optimizer's state is matched.
+    # The order of submodules determines that of parameters, by which an optimizer's state is matched.
     for name in order:
         owner._modules[name] = owner._modules.pop(name)
 
 
-def _may_hold(value: Any) -> bool:
-    """Whether `value` is a module, or a collection that holds some or, being empty, may come to hold some."""
+def _may_contain_modules(value: Any) -> bool:
+    """Whether `value` is a module, or a collection that contains some, or an empty one that may be filled."""
     if isinstance(value, nn.Module):
         return True
     if type(value) in (list, dict, OrderedDict):
         items = value if isinstance(value, list) else value.values()
-        return not items or any(map(_may_hold, items))
-    # A tuple is what it is: that something in it is empty says nothing.
+        return not items or any(map(_may_contain_modules, items))
+    # A tuple cannot be filled: an empty collection in it does not count.
     return isinstance(value, tuple) and any(
-        _may_hold(item) and (isinstance(item, nn.Module) or len(item) > 0) for item in value
+        _may_contain_modules(item) and (isinstance(item, nn.Module) or len(item) > 0) for item in value
     )
 
 
 def _wrap(value: Any) -> Any:
-    """A new collection for one that may hold modules; everything else as it is."""
-    if isinstance(value, _Collection):
+    """A new tracked collection for one that may contain modules; anything else unchanged."""
+    if isinstance(value, _Tracked):
         return value if value._parent is None else type(value)(value)
-    if not isinstance(value, (list, tuple, dict)) or not _may_hold(value):
+    if not isinstance(value, (list, tuple, dict)) or not _may_contain_modules(value):
         return value
     if hasattr(value, "_fields"):
         raise TypeError(f"A named tuple of layers cannot be an attribute of a layer; make it a dict: {value!r}.")
@@ -293,8 +293,8 @@ def _wrap(value: Any) -> Any:
     return TrackedList(value) if isinstance(value, list) else TrackedDict(value)
 
 
-def _attach(owner: nn.Module, name: str, content: _Collection) -> None:
-    """Let an attribute stand among the owner's modules while it holds any."""
+def _attach(owner: nn.Module, name: str, content: _Tracked) -> None:
+    """Register an attribute among the owner's modules while it contains any."""
     if owner.__dict__.get(name) is not content and owner._modules.get(name) is not content:
         return
     if content._modules:
@@ -305,13 +305,13 @@ def _attach(owner: nn.Module, name: str, content: _Collection) -> None:
         owner.__dict__[name] = content
 
 
-def _written(key: Any) -> str:
-    """An index or key as a part of a parameter's name."""
+def _parameter_key(key: Any) -> str:
+    """An index or key as it appears in the name of a parameter."""
     name = str(key).replace(".", "_")
     return f"{name}_" if hasattr(TrackedDict, name) else name
 
 
-# A layer may return such a list, tuple or dict; torch's trees then see through it as through a plain one.
+# Layers may return tracked collections; for torch's pytree they are like plain ones.
 def _register_sequence(kind: type, plain: type) -> None:
     register_pytree_node(
         kind,

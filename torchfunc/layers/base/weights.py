@@ -1,6 +1,6 @@
-"""Weights of a layer: torch's parameters and buffers, with what Keras knows of them beside them.
+"""Weights of a layer: torch's parameters and buffers, with what Keras records of them.
 
-A parameter keeps torch's name and layout. Keras' layout is seen by initializers, regularizers, constraints and
+A parameter has torch's name and layout. Keras' layout is used by initializers, regularizers, constraints and
 `get_weights`/`set_weights` only; a `Layout` says how to go from one to the other.
 """
 
@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 from torchfunc import constraints, initializers, regularizers
 from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype
+from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.graph.torch_internals import persistent_buffers
+from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 
-__all__ = ["CONVOLUTION", "IDENTITY", "LINEAR", "Layout", "Weight", "WeightHolder"]
+__all__ = ["CONVOLUTION", "LINEAR", "SAME_LAYOUT", "Layout", "Weight", "WeightHolder"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one Keras weight lies in torch's parameters.
+    """How one Keras weight is stored in torch's parameters.
 
     Attributes:
-        to_torch: Keras' tensor -> the torch tensors it is kept in, one for each name.
+        to_torch: Keras' tensor -> the torch tensors that store it, one for each name.
         to_keras: the torch tensors -> Keras' tensor.
     """
 
@@ -34,7 +36,7 @@ class Layout:
     to_keras: Callable[..., Tensor]
 
 
-def _keep(tensor: Tensor) -> Tensor:
+def _identity(tensor: Tensor) -> Tensor:
     return tensor
 
 
@@ -60,7 +62,7 @@ def _kernel_to_keras(tensor: Tensor) -> Tensor:
 
 
 # Functions with names, not lambdas: layers are pickled with their layouts.
-IDENTITY = Layout(_one, _keep)
+SAME_LAYOUT = Layout(_one, _identity)
 # Keras (inputs, units) <-> torch (units, inputs).
 LINEAR = Layout(_transpose_one, _transpose)
 # Keras (*kernel, a, b) <-> torch (b, a, *kernel): convolutions and transposed convolutions alike.
@@ -72,14 +74,14 @@ class Weight:
     """One weight as Keras counts them.
 
     Attributes:
-        names: the parameters or buffers of the layer that hold it.
-        layout: how it lies in them.
+        names: the parameters or buffers of the layer that store it.
+        layout: how it is stored in them.
         trainable: whether it is meant to be trained (a buffer is not), apart from the layer's `trainable`.
         regularizer, constraint: as given to `add_weight`, on Keras' layout.
     """
 
     names: tuple[str, ...]
-    layout: Layout = IDENTITY
+    layout: Layout = SAME_LAYOUT
     trainable: bool = True
     regularizer: Callable[[Tensor], Tensor] | None = None
     constraint: Callable[[Tensor], Tensor] | None = None
@@ -92,7 +94,7 @@ class Weight:
         return self.layout.to_keras(*self.tensors(owner))
 
     def set(self, owner: nn.Module, value: Tensor) -> None:
-        """Copy Keras' value into the torch tensors that hold it."""
+        """Copy Keras' value into the torch tensors that store it."""
         with torch.no_grad():
             for tensor, part in zip(self.tensors(owner), self.layout.to_torch(value), strict=True):
                 tensor.copy_(part)
@@ -105,7 +107,7 @@ class Weight:
 
 
 class WeightHolder(nn.Module):
-    """A module that knows its weights as Keras does: order, layout, trainability, penalties and constraints."""
+    """A module with the weights as Keras counts them: order, layout, trainability, penalties and constraints."""
 
     _weights: list[Weight]
     _trainable: bool
@@ -114,16 +116,16 @@ class WeightHolder(nn.Module):
     def add_weight(
         self,
         shape: Sequence[int] | None = None,
-        initializer: Any = None,
-        dtype: Any = None,
+        initializer: InitializerLike = None,
+        dtype: DTypeLike | None = None,
         trainable: bool = True,
         autocast: bool = True,
-        regularizer: Any = None,
-        constraint: Any = None,
+        regularizer: RegularizerLike = None,
+        constraint: ConstraintLike = None,
         aggregation: str = "none",
         name: str | None = None,
         *,
-        layout: Layout = IDENTITY,
+        layout: Layout = SAME_LAYOUT,
         names: Sequence[str] = (),
     ) -> Any:
         """Make a weight and register it: a parameter if it is trainable, else a persistent buffer.
@@ -135,13 +137,13 @@ class WeightHolder(nn.Module):
             initializer: name, config or callable `(shape, dtype) -> tensor`; Glorot uniform for floats by default.
             dtype: the layer's by default.
             trainable: whether an optimizer may change it.
-            autocast, aggregation: taken for Keras' sake, without effect.
+            autocast, aggregation: accepted for compatibility with Keras, without effect.
             regularizer, constraint: name, config or callable.
             name: what to call it if it is not assigned to an attribute.
-            layout, names: for built-in layers: how torch keeps it, and under which names.
+            layout, names: for built-in layers: how torch stores it, and under which names.
 
         Returns:
-            The `nn.Parameter` or buffer (a tuple of them where the layout keeps it in several).
+            The `nn.Parameter` or buffer (a tuple of them where the layout splits it).
         """
         shape = tuple(int(size) for size in (shape if shape is not None else ()))
         weight_dtype = self._dtype if dtype is None else as_dtype(dtype)
@@ -150,20 +152,20 @@ class WeightHolder(nn.Module):
             tensors = layout.to_torch(make(shape, dtype=weight_dtype))
         provisional = not names
         names = tuple(names) or (self._free_name(name or "weight"),)
-        held: list[Tensor] = []
+        registered: list[Tensor] = []
         for each, tensor in zip(names, tensors, strict=True):
             if trainable and tensor.is_floating_point():
                 parameter = nn.Parameter(tensor, requires_grad=self._trainable)
                 self.register_parameter(each, parameter)
-                held.append(parameter)
+                registered.append(parameter)
             else:
                 self.register_buffer(each, tensor)
-                held.append(tensor)
+                registered.append(tensor)
         weight = Weight(names, layout, trainable, regularizers.get(regularizer), constraints.get(constraint))
         self._weights.append(weight)
         if provisional:
-            self.__dict__.setdefault("_provisional", {})[id(held[0])] = weight
-        return held[0] if len(held) == 1 else tuple(held)
+            self.__dict__.setdefault("_provisional", {})[id(registered[0])] = weight
+        return registered[0] if len(registered) == 1 else tuple(registered)
 
     def _free_name(self, name: str) -> str:
         taken = {**self._parameters, **self._buffers, **self._modules}
@@ -173,7 +175,7 @@ class WeightHolder(nn.Module):
             name, count = f"{base}_{count}", count + 1
         return name
 
-    def _adopt(self, attribute: str, value: Tensor) -> None:
+    def _rename_provisional(self, attribute: str, value: Tensor) -> None:
         """A weight just made by `add_weight` is being assigned: it takes the attribute's name."""
         weight: Weight = self.__dict__["_provisional"].pop(id(value))
         for holder in (self._parameters, self._buffers):
@@ -188,11 +190,7 @@ class WeightHolder(nn.Module):
             known = module._weights if isinstance(module, WeightHolder) else []
             covered = {name for weight in known for name in weight.names}
             plain = [Weight((name,)) for name in module._parameters if name not in covered]
-            plain += [
-                Weight((name,), trainable=False)
-                for name in module._buffers
-                if name not in covered and name not in module._non_persistent_buffers_set
-            ]
+            plain += [Weight((name,), trainable=False) for name in persistent_buffers(module) if name not in covered]
             for weight in sorted([*known, *plain], key=lambda weight: not weight.trainable):
                 tensors = weight.tensors(module)
                 if tensors[0] is not None and id(tensors[0]) not in seen:
@@ -262,7 +260,7 @@ class WeightHolder(nn.Module):
                     parameter.requires_grad_(bool(value))
 
     def weight_penalties(self) -> list[Callable[[], Tensor]]:
-        """One function for each regularized weight that trains, giving its penalty as it stands when called."""
+        """One function for each regularized weight that trains, that returns its current penalty."""
         return [
             lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
             for owner, weight in self._entries()
@@ -282,6 +280,6 @@ class WeightHolder(nn.Module):
         """The dtype new weights get: the one given, else `config.floatx()` at construction."""
         return self._dtype
 
-    def _init_weights(self, trainable: bool, dtype: Any) -> None:
+    def _init_weights(self, trainable: bool, dtype: DTypeLike | None) -> None:
         weight_dtype = as_dtype(dtype if dtype is not None else floatx())
         self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype)

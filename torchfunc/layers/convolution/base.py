@@ -1,4 +1,4 @@
-"""What layers with windows of weights share: convolutions, transposed, depthwise and separable ones."""
+"""The base of convolutions: plain, transposed, depthwise and separable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
+from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import KernelLayer, check_output_shape, known_size
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+from torchfunc.layers.base.spatial import ConvolvingLayer, Windows, pad, same_padding
+from torchfunc.layers.base.weighted_layer import KernelLayer
 
 __all__ = ["SlidingKernel", "WindowKernel"]
 
-# What oneDNN's vectors hold, at most.
+# The most channels that one vector of oneDNN has.
 _FEW_CHANNELS = 16
 
 
@@ -31,18 +33,14 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
     def __init__(
         self,
-        kernel_size: Any,
-        strides: Any,
-        padding: str,
-        data_format: str | None,
-        dilation_rate: Any,
-        activation: Any,
+        windows: Windows,
+        activation: ActivationLike,
         use_bias: bool,
-        weights: Mapping[str, tuple[Any, Any, Any]],
+        weights: Mapping[str, RoleArguments],
         **kwargs: Any,
     ) -> None:
         super().__init__(activation, use_bias, weights, **kwargs)
-        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate, self.paddings)
+        self._set_windows(windows, self.paddings)
 
     def build(self, input_shape: Shape) -> None:
         channels = known_size(input_shape, self._channel_axis, self)
@@ -63,17 +61,13 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
 
     def _rectified(self, inputs: Tensor) -> Tensor:
-        # In place: nobody else holds the convolution, and its gradient does not need it.
+        # In place: the convolution has no other reference, and its gradient does not need it.
         return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
+            **self._windows_config(),
             **self._kernel_config(),
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
         }
@@ -82,10 +76,17 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 class SlidingKernel(WindowKernel):
     """Windows slid over the input, with Keras' three paddings. A subclass says how many channels come out."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        windows: Windows,
+        activation: ActivationLike,
+        use_bias: bool,
+        weights: Mapping[str, RoleArguments],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(windows, activation, use_bias, weights, **kwargs)
         self._skips = max(self.kernel_size) == 1 and max(self.strides) > 1
-        # What the kernel itself can pad: as much before as after, whatever the input's size. None if it cannot.
+        # Padding that the kernel itself does: as much before as after, for any input size. None if it cannot.
         self._symmetric = None
         if self.padding == "valid" or max(self._extent) == 1:
             self._symmetric = (0,) * self.rank
@@ -102,7 +103,7 @@ class SlidingKernel(WindowKernel):
             inputs, padding = self._pad(inputs)
         if self._skips and weight.shape[1] < _FEW_CHANNELS:
             # Of one position in several: oneDNN's gradient of such a kernel, with channels last and one thread, writes
-            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). It is given the positions that count.
+            # past its buffer (torch 2.13 on AVX2, fewer than 8 channels). Selecting the positions beforehand avoids it.
             counted: tuple[Any, ...] = (..., *(slice(None, None, stride) for stride in strides))
             inputs = inputs[counted]
             strides = (1,) * self.rank

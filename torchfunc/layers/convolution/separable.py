@@ -1,4 +1,4 @@
-"""DepthwiseConv1D/2D and SeparableConv1D/2D: convolutions that do not mix channels while they look around."""
+"""DepthwiseConv1D/2D and SeparableConv1D/2D: convolutions of each channel on its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION, Layout
 from torchfunc.layers.convolution.base import SlidingKernel
 
@@ -34,9 +42,9 @@ def _depthwise_to_keras(tensor: Tensor, multiplier: int) -> Tensor:
 
 
 class _Depthwise(SlidingKernel):
-    """A convolution of each channel by itself, `depth_multiplier` times.
+    """A separate convolution of each channel, `depth_multiplier` times.
 
-    Torch keeps its kernel as (channels * depth_multiplier, 1, *kernel_size), Keras as
+    Torch stores its kernel as (channels * depth_multiplier, 1, *kernel_size), Keras as
     (*kernel_size, channels, depth_multiplier).
     """
 
@@ -46,12 +54,12 @@ class _Depthwise(SlidingKernel):
         layout = Layout(_depthwise_to_torch, functools.partial(_depthwise_to_keras, multiplier=self.depth_multiplier))
         self._make("depthwise", (*self.kernel_size, channels, self.depth_multiplier), name, layout)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
 
 
 class DepthwiseConvolution(_Depthwise):
-    """A convolution of each channel by itself.
+    """A separate convolution of each channel.
 
     Shape: `(batch, *positions, channels)` -> `(batch, *new positions, channels * depth_multiplier)`; with
     channels_first the channels come before the positions. New positions: `ceil(n / stride)` with padding "same", else
@@ -83,33 +91,23 @@ class DepthwiseConvolution(_Depthwise):
         depth_multiplier: int = 1,
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        depthwise_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        depthwise_constraint: Any = None,
-        bias_constraint: Any = None,
+        depthwise_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        depthwise_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        depthwise_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         weights = {
             "depthwise": (depthwise_initializer, depthwise_regularizer, depthwise_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier", type(self).__name__)
 
     def _make_weights(self, channels: int) -> None:
@@ -124,7 +122,7 @@ class DepthwiseConvolution(_Depthwise):
 
 
 class SeparableConvolution(_Depthwise):
-    """A convolution of each channel by itself, then a mix of the channels at each position.
+    """A separate convolution of each channel, then a mix of the channels at each position.
 
     Shape: `(batch, *positions, channels)` -> `(batch, *new positions, filters)`; with channels_first the channels come
     before the positions. New positions: `ceil(n / stride)` with padding "same", else
@@ -162,18 +160,18 @@ class SeparableConvolution(_Depthwise):
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         depth_multiplier: int = 1,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        depthwise_initializer: Any = "glorot_uniform",
-        pointwise_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        depthwise_regularizer: Any = None,
-        pointwise_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        depthwise_constraint: Any = None,
-        pointwise_constraint: Any = None,
-        bias_constraint: Any = None,
+        depthwise_initializer: InitializerLike = "glorot_uniform",
+        pointwise_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        depthwise_regularizer: RegularizerLike = None,
+        pointwise_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        depthwise_constraint: ConstraintLike = None,
+        pointwise_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         weights = {
@@ -181,18 +179,8 @@ class SeparableConvolution(_Depthwise):
             "pointwise": (pointwise_initializer, pointwise_regularizer, pointwise_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive(filters, "filters", type(self).__name__)
         self.depth_multiplier = positive(depth_multiplier, "depth_multiplier", type(self).__name__)
 
@@ -209,7 +197,7 @@ class SeparableConvolution(_Depthwise):
         hidden = self._slide(inputs, self.depthwise_weight, None, inputs.shape[1])
         return self._kernel(hidden, self.pointwise_weight, self.bias)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters}
 
 

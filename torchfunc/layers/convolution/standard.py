@@ -7,7 +7,15 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import SlidingKernel
 
@@ -29,7 +37,7 @@ class Convolution(SlidingKernel):
         padding: "valid" (none), "same" (zeros on both sides; an odd one goes to the end, so where depends on the
             input's size), or for `Conv1D` "causal" (zeros before the first step only).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
-        groups: the channels are split into so many groups, each with filters of its own.
+        groups: the number of groups into which channels and filters are split.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
         kernel_constraint, bias_constraint: see `KernelLayer`.
         activity_regularizer: a penalty on the output.
@@ -48,33 +56,23 @@ class Convolution(SlidingKernel):
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
         groups: int = 1,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         weights = {
             "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.filters = positive(filters, "filters", type(self).__name__)
         self.groups = positive(groups, "groups", type(self).__name__)
         if self.filters % self.groups:
@@ -96,7 +94,7 @@ class Convolution(SlidingKernel):
     def _convolve(self, inputs: Tensor) -> Tensor:
         return self._slide(inputs, self.weight, self.bias, self.groups)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "groups": self.groups}
 
 

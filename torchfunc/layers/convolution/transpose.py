@@ -7,9 +7,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import positive
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import integers, positive
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import integers
+from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import WindowKernel
 
@@ -37,7 +44,7 @@ class TransposedConvolution(WindowKernel):
         filters: the number of output channels.
         kernel_size, strides, dilation_rate: an integer, or one for each spatial axis. Strides and dilation cannot both
             be above 1.
-        padding: "valid" or "same": how much of the full result `(n - 1) * stride + extent` is kept.
+        padding: "valid" or "same": how much of the full result `(n - 1) * stride + extent` is returned.
         output_padding: further positions at the end, less than the stride; None for the sizes given above.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer,
@@ -58,33 +65,23 @@ class TransposedConvolution(WindowKernel):
         output_padding: int | tuple[int, ...] | None = None,
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
-        activation: Any = None,
+        activation: ActivationLike = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
         weights = {
             "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
             "bias": (bias_initializer, bias_regularizer, bias_constraint),
         }
-        super().__init__(
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            activation,
-            use_bias,
-            weights,
-            activity_regularizer=activity_regularizer,
-            **kwargs,
-        )
+        windows = Windows(kernel_size, strides, padding, data_format, dilation_rate)
+        super().__init__(windows, activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         owner = type(self).__name__
         self.filters = positive(filters, "filters", owner)
         self.output_padding = None
@@ -133,19 +130,19 @@ class TransposedConvolution(WindowKernel):
             raise ValueError(f"the output would have {positions} positions. Give it a larger input or output_padding.")
         return self._with_positions(input_shape, positions, self.filters)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "output_padding": self.output_padding}
 
 
 def _crop(extent: int, stride: int, extra: int | None, same: bool) -> tuple[int, int]:
     """What is cut off (before, after) the full result of `(n - 1) * stride + extent` positions; below 0, added.
 
-    This is the window that TensorFlow, and so Keras, keeps (keras/src/backend/common/backend_utils.py).
+    This is the window that TensorFlow, and so Keras, uses (keras/src/backend/common/backend_utils.py).
     """
     if not same:
         return 0, min(0, extent - stride) if extra is None else -extra
-    kept = stride + extent if extra is None else extent + extent % 2 + extra
-    total = 2 * extent - kept
+    size = stride + extent if extra is None else extent + extent % 2 + extra
+    total = 2 * extent - size
     before = max(0, total // 2)
     return before, total - before
 
@@ -190,7 +187,7 @@ class Conv3DTranspose(TransposedConvolution):
         *arguments: Any,
         **kwargs: Any,
     ) -> None:
-        # As in Keras, where data_format and output_padding stand the other way round than in its two siblings.
+        # As in Keras, where data_format and output_padding are in the opposite order of its two siblings.
         super().__init__(filters, kernel_size, strides, padding, output_padding, data_format, *arguments, **kwargs)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torchfunc.layers.base.kernel import WeightedLayer, promote_to_float
+from torchfunc.layers.base.argument_types import Config, RoleArguments
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weighted_layer import WeightedLayer
 
 __all__ = ["AffineLayer", "as_axis", "check_axes"]
 
@@ -19,8 +21,7 @@ class AffineLayer(WeightedLayer):
 
     Args:
         center, scale: whether there is a beta, a gamma.
-        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
-            see `WeightedLayer`.
+        weights: of the roles "beta" and "gamma", see `WeightedLayer`.
         **kwargs: of `Layer`.
     """
 
@@ -28,32 +29,14 @@ class AffineLayer(WeightedLayer):
     bias: nn.Parameter | None
     axis: int | list[int]
 
-    def __init__(
-        self,
-        center: bool,
-        scale: bool,
-        beta_initializer: Any,
-        gamma_initializer: Any,
-        beta_regularizer: Any,
-        gamma_regularizer: Any,
-        beta_constraint: Any,
-        gamma_constraint: Any,
-        **kwargs: Any,
-    ) -> None:
-        weights = {
-            "beta": (beta_initializer, beta_regularizer, beta_constraint),
-            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
-        }
+    def __init__(self, center: bool, scale: bool, weights: Mapping[str, RoleArguments], **kwargs: Any) -> None:
         super().__init__(weights, **kwargs)
         self.center = bool(center)
         self.scale = bool(scale)
 
     def _make_affine(self, shape: Sequence[int], center: bool, scale: bool) -> None:
-        for role, name, wanted in (("gamma", "weight", scale), ("beta", "bias", center)):
-            if wanted:
-                self._make(role, shape, name)
-            else:
-                self.register_parameter(name, None)
+        self._make("gamma", shape, "weight", used=scale)
+        self._make("beta", shape, "bias", used=center)
 
     def _as_float(self, inputs: Tensor) -> Tensor:
         """Inputs in the precision to normalize in: half precision is too small for sums."""
@@ -66,7 +49,7 @@ class AffineLayer(WeightedLayer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def _affine_config(self) -> dict[str, Any]:
+    def _affine_config(self) -> Config:
         return {"center": self.center, "scale": self.scale, **self._weights_config()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,11 @@ from torch import Tensor, distributed
 
 from torchfunc import initializers
 from torchfunc.config import epsilon as fuzz
+from torchfunc.dtypes import DTypeLike
+from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size, promote_to_float
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.normalization.affine import AffineLayer
 
@@ -23,36 +27,38 @@ class BatchNormalization(AffineLayer):
 
     In training mean and variance are those of the batch, over all other axes; in inference, and in training of a
     layer that is not `trainable`, they are moving averages, `average = momentum * average + (1 - momentum) * batch`.
-    `momentum` is what is kept (torch's is what is replaced), and the variance is divided by the number of values, as
-    in Keras (torch's running variance by one less). A batch with one value for each index is taken.
+    `momentum` is the weight of the old average (torch's is that of the new value), and the variance is divided by the
+    number of values, as in Keras (torch's running variance by one less). A batch with one value for each index is
+    allowed.
 
     Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167; `renorm`: Ioffe 2017,
     https://arxiv.org/abs/1702.03275.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta); buffers `running_mean`, `running_var`, and with `renorm`
     `running_std`, `renorm_mean`, `renorm_std`; all (size of the axis,).
     Call arguments: `mask`, of the input's shape without the last axis; masked positions do not count in the
     statistics of a batch.
 
     Args:
-        axis: the axis that is kept: the channels or features, whose size must be known.
-        momentum: how much of a moving average stays at each step.
+        axis: the axis with a mean and a variance for each index: the channels or features, whose size must be known.
+        momentum: the weight of the old moving average at each step.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         moving_mean_initializer, moving_variance_initializer: name, config or callable.
         renorm: whether training, too, normalizes by moving averages, of `renorm_momentum`. The gradient is that of
             the batch's statistics.
-        renorm_clipping: a dict that may hold `rmin` and `rmax`, the bounds of the ratio of the batch's standard
+        renorm_clipping: a dict that may have `rmin` and `rmax`, the bounds of the ratio of the batch's standard
             deviation to the average, and `dmax`, of the distance of the means in standard deviations.
-        renorm_momentum: how much of those averages stays at each step.
+        renorm_momentum: the weight of the old average at each step.
         synchronized: whether the processes of `torch.distributed` normalize their batches as one. (Keras has this on
             TensorFlow alone.) Without several processes it has no effect.
         **kwargs: of `Layer`.
 
     Raises:
-        ValueError: `renorm_clipping` holds something else, or contradicts itself.
+        ValueError: `renorm_clipping` has other keys, or its bounds contradict each other.
     """
 
     axis: int
@@ -69,31 +75,25 @@ class BatchNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        moving_mean_initializer: Any = "zeros",
-        moving_variance_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        moving_mean_initializer: InitializerLike = "zeros",
+        moving_variance_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         renorm: bool = False,
-        renorm_clipping: Any = None,
+        renorm_clipping: Mapping[str, float] | None = None,
         renorm_momentum: float = 0.99,
         synchronized: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         self.axis = int(axis)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)
@@ -111,7 +111,7 @@ class BatchNormalization(AffineLayer):
         size = known_size(shape, self.axis, self)
         axis, rank = self.axis % len(shape), len(shape)
         self.input_spec = InputSpec(ndim=rank, axes={axis: size})
-        # The kernel wants the axis at place 1: a view with it there, and the way back.
+        # The kernel needs the axis at position 1: the permutation, and its inverse.
         others = [index for index in range(rank) if index != axis]
         to_view = [others[0], axis, *others[1:]] if others else [axis]
         self._to_view = None if axis == 1 else tuple(to_view)
@@ -126,10 +126,10 @@ class BatchNormalization(AffineLayer):
             self._add_average("renorm_mean", self.moving_mean_initializer, size)
             self._add_average("renorm_std", self._initial_deviation, size)
 
-    def _add_average(self, name: str, initializer: Any, size: int) -> None:
+    def _add_average(self, name: str, initializer: InitializerLike, size: int) -> None:
         self.add_weight((size,), initializer, trainable=False, names=(name,))
 
-    def _initial_deviation(self, shape: Any, dtype: Any = None) -> Tensor:
+    def _initial_deviation(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         return self.moving_variance_initializer(shape, dtype=dtype).sqrt()
 
     def _check_axis(self, shape: Shape) -> None:
@@ -145,8 +145,8 @@ class BatchNormalization(AffineLayer):
         if mask is not None or count == 1 or self.renorm or self._is_distributed():
             return self._with_moments(inputs, mask)
         # The kernel lets a variance divided by `count - 1` into the average. Scaled by this factor before and
-        # divided by it after, the average gets the one divided by `count`. In a tensor of its own, since the kernel's
-        # backward minds if the one it saw is written to.
+        # divided by it after, the average gets the one divided by `count`. In a new tensor, since the kernel's
+        # backward pass raises if the tensor it saved is changed.
         factor = count / (count - 1)
         variance = self.running_var * factor
         output = self._on_view(inputs, self.running_mean, variance, True)
@@ -217,7 +217,8 @@ class BatchNormalization(AffineLayer):
         std = (variance + self.epsilon).sqrt()
         moving_std = self.renorm_std.clamp_min(self.epsilon**0.5)
         ratio, distance = std / moving_std, (mean - self.renorm_mean) / moving_std
-        lowest, highest, limit = (self.renorm_clipping.get(key) for key in ("rmin", "rmax", "dmax"))
+        clipping = self.renorm_clipping or {}
+        lowest, highest, limit = (clipping.get(key) for key in ("rmin", "rmax", "dmax"))
         ratio = ratio if lowest is None else ratio.clamp_min(lowest)
         ratio = ratio if highest is None else ratio.clamp_max(highest)
         distance = distance if limit is None else distance.clamp(-limit, limit)
@@ -243,7 +244,7 @@ class BatchNormalization(AffineLayer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,
@@ -259,7 +260,7 @@ class BatchNormalization(AffineLayer):
         }
 
 
-def _checked_clipping(clipping: Any) -> dict[str, float]:
+def _checked_clipping(clipping: Mapping[str, float] | None) -> dict[str, float]:
     bounds = dict(clipping or {})
     if set(bounds) - {"rmin", "rmax", "dmax"}:
         raise ValueError(f"BatchNormalization takes rmin, rmax and dmax in renorm_clipping, got {clipping!r}.")

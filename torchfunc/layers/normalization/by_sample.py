@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.layers.base.checks import check_output_shape, known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, known_size, promote_to_float
 from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
 from torchfunc.layers.normalization.affine import AffineLayer, as_axis, check_axes
 
 __all__ = ["GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"]
@@ -25,14 +27,15 @@ class LayerNormalization(AffineLayer):
 
     Source: Ba et al. 2016, https://arxiv.org/abs/1607.06450.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta), of the sizes of the axes, as in `torch.nn.LayerNorm`.
 
     Args:
         axis: the axis or axes to take mean and variance over, whose sizes must be known; and that gamma and beta have.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         rms_scaling: deprecated in Keras: `gamma * inputs / sqrt(variance + epsilon)`, which is not the root mean
             square. `RMSNormalization` is.
         **kwargs: of `Layer`.
@@ -49,26 +52,20 @@ class LayerNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         rms_scaling: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         self.axis = as_axis(axis, "LayerNormalization")
         self.epsilon = epsilon
         self.rms_scaling = bool(rms_scaling)
@@ -93,7 +90,7 @@ class LayerNormalization(AffineLayer):
             output = F.layer_norm(values, self._sizes, self.weight, self.bias, self.epsilon)
         return _axes_back(output, order).to(promote_to_float(inputs.dtype, self.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,
@@ -108,7 +105,7 @@ class RMSNormalization(Layer):
 
     Source: Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted. As in Keras, a mask is not passed on.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted. As in Keras, a mask is not passed on.
     Parameter: `weight`, of the sizes of the axes, as in `torch.nn.RMSNorm`.
 
     Args:
@@ -143,7 +140,7 @@ class RMSNormalization(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
 
 
@@ -152,19 +149,20 @@ class GroupNormalization(AffineLayer):
 
     Source: Wu and He 2018, https://arxiv.org/abs/1803.08494.
 
-    Shape: `(batch, ...)`, kept. Inputs that are no floats are converted.
+    Shape: `(batch, ...)`, unchanged. Inputs that are not floats are converted.
     Parameters: `weight` (gamma) and `bias` (beta), both (channels,), as in `torch.nn.GroupNorm`.
 
     Args:
         groups: how many groups of channels; -1 for a group for each (instance normalization).
         axis: the axis of the channels, whose size must be known.
         epsilon: added to the variance.
-        center, scale, beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint,
-        gamma_constraint: see `AffineLayer`.
+        center, scale: whether there is a beta, a gamma.
+        beta_initializer, gamma_initializer, beta_regularizer, gamma_regularizer, beta_constraint, gamma_constraint:
+            of the weights, see `WeightedLayer`.
         **kwargs: of `Layer`.
 
     Raises:
-        ValueError: `groups` is neither -1 nor a positive integer, or later, does not divide the channels.
+        ValueError: `groups` is neither -1 nor a positive integer, or on the first call, does not divide the channels.
         TypeError: `axis` is no integer.
     """
 
@@ -178,25 +176,19 @@ class GroupNormalization(AffineLayer):
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
-        beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones",
-        beta_regularizer: Any = None,
-        gamma_regularizer: Any = None,
-        beta_constraint: Any = None,
-        gamma_constraint: Any = None,
+        beta_initializer: InitializerLike = "zeros",
+        gamma_initializer: InitializerLike = "ones",
+        beta_regularizer: RegularizerLike = None,
+        gamma_regularizer: RegularizerLike = None,
+        beta_constraint: ConstraintLike = None,
+        gamma_constraint: ConstraintLike = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            center,
-            scale,
-            beta_initializer,
-            gamma_initializer,
-            beta_regularizer,
-            gamma_regularizer,
-            beta_constraint,
-            gamma_constraint,
-            **kwargs,
-        )
+        weights = {
+            "beta": (beta_initializer, beta_regularizer, beta_constraint),
+            "gamma": (gamma_initializer, gamma_regularizer, gamma_constraint),
+        }
+        super().__init__(center, scale, weights, **kwargs)
         if isinstance(groups, bool) or not isinstance(groups, int) or (groups < 1 and groups != -1):
             raise ValueError(f"GroupNormalization takes a positive integer or -1 for groups, got {groups!r}.")
         if isinstance(axis, bool) or not isinstance(axis, int):
@@ -214,10 +206,10 @@ class GroupNormalization(AffineLayer):
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: channels})
 
     def call(self, inputs: Tensor) -> Tensor:
-        # The kernel wants the channels at axis 1: a view, whose memory it goes through as it lies.
+        # The kernel needs the channels at axis 1: a view, which it reads in memory order.
         values = self._as_float(inputs).movedim(self.axis, 1)
         if torch.is_grad_enabled() and not values.requires_grad:
-            # The backward pass of torch 2.11 and 2.13 crashes on what lies channels last and needs no gradient itself.
+            # The backward pass of torch 2.11 and 2.13 crashes on channels-last inputs that need no gradient.
             values = values.contiguous()
         # Its backward pass fails with a bias alone (torch 2.13).
         weight = torch.ones_like(self.bias) if self.weight is None and self.bias is not None else self.weight
@@ -233,7 +225,7 @@ class GroupNormalization(AffineLayer):
             raise ValueError(f"groups={self.groups} must divide the {channels} channels of an input of shape {shape}")
         return shape
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "groups": self.groups,
@@ -244,7 +236,7 @@ class GroupNormalization(AffineLayer):
 
 
 class UnitNormalization(Elementwise):
-    """Scales each sample to an L2 norm of 1 over some axes. Shape: any, kept. Zeros stay zeros.
+    """Scales each sample to an L2 norm of 1 over some axes. Shape: any, unchanged. Zeros stay zeros.
 
     Args:
         axis: the axis or axes the norm is taken over.
@@ -272,7 +264,7 @@ class UnitNormalization(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return promote_to_float(input_dtypes[0], self.dtype) if input_dtypes else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}
 
 
@@ -286,7 +278,7 @@ def _known_axes(layer: Layer, axis: int | list[int], input_shape: Shape) -> tupl
 
 
 def _axes_last(inputs: Tensor, axis: int | list[int]) -> tuple[Tensor, tuple[int, ...] | None]:
-    """A view with these axes behind the others, where the kernels want them; and the order, None if it is kept."""
+    """A view with these axes last, where the kernels need them; and the permutation, None if there is none."""
     axes = check_axes(axis, tuple(inputs.shape))
     if axes == tuple(range(inputs.ndim - len(axes), inputs.ndim)):
         return inputs, None

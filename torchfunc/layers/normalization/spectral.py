@@ -1,4 +1,4 @@
-"""SpectralNormalization: a wrapper that keeps a kernel's largest singular value at 1."""
+"""SpectralNormalization: a wrapper that scales a kernel to a largest singular value of 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from torchfunc import initializers
-from torchfunc.layers.base.kernel import WeightedLayer, positive
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.shapes import Shapes
+from torchfunc.layers.base.weighted_layer import WeightedLayer, has_kernel, kernel_of
 from torchfunc.layers.base.weights import Weight
 from torchfunc.layers.wrappers import Wrapper
 
@@ -18,7 +21,7 @@ __all__ = ["SpectralNormalization"]
 
 
 class _KernelOfLayer(Weight):
-    """The kernel of the layer inside, which Keras counts among the wrapper's own weights, as the first."""
+    """The kernel of the wrapped layer, which Keras counts among the wrapper's own weights, as the first."""
 
     def tensors(self, owner: nn.Module) -> list[Tensor]:
         assert isinstance(owner, Wrapper)
@@ -29,7 +32,7 @@ class SpectralNormalization(Wrapper):
     """Divides the kernel of a layer by its largest singular value, as power iterations find it, at each training call.
 
     Source: Miyato et al. 2018, https://arxiv.org/abs/1802.05957. As in Keras the layer's kernel itself is changed, no
-    gradient goes through the singular value, and a kernel of zeros is left alone.
+    gradient goes through the singular value, and a kernel of zeros is not changed.
 
     Shape: the layer's. As in Keras, a mask is not passed on.
     Buffer: `vector_u` (1, size of the kernel's last axis), the singular vector.
@@ -48,13 +51,13 @@ class SpectralNormalization(Wrapper):
     def __init__(self, layer: nn.Module, power_iterations: int = 1, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         self.power_iterations = positive(power_iterations, "power_iterations", type(self).__name__)
-        if not _has_kernel(layer):
+        if not has_kernel(layer):
             raise ValueError(
                 f"SpectralNormalization goes around a layer with a kernel or embeddings, got {type(layer).__name__}. "
                 "For a torch.nn.Module there is torch.nn.utils.parametrizations.spectral_norm."
             )
 
-    def build(self, input_shape: Any = None) -> None:
+    def build(self, input_shape: Shapes | None = None) -> None:
         super().build(input_shape)
         assert isinstance(self.layer, WeightedLayer)
         self.input_spec = self.layer.input_spec
@@ -71,7 +74,7 @@ class SpectralNormalization(Wrapper):
     @property
     def _kernel(self) -> Weight:
         assert isinstance(self.layer, WeightedLayer)
-        return self.layer._weights[0]
+        return kernel_of(self.layer)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training:
@@ -81,7 +84,7 @@ class SpectralNormalization(Wrapper):
         with torch.no_grad():
             vector_u, sigma = self._power_iteration()
             normalized = kernel / sigma
-        # What this call uses is a tensor of its own, so that another call before the backward pass may change the
+        # This call uses a new tensor, so that another call before the backward pass may change the
         # kernel again. Its gradient is that of the kernel.
         used = kernel + (normalized - kernel).detach()
         with torch.no_grad():
@@ -101,7 +104,7 @@ class SpectralNormalization(Wrapper):
         sigma = torch.where(empty, 1.0, vector_v @ weights @ vector_u.t())
         return torch.where(empty, self.vector_u, vector_u), sigma.squeeze()
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         assert isinstance(self.layer, WeightedLayer)
         return self.layer.compute_output_shape(input_shape)
 
@@ -109,12 +112,5 @@ class SpectralNormalization(Wrapper):
         assert isinstance(self.layer, WeightedLayer)
         return self.layer.compute_output_dtype(*input_dtypes)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "power_iterations": self.power_iterations}
-
-
-def _has_kernel(layer: nn.Module) -> bool:
-    if not isinstance(layer, WeightedLayer):
-        return False
-    # Of a separable convolution Keras calls neither of the two a kernel.
-    return layer._roles[0] in ("kernel", "embeddings", "depthwise") and "pointwise" not in layer._roles

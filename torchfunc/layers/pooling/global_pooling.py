@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import promote_to_float
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import SpatialLayer
 
@@ -49,7 +51,7 @@ class GlobalPooling(SpatialLayer):
         ones = (1,) * self.rank if self.keepdims else ()
         return self._with_positions(input_shape, ones, input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "data_format": self.data_format, "keepdims": self.keepdims}
 
 
@@ -100,11 +102,11 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         if mask is None:
             return super().call(inputs)
         inputs = self._as_float(inputs)
-        kept = mask.to(torch.bool).unsqueeze(self._channel_axis)
-        total = inputs.masked_fill(~kept, 0).sum(self._axes, self.keepdims)
-        return total / kept.to(inputs.dtype).sum(self._axes, self.keepdims)
+        counted = mask.to(torch.bool).unsqueeze(self._channel_axis)
+        total = inputs.masked_fill(~counted, 0).sum(self._axes, self.keepdims)
+        return total / counted.to(inputs.dtype).sum(self._axes, self.keepdims)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
         return None
 
 

@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import SpatialLayer, integers, one_of, output_size, same_padding
+from torchfunc.layers.base.spatial import SpatialLayer, output_size, same_padding
 
 __all__ = [
     "AdaptiveAveragePooling1D",
@@ -63,7 +65,7 @@ class WindowPooling(Pooling):
 
     Args:
         pool_size: the size of the window: an integer, or one for each spatial axis.
-        strides: likewise, how far apart the windows are; `pool_size` by default.
+        strides: how far apart the windows are; `pool_size` by default.
         padding: "valid" (only whole windows) or "same" (windows may reach over the edges; positions outside do not
             count, neither for the maximum nor for the average).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
@@ -118,7 +120,7 @@ class WindowPooling(Pooling):
             for size, window, stride in zip(positions, self.pool_size, self.strides, strict=True)
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "pool_size": self.pool_size,
@@ -206,7 +208,7 @@ class AdaptivePooling(Pooling):
     def _new_positions(self, positions: Shape) -> Shape:
         return self.output_size
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "output_size": self.output_size, "data_format": self.data_format}
 
 

@@ -1,9 +1,8 @@
-"""What `adapt` reads: the batches of arrays, tensors, DataLoaders and other iterables."""
+"""The data of `adapt`: the batches of arrays, tensors, DataLoaders and other iterables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 __all__ = ["batches"]
 
 
-def batches(data: Any, owner: str) -> Iterator[Tensor]:
+def batches(data: object, owner: str) -> Iterator[Tensor]:
     """The batches of `data`, in float64 on the CPU.
 
     Args:
@@ -43,6 +42,6 @@ def batches(data: Any, owner: str) -> Iterator[Tensor]:
         raise ValueError(f"{owner}.adapt() was given no batch at all. A generator can be read only once.")
 
 
-def _is_pair(batch: Any) -> bool:
+def _is_pair(batch: object) -> bool:
     """Whether it is the list of tensors that a DataLoader makes of samples that are tuples."""
     return isinstance(batch, list) and len(batch) > 0 and isinstance(batch[0], Tensor)

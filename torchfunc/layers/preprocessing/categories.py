@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.dtypes import dtype_name
-from torchfunc.layers.base.kernel import check_output_shape, positive
+from torchfunc.dtypes import DTypeLike, dtype_name
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape, one_of, positive
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import one_of
 from torchfunc.layers.preprocessing.adapting import batches
 
 __all__ = ["CategoryEncoding", "Discretization"]
@@ -54,13 +54,13 @@ class CategoryEncoding(_Encoder):
 
     Args:
         num_tokens: how many different integers there are; they go from 0 to `num_tokens - 1`.
-        output_mode: "multi_hot" (1 at each integer of the last axis), "one_hot" (each integer by itself), or "count"
+        output_mode: "multi_hot" (1 at each integer of the last axis), "one_hot" (each integer separately), or "count"
             (how often each integer is there).
         sparse: must be False.
         **kwargs: of `Layer`.
 
     Call arguments:
-        inputs: the integers, also if held in floats. Others are an error (on a GPU, torch's, and only later).
+        inputs: the integers, which may be floats. Others are an error (on a GPU, torch's asynchronous one).
         count_weights: with "count", what each integer counts for, in the shape of the inputs.
 
     Raises:
@@ -97,20 +97,20 @@ class CategoryEncoding(_Encoder):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "num_tokens": self.num_tokens, "output_mode": self.output_mode}
 
 
 class Discretization(_Encoder):
-    """Numbers as the bins they lie in: bin i holds what is at least boundary i - 1 and below boundary i.
+    """Numbers as the bins that contain them: bin i holds what is at least boundary i - 1 and below boundary i.
 
-    Shape: any, kept, in int32; with another `output_mode` vectors as of `CategoryEncoding`, one entry for each bin.
+    Shape: any, unchanged, in int32; for another `output_mode` vectors as of `CategoryEncoding`, with an entry per bin.
     The boundaries belong to the config, and not to the weights.
 
     Args:
         bin_boundaries: the boundaries, in increasing order.
         num_bins: how many bins `adapt(data)` is to find boundaries for, with about as many numbers in each.
-        epsilon: how exact `adapt` is, as a share of the data; it holds about `1 / epsilon` numbers in memory.
+        epsilon: how exact `adapt` is, as a share of the data; about `1 / epsilon` numbers are in memory.
         output_mode: "int" (the bin's index), "one_hot", "multi_hot" or "count".
         sparse: must be False.
         dtype: of the numbers compared, and of vectors.
@@ -129,7 +129,7 @@ class Discretization(_Encoder):
         epsilon: float = 0.01,
         output_mode: str = "int",
         sparse: bool = False,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -146,7 +146,7 @@ class Discretization(_Encoder):
         self.output_mode = one_of(output_mode, ("int", *_MODES), "output_mode", "Discretization")
         self._set_boundaries(bin_boundaries)
 
-    def _set_boundaries(self, boundaries: Any) -> None:
+    def _set_boundaries(self, boundaries: Sequence[float] | np.ndarray | None) -> None:
         values = None if boundaries is None else np.asarray(boundaries, dtype=np.float64)
         if values is not None and (values.ndim != 1 or (np.diff(values) < 0).any()):
             raise ValueError(f"Discretization takes increasing numbers for bin_boundaries, got {boundaries!r}.")
@@ -156,8 +156,8 @@ class Discretization(_Encoder):
             tensor = tensor.to(self._boundaries.device)
         self.register_buffer("_boundaries", tensor, persistent=False)
 
-    def adapt(self, data: Any, steps: int | None = None) -> None:
-        """Find boundaries between which there are about as many numbers of the data, anew at each call.
+    def adapt(self, data: np.ndarray | Tensor | Iterable[Any], steps: int | None = None) -> None:
+        """Find boundaries between which there are about as many numbers of the data, again at each call.
 
         Args:
             data: an array or tensor, or a DataLoader or another iterable of batches.
@@ -195,7 +195,7 @@ class Discretization(_Encoder):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return torch.int32 if self.output_mode == "int" else self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "bin_boundaries": self.bin_boundaries,
             "num_bins": self.num_bins,
@@ -218,14 +218,14 @@ class Discretization(_Encoder):
 
 
 def _summarize(values: np.ndarray, epsilon: float) -> np.ndarray:
-    """About `1 / epsilon` of the values, in order, above the number of values that each stands for.
+    """About `1 / epsilon` of the values, in order, above the number of values that each represents.
 
     The summaries, and so the boundaries, are those of keras/src/layers/preprocessing/discretization.py.
     """
     ordered = np.sort(values, axis=None)
     step = max(ordered.size * epsilon, 1)
-    kept = ordered[int(step - 1) :: int(step)]
-    return np.stack([kept, np.full_like(kept, step)])
+    chosen = ordered[int(step - 1) :: int(step)]
+    return np.stack([chosen, np.full_like(chosen, step)])
 
 
 def _compress(summary: np.ndarray, epsilon: float) -> np.ndarray:
@@ -234,10 +234,10 @@ def _compress(summary: np.ndarray, epsilon: float) -> np.ndarray:
     if len(values) * epsilon < 1:
         return summary
     totals = weights.cumsum()
-    wanted = epsilon * np.arange(1, math.ceil(1 / epsilon) + 1)
+    quantiles = epsilon * np.arange(1, math.ceil(1 / epsilon) + 1)
     shares = totals / totals[-1]
-    new_totals = np.interp(wanted, shares, totals)
-    return np.stack([np.interp(wanted, shares, values), np.diff(new_totals, prepend=0)]).astype(np.float32)
+    new_totals = np.interp(quantiles, shares, totals)
+    return np.stack([np.interp(quantiles, shares, values), np.diff(new_totals, prepend=0)]).astype(np.float32)
 
 
 def _refuse_sparse(sparse: bool, owner: str) -> None:

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import one_of, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import positive
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import SpatialLayer, one_of
+from torchfunc.layers.base.spatial import SpatialLayer
 
 __all__ = ["CenterCrop", "Resizing"]
 
@@ -45,7 +46,7 @@ class _ImageSize(SpatialLayer):
             return self.compute_output_shape((1, *input_shape))[1:]
         return self._with_positions(input_shape, (self.height, self.width), input_shape[self._channel_axis])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "height": self.height,
@@ -58,13 +59,13 @@ class Resizing(_ImageSize):
     """Images stretched to a size.
 
     Shape: `(batch, rows, columns, channels)` -> `(batch, height, width, channels)`, or channels first; without a batch
-    axis for a single image. The dtype is kept; integers are rounded.
+    axis for a single image. The dtype is the input's; integers are rounded.
 
     Args:
         height, width: the new size.
         interpolation: "bilinear", "nearest" or "bicubic" (Keras' "lanczos3" and "lanczos5" exist with TensorFlow only).
         crop_to_aspect_ratio: whether to cut off what makes the image too long for the new size, and not to distort it.
-        pad_to_aspect_ratio: whether to widen the image with `fill_value` where it is too short, likewise.
+        pad_to_aspect_ratio: whether to widen the image with `fill_value` where it is too short, and not to distort it.
         fill_mode: must be "constant".
         fill_value: what is padded with.
         antialias: whether to average over the pixels that one new pixel covers, for "bilinear" and "bicubic".
@@ -99,19 +100,19 @@ class Resizing(_ImageSize):
         self.antialias = bool(antialias)
 
     def _size(self, images: Tensor) -> Tensor:
-        kept = images.dtype
-        if kept not in (torch.float32, torch.float64):
+        dtype = images.dtype
+        if dtype not in (torch.float32, torch.float64):
             images = images.to(torch.float32)
         if self.crop_to_aspect_ratio:
             images = _crop_to_ratio(images, self.height, self.width)
         elif self.pad_to_aspect_ratio:
             images = _pad_to_ratio(images, self.height, self.width, self.fill_value)
         images = _interpolate(images, self.height, self.width, self.interpolation, self.antialias)
-        if self.interpolation == "bicubic" and kept == torch.uint8:
+        if self.interpolation == "bicubic" and dtype == torch.uint8:
             images = images.clamp(0, 255)
-        return images.to(kept) if kept.is_floating_point else images.round().to(kept)
+        return images.to(dtype) if dtype.is_floating_point else images.round().to(dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "interpolation": self.interpolation,

@@ -1,8 +1,8 @@
-"""Rescaling and Normalization: numbers brought to a scale."""
+"""Rescaling and Normalization: numbers on another scale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from torchfunc.config import epsilon, image_data_format
 from torchfunc.graph import located
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import known_size
+from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.core import Elementwise
 from torchfunc.layers.preprocessing.adapting import batches
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
@@ -22,7 +23,7 @@ __all__ = ["Normalization", "Rescaling"]
 
 
 class Rescaling(Elementwise):
-    """`inputs * scale + offset` in floats. Shape: any, kept.
+    """`inputs * scale + offset` in floats. Shape: any, unchanged.
 
     Args:
         scale: a number, or one for each channel.
@@ -46,10 +47,10 @@ class Rescaling(Elementwise):
         super().__init__(**kwargs)
         self.scale = scale
         self.offset = offset
-        self._keep("_scale", scale)
-        self._keep("_offset", offset)
+        self._set_values("_scale", scale)
+        self._set_values("_offset", offset)
 
-    def _keep(self, name: str, value: Any) -> None:
+    def _set_values(self, name: str, value: float | Sequence[float] | np.ndarray) -> None:
         try:
             array = np.asarray(value)
         except ValueError:
@@ -70,7 +71,7 @@ class Rescaling(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "scale": serialize_keras_object(self.scale),
@@ -88,7 +89,9 @@ class Rescaling(Elementwise):
 
 
 class Normalization(Elementwise):
-    """`(inputs - mean) / sqrt(variance)`: numbers with mean 0 and variance 1. Shape: any, kept; dtype: the layer's.
+    """`(inputs - mean) / sqrt(variance)`: numbers with mean 0 and variance 1.
+
+    Shape: any, unchanged; dtype: the layer's.
 
     Call `adapt(data)` before training to learn mean and variance, or give them. Learned ones are buffers, `mean` and
     `variance`, of the sizes of `axis`.
@@ -135,10 +138,10 @@ class Normalization(Elementwise):
             raise ValueError(
                 located(f"{self.describe()} has axis={self.axis}, but its input's shape is {tuple(input_shape)}.")
             )
-        kept = sorted({axis % rank for axis in self.axis})
-        sizes = {axis: known_size(input_shape, axis, self) for axis in kept}
+        axes = sorted({axis % rank for axis in self.axis})
+        sizes = {axis: known_size(input_shape, axis, self) for axis in axes}
         # From the first of these axes on, so that axes counted from the end fit inputs of any rank.
-        self._broadcast_shape = [sizes.get(axis, 1) for axis in range(min(kept, default=rank), rank)]
+        self._broadcast_shape = [sizes.get(axis, 1) for axis in range(min(axes, default=rank), rank)]
         shape = tuple(sizes.values())
         if self.input_mean is None:
             self.add_weight(shape, "zeros", trainable=False, names=("mean",))
@@ -164,8 +167,8 @@ class Normalization(Elementwise):
             axes={axis: sizes[axis % rank] for axis in self.axis},
         )
 
-    def adapt(self, data: Any) -> None:
-        """Learn mean and variance from data, anew at each call.
+    def adapt(self, data: np.ndarray | Tensor | Iterable[Any]) -> None:
+        """Learn mean and variance from data, again at each call.
 
         Args:
             data: an array or tensor, or a DataLoader or another iterable of batches.
@@ -184,8 +187,8 @@ class Normalization(Elementwise):
                 self._check_input({"inputs": batch})
             else:
                 self.build_from_shapes({"input_shape": tuple(batch.shape)})
-            kept = {axis % batch.ndim for axis in self.axis}
-            reduced = [axis for axis in range(batch.ndim) if axis not in kept]
+            own = {axis % batch.ndim for axis in self.axis}
+            reduced = [axis for axis in range(batch.ndim) if axis not in own]
             variance, average = torch.var_mean(batch, reduced, correction=0) if reduced else (batch * 0, batch)
             size = batch.numel() // average.numel()
             # Two sets of numbers as one: Chan et al. 1979, "Updating formulae ... for computing sample variances".
@@ -208,7 +211,7 @@ class Normalization(Elementwise):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "axis": self.axis,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.layers.base.kernel import check_output_shape
-from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.argument_types import Config
+from torchfunc.layers.base.checks import check_output_shape
+from torchfunc.layers.base.layer import Layer, takes_mask
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes
+from torchfunc.layers.recurrent.loop import States
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["Bidirectional"]
@@ -19,13 +23,13 @@ _MERGE_MODES = ("concat", "sum", "mul", "ave", None)
 
 
 class Bidirectional(Layer):
-    """A recurrent layer that goes through the sequence forwards, and another that goes through it backwards.
+    """A recurrent layer over the sequence forwards, and another over it backwards.
 
-    Shape: of the layer, with both outputs merged; with `return_sequences` the backward one is turned round, so that
-    both are about the same step. With `return_state` a tuple: the output (two with `merge_mode=None`), the forward
+    Shape: of the layer, with both outputs merged; with `return_sequences` the backward one is reversed, so that
+    both belong to the same step. With `return_state` a tuple: the output (two with `merge_mode=None`), the forward
     layer's states, the backward layer's.
 
-    The layers are copies of what is given, under `.forward_layer` and `.backward_layer`, with weights of their own.
+    The layers are copies of the argument, as `.forward_layer` and `.backward_layer`, with separate weights.
     With `return_sequences` masked steps give zeros.
 
     Args:
@@ -33,7 +37,7 @@ class Bidirectional(Layer):
             a config.
         merge_mode: "concat", "sum", "mul", "ave", or None for both outputs in a tuple.
         weights: arrays in Keras' layout, to start from: the forward layer's, then the backward layer's.
-        backward_layer: the layer for the other direction, kept as it is; by default a copy of `layer`.
+        backward_layer: the layer for the other direction, which is not copied; by default a copy of `layer`.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
 
     Raises:
@@ -46,7 +50,7 @@ class Bidirectional(Layer):
         self,
         layer: Layer,
         merge_mode: str | None = "concat",
-        weights: Sequence[Any] | None = None,
+        weights: Sequence[np.ndarray | Tensor] | None = None,
         backward_layer: Layer | None = None,
         **kwargs: Any,
     ) -> None:
@@ -69,7 +73,7 @@ class Bidirectional(Layer):
         self.merge_mode = merge_mode
         self._initial_weights = weights
         # Looked up here, since compiled code cannot look at signatures.
-        self._takes_masks = tuple(each._takes_mask() for each in (self.forward_layer, self.backward_layer))
+        self._takes_masks = tuple(takes_mask(each) for each in (self.forward_layer, self.backward_layer))
         self.input_spec = layer.input_spec
         if not self.trainable:
             self.trainable = False
@@ -89,7 +93,7 @@ class Bidirectional(Layer):
                     f"{forward.describe()} and {theirs} for {backward.describe()}."
                 )
 
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         check_output_shape(self, sequences_shape)
         for layer in (self.forward_layer, self.backward_layer):
             if not layer.built:
@@ -98,12 +102,12 @@ class Bidirectional(Layer):
             self.set_weights(self._initial_weights)
             self._initial_weights = None
 
-    def call(self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None) -> Any:
+    def call(self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None) -> Any:
         half = 0 if initial_state is None else len(initial_state) // 2
         results = []
-        for layer, part, takes_mask in self._parts(half):
+        for layer, part, with_mask in self._parts(half):
             given = {} if initial_state is None else {"initial_state": initial_state[part]}
-            if mask is not None and takes_mask:
+            if mask is not None and with_mask:
                 given["mask"] = mask
             results.append(layer(sequences, **given))
         forward, backward = results
@@ -117,7 +121,7 @@ class Bidirectional(Layer):
         return [(self.forward_layer, slice(half), forward), (self.backward_layer, slice(half, None), backward)]
 
     def _combine(self, forward: Any, backward: Any, merge: Callable[[Any, Any], Any]) -> Any:
-        """What both layers give, or the shapes or masks of it, as this layer gives it."""
+        """The results of both layers, or their shapes or masks, in the structure that this layer returns."""
         states: tuple[Any, ...] = ()
         if self.return_state:
             (forward, *forward_states), (backward, *backward_states) = forward, backward
@@ -137,12 +141,12 @@ class Bidirectional(Layer):
 
     @property
     def states(self) -> list[Tensor] | None:
-        """What stateful layers have kept from the last batch, forward and backward; None if they have not."""
+        """The states of stateful layers after the last batch, forward and backward; None if there are none."""
         forward, backward = self.forward_layer.states, self.backward_layer.states
         return [*forward, *backward] if forward and backward else None
 
     def reset_state(self) -> None:
-        """Let stateful layers start from zeros again."""
+        """Reset the states of stateful layers to zeros."""
         if not self.stateful:
             raise AttributeError(f"{self.describe()} keeps no states: its layers are not stateful.")
         self.forward_layer.reset_state()
@@ -152,7 +156,7 @@ class Bidirectional(Layer):
         """`reset_state`, by the name it had before Keras 3."""
         self.reset_state()
 
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> Shapes:
         half = 0 if initial_state_shape is None else len(initial_state_shape) // 2
         forward, backward = (
             layer.compute_output_shape(
@@ -176,12 +180,12 @@ class Bidirectional(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.forward_layer.compute_output_dtype(*input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         layers = (self.forward_layer, self.backward_layer)
         forward, backward = (layer.compute_mask(inputs, previous_mask) for layer in layers)
         return self._combine(forward, backward, lambda mask, _: mask)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "merge_mode": self.merge_mode,
@@ -197,7 +201,7 @@ class Bidirectional(Layer):
 
 
 def _copy(layer: Layer, direction: str, **changes: Any) -> Layer:
-    """A layer with the same config and weights of its own. The classes in it need no registration for that."""
+    """A layer with the same config and new weights. The classes in it need not be registered."""
     config = serialize_keras_object(layer)
     config.pop("build_config", None)
     config["config"] |= {"name": f"{direction}_{layer.name.removeprefix(direction + '_')}", **changes}

@@ -1,4 +1,4 @@
-"""SimpleRNNCell, LSTMCell and GRUCell: one step of a recurrent layer, for `RNN` or a loop of your own."""
+"""SimpleRNNCell, LSTMCell and GRUCell: one step of a recurrent layer, for `RNN` or a custom loop."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchfunc.layers.base.argument_types import ActivationLike, ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
-from torchfunc.layers.base.shapes import Shape, is_shape
-from torchfunc.layers.recurrent.step import Recurrence
-from torchfunc.layers.recurrent.step_formulas import GRURecurrence, LSTMRecurrence, SimpleRecurrence
+from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
+from torchfunc.layers.recurrent.step import RecurrentStep
+from torchfunc.layers.recurrent.step_formulas import GRUStep, LSTMStep, SimpleRNNStep
 
 __all__ = ["GRUCell", "LSTMCell", "RecurrentCell", "SimpleRNNCell"]
 
 
-class RecurrentCell(Recurrence):
-    """A `Recurrence` as a layer: `cell(inputs, states)` gives the output and the new states.
+class RecurrentCell(RecurrentStep):
+    """A `RecurrentStep` as a layer: `cell(inputs, states)` returns the output and the new states.
 
     Shape: inputs `(batch, features)`, a list of states `(batch, units)` -> output `(batch, units)`, a list of states.
-    A cell with one state also takes it by itself, and gives the new one likewise.
+    A cell with one state also takes and returns it without a list.
     Parameters: `weight_ih`, `weight_hh`, `bias_ih`, as in torch's cells; see the layer of the same name for sizes.
 
-    With dropout every call in training draws anew; `RNN` draws once for a sequence.
+    With dropout every call in training draws new masks; `RNN` draws them once for a sequence.
 
     Attributes:
         state_size: the length of the state, or a list of those of several.
@@ -56,13 +57,14 @@ class RecurrentCell(Recurrence):
         self._build_weights((features, self.units), (self.units, self.units))
         self.input_spec = InputSpec(ndim=2, axes={-1: features})
 
-    def call(self, inputs: Tensor, states: Any, training: bool = False) -> Any:
-        several = isinstance(states, (list, tuple))
-        given = list(states) if several else [states]
+    def call(
+        self, inputs: Tensor, states: Tensor | list[Tensor] | tuple[Tensor, ...], training: bool = False
+    ) -> tuple[Tensor, Tensor | list[Tensor]]:
+        given = list(states) if isinstance(states, (list, tuple)) else [states]
         self._check_states([tuple(state.shape) for state in given])
         input_masks, state_masks = self._draw_masks(inputs, given[0], training)
         new = self._step(self._project_inputs(inputs, input_masks), given, state_masks)
-        return new[0], new if several else new[0]
+        return new[0], new if isinstance(states, (list, tuple)) else new[0]
 
     def _check_states(self, shapes: list[Shape]) -> None:
         if len(shapes) != self.state_count or any(shape[1:] != (self.units,) for shape in shapes):
@@ -71,7 +73,7 @@ class RecurrentCell(Recurrence):
                 f"{', '.join(map(str, shapes))}."
             )
 
-    def compute_output_shape(self, inputs_shape: Shape, states_shape: Any = None) -> Any:
+    def compute_output_shape(self, inputs_shape: Shape, states_shape: Shapes | None = None) -> Shapes:
         shape = (inputs_shape[0], self.units)
         if states_shape is None:
             return shape, [shape] * self.state_count
@@ -80,48 +82,45 @@ class RecurrentCell(Recurrence):
         return shape, [shape] * self.state_count if several else shape
 
 
-class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
+class SimpleRNNCell(SimpleRNNStep, RecurrentCell):
     """One step of a `SimpleRNN`. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
     """
 
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
+        activation: ActivationLike = "tanh",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
+            weights=weights,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -129,13 +128,13 @@ class SimpleRNNCell(SimpleRecurrence, RecurrentCell):
         )
 
 
-class LSTMCell(LSTMRecurrence, RecurrentCell):
+class LSTMCell(LSTMStep, RecurrentCell):
     """One step of an `LSTM`. The states are h and c. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         recurrent_activation: of the gates.
         unit_forget_bias: whether the forget gate's bias starts at one.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
@@ -144,39 +143,36 @@ class LSTMCell(LSTMRecurrence, RecurrentCell):
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
         unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            weights=weights,
             unit_forget_bias=unit_forget_bias,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -184,13 +180,13 @@ class LSTMCell(LSTMRecurrence, RecurrentCell):
         )
 
 
-class GRUCell(GRURecurrence, RecurrentCell):
+class GRUCell(GRUStep, RecurrentCell):
     """One step of a `GRU`. See `RecurrentCell`.
 
     Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         recurrent_activation: of the gates.
         reset_after: whether the reset gate is applied to the projected state, and not to the state before.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
@@ -201,38 +197,35 @@ class GRUCell(GRURecurrence, RecurrentCell):
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
+            weights=weights,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             reset_after=reset_after,

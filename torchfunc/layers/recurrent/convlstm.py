@@ -9,19 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import check_output_shape, known_size, positive
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import check_output_shape, known_size, positive
-from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import ConvolvingLayer, pad, same_padding
+from torchfunc.layers.base.shapes import Shape, Shapes
+from torchfunc.layers.base.spatial import ConvolvingLayer, Windows, pad, same_padding
 from torchfunc.layers.base.weights import CONVOLUTION
-from torchfunc.layers.recurrent.base import SequenceLayer
-from torchfunc.layers.recurrent.step import Wanted
-from torchfunc.layers.recurrent.step_formulas import LSTMRecurrence
+from torchfunc.layers.recurrent.loop import ReturnOptions
+from torchfunc.layers.recurrent.sequence_layer import SequenceLayer
+from torchfunc.layers.recurrent.step_formulas import LSTMStep
 
 __all__ = ["ConvLSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
 
 
-class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
+class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
     """An LSTM over images, whose products with weights are convolutions (Shi et al. 2015, without peepholes).
 
     Shape: `(batch, time, *positions, channels)` -> `(batch, *new positions, filters)`, with `return_sequences`
@@ -63,20 +70,20 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         padding: str = "valid",
         data_format: str | None = None,
         dilation_rate: int | tuple[int, ...] = 1,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
         unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -86,22 +93,19 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         stateful: bool = False,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=positive(filters, "filters", type(self).__name__),
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            weights=weights,
             unit_forget_bias=unit_forget_bias,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -112,11 +116,11 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
             **kwargs,
         )
         self.filters = positive(filters, "filters", type(self).__name__)
-        self._set_windows(kernel_size, strides, padding, data_format, dilation_rate)
+        self._set_windows(Windows(kernel_size, strides, padding, data_format, dilation_rate))
         self.input_spec = InputSpec(ndim=self.rank + 3)
         self._gate_axis = -1 - self.rank
 
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         axis = -1 if self._channels_last else 2
         channels = known_size(sequences_shape, axis, self)
         check_output_shape(self, sequences_shape)
@@ -127,12 +131,12 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         self.input_spec = InputSpec(ndim=self.rank + 3, axes={axis: channels})
 
     def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
         if self._channels_last:
             sequences = sequences.movedim(-1, 2)
         states = [self._channels_first_view(state) for state in states]
-        output, states = self._run_steps(sequences, states, mask, training, wanted)
+        output, states = self._run_steps(sequences, states, mask, training, returned)
         if self._channels_last:
             output = output.movedim(self._gate_axis, -1)
         return output, [self._from_channels_first(state) for state in states]
@@ -162,22 +166,18 @@ class ConvLSTM(LSTMRecurrence, SequenceLayer, ConvolvingLayer):
         padding = [before for before, _ in pairs]
         return self._kernel_function(inputs, weight, bias, strides, padding, dilation_rate)
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         batch, _, *rest = sequences_shape
         step_shape = (batch, *rest)
         return [self._with_positions(step_shape, self._output_positions(step_shape), self.filters)] * 2
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["units"]
         return {
             **config,
             "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
+            **self._windows_config(),
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
         }
 

@@ -1,7 +1,7 @@
-"""cuDNN's recurrent kernels, called directly: `torch.lstm` and its like warn about weights that lie apart.
+"""cuDNN's recurrent kernels, called directly: `torch.lstm` and its like warn about weights that are not in one buffer.
 
 As torch's own layers do without `flatten_parameters()`, each call copies the weights into one buffer: four small
-copies beside a whole sequence. In compiled code a pair of operators keeps cuDNN's notes from the forward pass for
+copies beside a whole sequence. In compiled code a pair of operators passes cuDNN's reserve space from the forward to
 the backward pass.
 """
 
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.graph.torch_internals import cudnn_rnn, cudnn_rnn_backward
+
 __all__ = ["cudnn_fits", "run_cudnn", "run_cudnn_operator"]
 
-# What cuDNN calls the kernels.
+# cuDNN's numbers for the kernels.
 _MODES = {"rnn_relu": 0, "rnn_tanh": 1, "lstm": 2, "gru": 3}
-_forward = torch.ops.aten._cudnn_rnn.default
-_backward = torch.ops.aten._cudnn_rnn_backward.default
 
 
 def cudnn_fits(inputs: Tensor) -> bool:
@@ -52,7 +52,7 @@ def _call_forward(
     train: bool,
 ) -> tuple[Tensor, ...]:
     """Outputs, h, c (empty without one), what the backward pass needs, and the weights in one buffer."""
-    return _forward(
+    return cudnn_rnn(
         inputs,
         list(weights),
         len(weights),
@@ -84,7 +84,7 @@ def _recurrent_cudnn(kernel: str, inputs: Tensor, states: Sequence[Tensor], weig
 def _(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     steps, batch, _ = inputs.shape
     context = torch.library.get_ctx()
-    # Only cuDNN knows how much it will keep, and how the weights are padded.
+    # Only cuDNN knows the size of its reserve space, and how the weights are padded.
     reserve = inputs.new_empty(context.new_dynamic_size(), dtype=torch.uint8)
     buffer = inputs.new_empty(context.new_dynamic_size())
     return [inputs.new_empty(steps, batch, states[0].shape[-1]), *map(torch.empty_like, states), reserve, buffer]
@@ -103,7 +103,7 @@ def _recurrent_cudnn_backward(
 ) -> list[Tensor]:
     has_c = len(states) == 2
     grad_outputs, grad_h, *grad_c = (gradient.contiguous() for gradient in gradients)
-    d_inputs, d_h, d_c, d_weights = _backward(
+    d_inputs, d_h, d_c, d_weights = cudnn_rnn_backward(
         inputs,
         list(weights),
         len(weights),
@@ -124,7 +124,7 @@ def _recurrent_cudnn_backward(
         False,
         [],
         None,
-        # cuDNN writes in it, and it may be wanted again.
+        # cuDNN writes to it, and the backward pass may run again.
         reserve.clone(),
         [True, True, has_c, True],
     )
@@ -158,8 +158,8 @@ def _differentiate(ctx: Any, gradients: list[Tensor]) -> tuple[None, Tensor, lis
     outputs, reserve, buffer, inputs, *rest = ctx.saved_tensors
     count = ctx.state_count
     states, weights = rest[:count], rest[count:]
-    wanted = list(gradients[: 1 + count])
-    found = _recurrent_cudnn_backward(ctx.kernel, inputs, states, weights, outputs, reserve, buffer, wanted)
+    needed = list(gradients[: 1 + count])
+    found = _recurrent_cudnn_backward(ctx.kernel, inputs, states, weights, outputs, reserve, buffer, needed)
     return None, found[0], found[1 : 1 + count], found[1 + count :]
 
 

@@ -2,9 +2,9 @@
 
 Run as they are, they are `torch.lstm`, `torch.gru`, `torch.rnn_tanh` and `torch.rnn_relu`. torch.compile either
 refuses those or unrolls them over time (torch 2.13: a TypeError for an LSTM that is trained, a minute of compiling for
-a GRU over 50 steps), so compiled code and fake runs see one operator instead. torch.export keeps torch's own
+a GRU over 50 steps), so compiled code and fake runs see one operator instead. torch.export uses torch's own
 operators, so that an exported program needs nothing of this package; only for an unknown number of steps, which they
-do not take, it holds ours.
+do not take, it uses ours.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def run_kernel(
         if len(weights) == 2:
             zeros = inputs.new_zeros(weights[0].shape[0])
             weights = [*weights, zeros, zeros]
-        # oneDNN wants this; done here, it is done once for both passes.
+        # The layout oneDNN needs; here it is made once for both passes.
         steps_first = inputs.transpose(0, 1).contiguous()
         h, c = (state.unsqueeze(0).contiguous() for state in states)
         outputs, h, c, _ = _lstm_onednn(steps_first, h, c, weights)
@@ -73,7 +73,7 @@ def _onednn_fits(inputs: Tensor) -> bool:
     return (
         inputs.device.type == "cpu"
         and inputs.dtype == torch.float32
-        # The size of its workspace is unknown, which a fake run does not take and an exported program need not hold.
+        # The size of its workspace is unknown, so neither a fake run nor an exported program can use it.
         and torch.compiler.is_compiling()
         and not is_exporting()
         and _HAS_ONEDNN
@@ -143,7 +143,7 @@ def _differentiate_recurrent(ctx: Any, gradients: list[Tensor]) -> tuple[None, T
 _recurrent.register_autograd(_differentiate_recurrent, setup_context=_save_recurrent)
 
 
-# For LSTMs on the CPU: oneDNN's pair, which keeps a workspace between the passes (a third of the time saved).
+# For LSTMs on the CPU: oneDNN's pair, which saves a workspace between the passes (a third of the time saved).
 
 
 @torch.library.custom_op("torchfunc::lstm_onednn", mutates_args=())
@@ -175,7 +175,7 @@ def _lstm_onednn(
 @_lstm_onednn.register_fake
 def _(inputs: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     steps, batch, _ = inputs.shape
-    # Only oneDNN knows how much it will keep.
+    # Only oneDNN knows the size of its workspace.
     workspace = inputs.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)
     return inputs.new_empty(steps, batch, h.shape[-1]), _like(h), _like(c), workspace
 
@@ -208,7 +208,7 @@ def _lstm_onednn_backward(
         batch_first=False,
         workspace=workspace,
     )
-    # One gradient stands for both biases; an operator's results may not share memory.
+    # Both biases have the same gradient; an operator's results may not share memory.
     return [found[0], *found[1:4], found[3].clone(), found[5].reshape(h.shape), found[6].reshape(c.shape)]
 
 

@@ -1,42 +1,113 @@
-"""SimpleRNN, LSTM and GRU."""
+"""SimpleRNN, LSTM and GRU, and RecurrentLayer, their base."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from torchfunc.layers.recurrent.base import Recurrent
-from torchfunc.layers.recurrent.step_formulas import GRURecurrence, LSTMRecurrence, SimpleRecurrence
+from torchfunc import regularizers
+from torchfunc.layers.base.argument_types import (
+    ActivationLike,
+    Config,
+    ConstraintLike,
+    InitializerLike,
+    RegularizerLike,
+)
+from torchfunc.layers.base.checks import known_size
+from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.shapes import Shape, Shapes
+from torchfunc.layers.recurrent.loop import ReturnOptions
+from torchfunc.layers.recurrent.sequence_layer import SequenceLayer
+from torchfunc.layers.recurrent.step import RecurrentStep
+from torchfunc.layers.recurrent.step_formulas import GRUStep, LSTMStep, SimpleRNNStep
 
-__all__ = ["GRU", "LSTM", "SimpleRNN"]
+__all__ = ["GRU", "LSTM", "RecurrentLayer", "SimpleRNN"]
 
 
-class SimpleRNN(SimpleRecurrence, Recurrent):
+class RecurrentLayer(RecurrentStep, SequenceLayer):
+    """The base of SimpleRNN, LSTM and GRU: a `RecurrentStep` over whole sequences.
+
+    Shape: `(batch, time, features)` -> `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with
+    `return_state` a tuple: that, then the states after the last step, `(batch, units)` each.
+
+    Torch's kernel runs them, masked or not. Python runs the steps one by one, many times slower, with activations
+    that the kernel does not know (it knows tanh, for `SimpleRNN` also relu, and sigmoid for gates), and in training
+    with `recurrent_dropout`.
+
+    Args:
+        units, activation, use_bias, dropout, recurrent_dropout, seed: see `RecurrentStep`.
+        kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
+        bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
+        recurrent_activation: of the gates.
+        activity_regularizer: a penalty on the output.
+        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: see `SequenceLayer`.
+        use_cudnn: accepted for compatibility with Keras, without effect: torch chooses the kernel.
+        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, also without effect.
+    """
+
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter | None
+    _suffix = "_l0"
+
+    def __init__(self, *, use_cudnn: bool | str = "auto", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if use_cudnn not in ("auto", True, False):
+            raise ValueError(f"{type(self).__name__} takes 'auto', True or False for use_cudnn, got {use_cudnn!r}.")
+        self.use_cudnn = use_cudnn
+        self.input_spec = InputSpec(ndim=3)
+
+    def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
+        features = known_size(sequences_shape, -1, self)
+        self._build_weights((features, self.units), (self.units, self.units))
+        if self.stateful:
+            self._add_state_buffers(sequences_shape)
+        self.input_spec = InputSpec(ndim=3, axes={-1: features})
+
+    def _run(
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
+    ) -> tuple[Tensor, list[Tensor]]:
+        return self._run_sequence(sequences, states, mask, training, returned)
+
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
+        return [(sequences_shape[0], self.units)] * self.state_count
+
+    def _zero_states(self, sequences: Tensor) -> list[Tensor]:
+        return [sequences.new_zeros(sequences.shape[0], self.units) for _ in range(self.state_count)]
+
+    def get_config(self) -> Config:
+        return {
+            **super().get_config(),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+        }
+
+
+class SimpleRNN(SimpleRNNStep, RecurrentLayer):
     """A recurrent layer without gates: `h = activation(W x + U h + b)`, as `torch.nn.RNN` computes it.
 
-    Shape: see `Recurrent`. The state is h.
+    Shape: see `RecurrentLayer`. The state is h.
     Parameters: `weight_ih_l0` (units, features), `weight_hh_l0` (units, units), `bias_ih_l0` (units,), as in
     `torch.nn.RNN`, whose second bias is a constant zero here: one vector, as Keras counts.
 
-    Args: see `Recurrent`. As in Keras, the config does not hold `seed`.
+    Args: see `RecurrentLayer`. As in Keras, the config leaves `seed` out.
     """
 
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
+        activation: ActivationLike = "tanh",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         return_sequences: bool = False,
@@ -48,20 +119,17 @@ class SimpleRNN(SimpleRecurrence, Recurrent):
         zero_output_for_mask: bool = False,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
+            weights=weights,
             activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             return_sequences=return_sequences,
@@ -74,41 +142,41 @@ class SimpleRNN(SimpleRecurrence, Recurrent):
             **kwargs,
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         config = super().get_config()
         del config["seed"]
         return config
 
 
-class LSTM(LSTMRecurrence, Recurrent):
+class LSTM(LSTMStep, RecurrentLayer):
     """Long short-term memory (Hochreiter and Schmidhuber 1997), as `torch.nn.LSTM` computes it.
 
-    Shape: see `Recurrent`. The states are h and c.
+    Shape: see `RecurrentLayer`. The states are h and c.
     Parameters: `weight_ih_l0` (4 * units, features), `weight_hh_l0` (4 * units, units), `bias_ih_l0` (4 * units,), as
     in `torch.nn.LSTM`, whose second bias is a constant zero here: one vector, as Keras counts.
 
     Args:
         unit_forget_bias: whether the forget gate's bias starts at one.
-        others: see `Recurrent`.
+        others: see `RecurrentLayer`.
     """
 
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
         unit_forget_bias: bool = True,
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -121,22 +189,19 @@ class LSTM(LSTMRecurrence, Recurrent):
         zero_output_for_mask: bool = False,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
+            weights=weights,
             unit_forget_bias=unit_forget_bias,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
             activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,
@@ -151,17 +216,17 @@ class LSTM(LSTMRecurrence, Recurrent):
         )
 
 
-class GRU(GRURecurrence, Recurrent):
+class GRU(GRUStep, RecurrentLayer):
     """Gated recurrent unit (Cho et al. 2014), as `torch.nn.GRU` computes it.
 
-    Shape: see `Recurrent`. The state is h.
+    Shape: see `RecurrentLayer`. The state is h.
     Parameters: `weight_ih_l0` (3 * units, features), `weight_hh_l0` (3 * units, units), `bias_ih_l0` and `bias_hh_l0`
     (3 * units,), as in `torch.nn.GRU`; without `reset_after` there is no `bias_hh_l0`.
 
     Args:
         reset_after: whether the reset gate is applied to the projected state (as torch's kernel does), and not to the
             state before it is projected (as first published; this runs step by step in Python, which is much slower).
-        others: see `Recurrent`.
+        others: see `RecurrentLayer`.
     """
 
     bias_hh_l0: nn.Parameter | None
@@ -169,19 +234,19 @@ class GRU(GRURecurrence, Recurrent):
     def __init__(
         self,
         units: int,
-        activation: Any = "tanh",
-        recurrent_activation: Any = "sigmoid",
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        recurrent_constraint: Any = None,
-        bias_constraint: Any = None,
+        kernel_initializer: InitializerLike = "glorot_uniform",
+        recurrent_initializer: InitializerLike = "orthogonal",
+        bias_initializer: InitializerLike = "zeros",
+        kernel_regularizer: RegularizerLike = None,
+        recurrent_regularizer: RegularizerLike = None,
+        bias_regularizer: RegularizerLike = None,
+        activity_regularizer: RegularizerLike = None,
+        kernel_constraint: ConstraintLike = None,
+        recurrent_constraint: ConstraintLike = None,
+        bias_constraint: ConstraintLike = None,
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
@@ -195,21 +260,18 @@ class GRU(GRURecurrence, Recurrent):
         zero_output_for_mask: bool = False,
         **kwargs: Any,
     ) -> None:
+        weights = {
+            "kernel": (kernel_initializer, kernel_regularizer, kernel_constraint),
+            "recurrent": (recurrent_initializer, recurrent_regularizer, recurrent_constraint),
+            "bias": (bias_initializer, bias_regularizer, bias_constraint),
+        }
         super().__init__(
             units=units,
             activation=activation,
             recurrent_activation=recurrent_activation,
             use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            recurrent_initializer=recurrent_initializer,
-            bias_initializer=bias_initializer,
-            kernel_regularizer=kernel_regularizer,
-            recurrent_regularizer=recurrent_regularizer,
-            bias_regularizer=bias_regularizer,
+            weights=weights,
             activity_regularizer=activity_regularizer,
-            kernel_constraint=kernel_constraint,
-            recurrent_constraint=recurrent_constraint,
-            bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
             seed=seed,

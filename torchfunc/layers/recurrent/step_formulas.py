@@ -10,34 +10,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations
-from torchfunc.layers.base.weights import IDENTITY, LINEAR, Layout
-from torchfunc.layers.recurrent.step import Recurrence, project
+from torchfunc.dtypes import DTypeLike
+from torchfunc.layers.base.argument_types import ActivationLike, Config
+from torchfunc.layers.base.weights import LINEAR, Layout
+from torchfunc.layers.recurrent.step import RecurrentStep, project
 
-__all__ = ["GRURecurrence", "LSTMRecurrence", "SimpleRecurrence"]
+__all__ = ["GRUStep", "LSTMStep", "SimpleRNNStep"]
 
-# What the kernels compute; anything else is run step by step.
+# What the fused kernels compute; other activations run step by step.
 _TANH = (activations.tanh, torch.tanh, F.tanh)
 _SIGMOID = (activations.sigmoid, torch.sigmoid, F.sigmoid)
 _RELU = (activations.relu, torch.relu, F.relu)
 
-# So much that a sigmoid of it is 1, and of its negative 0, in every float type.
-_SHUT = 1e4
+# Large enough that its sigmoid is 1, and that of its negative 0, in every float type.
+_SATURATED = 1e4
 
 
-def _is_tanh(activation: Any) -> bool:
+def _is_tanh(activation: ActivationLike) -> bool:
     return activation in _TANH or type(activation) is nn.Tanh
 
 
-def _is_sigmoid(activation: Any) -> bool:
+def _is_sigmoid(activation: ActivationLike) -> bool:
     return activation in _SIGMOID or type(activation) is nn.Sigmoid
 
 
-def _is_relu(activation: Any) -> bool:
+def _is_relu(activation: ActivationLike) -> bool:
     return activation in _RELU or type(activation) is nn.ReLU
 
 
-class SimpleRecurrence(Recurrence):
-    """`h = activation(weight_ih @ x + bias_ih + weight_hh @ h)`. See `Recurrence`."""
+class SimpleRNNStep(RecurrentStep):
+    """`h = activation(weight_ih @ x + bias_ih + weight_hh @ h)`. See `RecurrentStep`."""
 
     def _kernel(self) -> str | None:
         if _is_tanh(self.activation):
@@ -48,26 +50,26 @@ class SimpleRecurrence(Recurrence):
         return [self.activation(projected + project(states[0], self._weight("weight_hh"), None, masks))]
 
 
-class GatedRecurrence(Recurrence):
-    """A step with gates. See `Recurrence`.
+class GatedStep(RecurrentStep):
+    """A step with gates. See `RecurrentStep`.
 
     Args:
         recurrent_activation: of the gates: name, callable or module.
     """
 
-    def __init__(self, *, recurrent_activation: Any, **kwargs: Any) -> None:
+    def __init__(self, *, recurrent_activation: ActivationLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.recurrent_activation = activations.get(recurrent_activation)
 
     def _fits_kernel(self) -> bool:
         return _is_tanh(self.activation) and _is_sigmoid(self.recurrent_activation)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "recurrent_activation": activations.serialize(self.recurrent_activation)}
 
 
-class LSTMRecurrence(GatedRecurrence):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997); the states are h and c. See `Recurrence`.
+class LSTMStep(GatedStep):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997); the states are h and c. See `RecurrentStep`.
 
     Args:
         unit_forget_bias: whether the forget gate's bias starts at one.
@@ -81,10 +83,11 @@ class LSTMRecurrence(GatedRecurrence):
         self.unit_forget_bias = bool(unit_forget_bias)
 
     def _build_biases(self) -> None:
-        initializer = self._open_forget_gate if self.unit_forget_bias else self.bias_initializer
-        self._add_bias((4 * self.units,), initializer, IDENTITY, ("bias_ih",))
+        initializer = self._open_forget_gate if self.unit_forget_bias else None
+        name = "bias_ih" + self._suffix
+        self._make("bias", (4 * self.units,), name, initializer=initializer, used=self.use_bias)
 
-    def _open_forget_gate(self, shape: Sequence[int], dtype: Any = None) -> Tensor:
+    def _open_forget_gate(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         first = self.bias_initializer((self.units,), dtype=dtype)
         rest = self.bias_initializer((2 * self.units,), dtype=dtype)
         return torch.cat([first, torch.ones_like(first), rest])
@@ -92,10 +95,12 @@ class LSTMRecurrence(GatedRecurrence):
     def _kernel(self) -> str | None:
         return "lstm" if self._fits_kernel() else None
 
-    def _hold(self, sequences: Tensor, idle: Tensor, weights: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        # The kernel gives c after the last step only. One more input feature, 1 at idle steps and 0 elsewhere, shuts
-        # the input gate there and opens the forget gate, so that c is still what it was.
-        signs = weights[0].new_tensor([-_SHUT, _SHUT, 0.0, 0.0])
+    def _freeze_idle_states(
+        self, sequences: Tensor, idle: Tensor, weights: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        # The kernel returns c after the last step only. One more input feature, 1 at idle steps and 0 elsewhere, closes
+        # the input gate there and opens the forget gate, so that c does not change.
+        signs = weights[0].new_tensor([-_SATURATED, _SATURATED, 0.0, 0.0])
         column = signs.repeat_interleave(self.units).unsqueeze(1)
         flag = idle.unsqueeze(-1)
         sequences = torch.cat([sequences.masked_fill(flag, 0.0), flag.to(sequences.dtype)], -1)
@@ -109,7 +114,7 @@ class LSTMRecurrence(GatedRecurrence):
         c = self.recurrent_activation(f) * c + self.recurrent_activation(i) * self.activation(g)
         return [self.recurrent_activation(o) * self.activation(c), c]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
 
 
@@ -146,8 +151,8 @@ _GRU_BIAS = Layout(_swap_one, _swap_gates)
 _GRU_BIASES = Layout(_biases_to_torch, _biases_to_keras)
 
 
-class GRURecurrence(GatedRecurrence):
-    """Gated recurrent unit (Cho et al. 2014); the state is h. See `Recurrence`.
+class GRUStep(GatedStep):
+    """Gated recurrent unit (Cho et al. 2014); the state is h. See `RecurrentStep`.
 
     Args:
         reset_after: whether the reset gate is applied to the projected state, and not to the state before.
@@ -161,12 +166,12 @@ class GRURecurrence(GatedRecurrence):
         self.reset_after = bool(reset_after)
 
     def _build_biases(self) -> None:
-        size = 3 * self.units
+        size, names = 3 * self.units, ("bias_ih" + self._suffix, "bias_hh" + self._suffix)
         if self.reset_after:
-            self._add_bias((2, size), self.bias_initializer, _GRU_BIASES, ("bias_ih", "bias_hh"))
+            self._make("bias", (2, size), names, _GRU_BIASES, used=self.use_bias)
         else:
-            self._add_bias((size,), self.bias_initializer, _GRU_BIAS, ("bias_ih",))
-            self.register_parameter("bias_hh" + self._suffix, None)
+            self._make("bias", (size,), names[0], _GRU_BIAS, used=self.use_bias)
+            self.register_parameter(names[1], None)
 
     def _kernel(self) -> str | None:
         return "gru" if self.reset_after and self._fits_kernel() else None
@@ -191,5 +196,5 @@ class GRURecurrence(GatedRecurrence):
         z = self.recurrent_activation(z + state_z)
         return [z * h + (1 - z) * self.activation(n + state_n)]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "reset_after": self.reset_after}

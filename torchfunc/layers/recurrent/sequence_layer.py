@@ -1,28 +1,27 @@
-"""What recurrent layers share: SequenceLayer for all of them, Recurrent for those that torch has a kernel for."""
+"""SequenceLayer: what all recurrent layers share: states, masks, and what is returned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from torchfunc import regularizers
-from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.kernel import known_size
+from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.recurrent.step import Recurrence, Wanted
+from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
+from torchfunc.layers.recurrent.loop import ReturnOptions, States
+from torchfunc.structures import leaves
 
-__all__ = ["Recurrent", "SequenceLayer"]
+__all__ = ["SequenceLayer"]
 
 
 class SequenceLayer(Layer):
-    """A layer that goes through `(batch, time, ...)` step by step, with states: what it takes and what it gives.
+    """A layer over `(batch, time, ...)`, step by step, with states: its arguments and what it returns.
 
-    With `return_state` it gives a tuple: the output, then the states after the last step.
+    With `return_state` it returns a tuple: the output, then the states after the last step.
     A masked step leaves the states as they are and repeats the output of the step before (zeros before the first).
 
     Args:
@@ -30,8 +29,8 @@ class SequenceLayer(Layer):
         return_state: whether to return the final states, too.
         go_backwards: whether to start at the last step; the sequence comes out in that order.
         stateful: whether each batch starts from the states the last one ended with. The input's batch size must be
-            known; `reset_state()` starts anew. No gradient flows from batch to batch.
-        unroll: taken for Keras' sake, without effect.
+            known; `reset_state()` sets the states to zeros. No gradient flows from batch to batch.
+        unroll: accepted for compatibility with Keras, without effect.
         zero_output_for_mask: whether masked steps give zeros instead of repeating the output.
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
     """
@@ -56,34 +55,36 @@ class SequenceLayer(Layer):
         self.unroll = bool(unroll)
         self.zero_output_for_mask = bool(zero_output_for_mask)
 
-    # What a subclass says
+    # What a subclass defines
 
     def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
+        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
         """All steps in the order given: the output, of every step or of the last, and the states after the last."""
         raise NotImplementedError
 
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
+    def _state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
         """The shapes of the states, in the structure in which they are returned."""
         raise NotImplementedError
 
+    def _flat_state_shapes(self, sequences_shape: Shape) -> list[Shapes]:
+        return leaves(self._state_shapes(sequences_shape), is_shape)
+
     def _step_output_shape(self, sequences_shape: Shape) -> Shape:
-        """The shape of the output of one step: the first state's, unless told otherwise."""
+        """The shape of the output of one step: the first state's by default."""
         return self._state_shapes(sequences_shape)[0]
 
-    def _fresh_states(self, sequences: Tensor) -> list[Tensor]:
-        shapes: Any = _flat_shapes(self._state_shapes(tuple(sequences.shape)))
-        return [sequences.new_zeros(shape) for shape in shapes]
+    def _zero_states(self, sequences: Tensor) -> list[Tensor]:
+        return [sequences.new_zeros(shape) for shape in self._flat_state_shapes(tuple(sequences.shape))]
 
-    def _nest(self, states: list[Tensor]) -> list[Any]:
+    def _nest(self, states: list[Tensor]) -> Sequence[States]:
         """The states in the structure in which they are returned."""
         return states
 
     # Running
 
     def call(
-        self, sequences: Tensor, initial_state: Any = None, mask: Tensor | None = None, training: bool = False
+        self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None, training: bool = False
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
@@ -93,8 +94,8 @@ class SequenceLayer(Layer):
         if self.go_backwards:
             sequences = sequences.flip(1)
             mask = None if mask is None else mask.flip(1)
-        wanted = Wanted(self.return_sequences, self.return_state or self.stateful, self.zero_output_for_mask)
-        output, states = self._run(sequences, states, mask, training, wanted)
+        returned = ReturnOptions(self.return_sequences, self.return_state or self.stateful, self.zero_output_for_mask)
+        output, states = self._run(sequences, states, mask, training, returned)
         if self.stateful:
             # Not written in place: the backward pass of compiled code would read the new values.
             for name, state in zip(self._state_names(len(states)), states, strict=True):
@@ -103,24 +104,24 @@ class SequenceLayer(Layer):
 
     # States
 
-    def _initial_state(self, sequences: Tensor, initial_state: Any) -> list[Tensor]:
+    def _initial_state(self, sequences: Tensor, initial_state: States | None) -> list[Tensor]:
         if initial_state is not None:
-            states = tree_leaves(initial_state)
+            states = leaves(initial_state)
             self._check_states(tuple(sequences.shape), [tuple(state.shape) for state in states])
             return states
         if not self.stateful:
-            return self._fresh_states(sequences)
-        kept = self.states
-        assert kept is not None, "a stateful layer that runs is built"
-        if kept[0].shape[0] != sequences.shape[0]:
+            return self._zero_states(sequences)
+        saved = self.states
+        assert saved is not None, "a stateful layer that runs is built"
+        if saved[0].shape[0] != sequences.shape[0]:
             raise ValueError(
-                f"{self.describe()} is stateful and was built for batches of {kept[0].shape[0]}, but got one of "
+                f"{self.describe()} is stateful and was built for batches of {saved[0].shape[0]}, but got one of "
                 f"{sequences.shape[0]}."
             )
-        return kept
+        return saved
 
     def _check_states(self, sequences_shape: Shape, shapes: Sequence[Shape]) -> None:
-        expected = list(_flat_shapes(self._state_shapes(sequences_shape)))
+        expected = self._flat_state_shapes(sequences_shape)
         if len(shapes) != len(expected):
             raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {len(shapes)}.")
         for shape, each in zip(shapes, expected, strict=True):
@@ -134,7 +135,7 @@ class SequenceLayer(Layer):
 
     @property
     def states(self) -> list[Tensor] | None:
-        """What a stateful layer has kept from the last batch; None if it is not stateful, or not built yet."""
+        """The states of a stateful layer after the last batch; None if it is not stateful, or not built yet."""
         if not self.stateful or not hasattr(self, "_state_0"):
             return None
         return [buffer for name, buffer in self._buffers.items() if name.startswith("_state_") and buffer is not None]
@@ -146,7 +147,7 @@ class SequenceLayer(Layer):
                 f"{self.describe()} is stateful, so it must know the batch size: Input(..., batch_size=...). "
                 f"The input's shape is {tuple(sequences_shape)}."
             )
-        shapes = list(_flat_shapes(self._state_shapes(sequences_shape)))
+        shapes = self._flat_state_shapes(sequences_shape)
         if any(None in shape for shape in shapes):
             raise ValueError(
                 f"{self.describe()} is stateful, so it must know the shape of its states, but the input's shape is "
@@ -154,12 +155,12 @@ class SequenceLayer(Layer):
             )
         weight = next(self.parameters(), torch.zeros((), dtype=self.dtype))
         example: Any = (batch, 1, *rest)
-        states = self._fresh_states(weight.detach().new_zeros(example))
+        states = self._zero_states(weight.detach().new_zeros(example))
         for name, state in zip(self._state_names(len(states)), states, strict=True):
             self.register_buffer(name, state.clone(), persistent=False)
 
     def reset_state(self) -> None:
-        """Let a stateful layer start from zeros again."""
+        """Reset the states of a stateful layer to zeros."""
         for index, state in enumerate(self.states or []):
             setattr(self, f"_state_{index}", torch.zeros_like(state))
 
@@ -169,21 +170,21 @@ class SequenceLayer(Layer):
 
     # Shapes and configuration
 
-    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Any = None) -> Any:
+    def compute_output_shape(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> Shapes:
         if initial_state_shape is not None:
-            self._check_states(sequences_shape, list(_flat_shapes(initial_state_shape)))
+            self._check_states(sequences_shape, leaves(initial_state_shape, is_shape))
         batch, *rest = self._step_output_shape(sequences_shape)
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
         mask = previous_mask if self.return_sequences else None
         if not self.return_state:
             return mask
-        states = _flat_shapes(self._state_shapes(tuple((inputs[0] if isinstance(inputs, list) else inputs).shape)))
-        return [mask, *(None for _ in states)]
+        sequences = inputs[0] if isinstance(inputs, list) else inputs
+        return [mask, *(None for _ in self._flat_state_shapes(tuple(sequences.shape)))]
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "return_sequences": self.return_sequences,
@@ -193,70 +194,6 @@ class SequenceLayer(Layer):
             "unroll": self.unroll,
             "zero_output_for_mask": self.zero_output_for_mask,
         }
-
-
-class Recurrent(Recurrence, SequenceLayer):
-    """What SimpleRNN, LSTM and GRU share: a `Recurrence` over whole sequences.
-
-    Shape: `(batch, time, features)` -> `(batch, units)`, or `(batch, time, units)` with `return_sequences`; with
-    `return_state` a tuple: that, then the states after the last step, `(batch, units)` each.
-
-    Torch's kernel runs them, masked or not. Python runs the steps one by one, many times slower, with activations
-    that the kernel does not know (it knows tanh, for `SimpleRNN` also relu, and sigmoid for gates), and in training
-    with `recurrent_dropout`.
-
-    Args:
-        units, activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-        recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-        recurrent_dropout, seed: see `Recurrence`.
-        recurrent_activation: of the gates.
-        activity_regularizer: a penalty on the output.
-        return_sequences, return_state, go_backwards, stateful, unroll, zero_output_for_mask: see `SequenceLayer`.
-        use_cudnn: taken for Keras' sake, without effect: torch chooses the kernel.
-        **kwargs: `name`, `trainable`, `dtype`, `input_shape`, and Keras' `implementation`, likewise without effect.
-    """
-
-    weight_ih_l0: nn.Parameter
-    weight_hh_l0: nn.Parameter
-    bias_ih_l0: nn.Parameter | None
-    _suffix = "_l0"
-
-    def __init__(self, *, use_cudnn: bool | str = "auto", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if use_cudnn not in ("auto", True, False):
-            raise ValueError(f"{type(self).__name__} takes 'auto', True or False for use_cudnn, got {use_cudnn!r}.")
-        self.use_cudnn = use_cudnn
-        self.input_spec = InputSpec(ndim=3)
-
-    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
-        features = known_size(sequences_shape, -1, self)
-        self._build_weights((features, self.units), (self.units, self.units))
-        if self.stateful:
-            self._add_state_buffers(sequences_shape)
-        self.input_spec = InputSpec(ndim=3, axes={-1: features})
-
-    def _run(
-        self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, wanted: Wanted
-    ) -> tuple[Tensor, list[Tensor]]:
-        return self._run_sequence(sequences, states, mask, training, wanted)
-
-    def _state_shapes(self, sequences_shape: Shape) -> list[Any]:
-        return [(sequences_shape[0], self.units)] * self.state_count
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
-        }
-
-
-def _flat_shapes(shapes: Any) -> Iterator[Shape]:
-    """The shapes of a structure, one after the other."""
-    if any(isinstance(each, (list, tuple)) for each in shapes):
-        for each in shapes:
-            yield from _flat_shapes(each)
-    else:
-        yield tuple(shapes)
 
 
 def _states_text(shapes: Sequence[Shape]) -> str:

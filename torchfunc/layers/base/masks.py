@@ -1,0 +1,33 @@
+"""Masks of symbolic tensors: read from the inputs of a call, and set on its outputs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from torchfunc.graph import SymbolicTensor, symbolic_leaves, symbolic_tensors
+from torchfunc.structures import leaves, map_structure
+
+__all__ = ["Masks", "masks_of", "set_masks"]
+
+# A mask, symbolic or a tensor, or None; or nested lists, tuples and dicts of them, as the tensors they belong to.
+Masks: TypeAlias = Any
+
+
+def masks_of(structure: object) -> Masks:
+    """The masks in place of the tensors they belong to; None if there are none."""
+    if isinstance(structure, SymbolicTensor):
+        return structure.mask
+    if all(tensor.mask is None for tensor in symbolic_tensors(structure)):
+        return None
+    return map_structure(_mask_of, structure)
+
+
+def _mask_of(leaf: object) -> Any:
+    return leaf.mask if isinstance(leaf, SymbolicTensor) else None
+
+
+def set_masks(outputs: object, masks: Masks) -> None:
+    """Give each symbolic tensor of `outputs` its mask; those without one are left as they are."""
+    for output, mask in zip(symbolic_leaves(outputs), leaves(masks), strict=False):
+        if isinstance(output, SymbolicTensor):
+            output.mask = mask
