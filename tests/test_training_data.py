@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from torchfunc import config
 from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
-from torchfunc.training.arrays import (
+from torchfunc.training.data.arrays import (
     class_weights_to_sample_weights,
     is_array_like,
     to_tensors,
     train_validation_split,
 )
-from torchfunc.training.batches import make_batches
+from torchfunc.training.data.stream import make_batches
 
 CPU = torch.device("cpu")
 

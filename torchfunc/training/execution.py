@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from torchfunc.optimizers import TorchOptimizer
-from torchfunc.training.array_batches import gathered
-from torchfunc.training.compiling import MAX_GRAPHS, CompiledStep, fingerprint, only_known_code
-from torchfunc.training.interface import Trainable
+from torchfunc.training.compiled_step import MAX_GRAPHS, CompiledStep, fingerprint, only_known_code
+from torchfunc.training.data.array_batches import gathered
 from torchfunc.training.state import Compiled, Outcome
 from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["Step", "make_step"]
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
-from torchfunc.training import runs
-from torchfunc.training.batches import EpochStream
+from torchfunc.training import run_modes
+from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.execution import Step, make_step
-from torchfunc.training.interface import Trainable
+from torchfunc.training.resume import TrainingRun
 from torchfunc.training.state import device_of
-from torchfunc.training.training_run import TrainingRun
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
 
@@ -53,7 +53,7 @@ def run_epochs(
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        runs.look_again(model)
+        run_modes.look_again(model)
         # A callback may have changed more than that, and a compiled step has settled the numbers of the layers.
         step = make_step(model, "train_step", device_of(model), at_once)
         done = run.enter_epoch(step if at_once == 1 else partial(_alone, step))
@@ -80,7 +80,7 @@ def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
 
 def run_evaluation(model: Trainable, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
     """Go through the data once without training; returns the logs."""
-    with runs.evaluating(model):
+    with run_modes.evaluating(model):
         at_once = model.compiled_state("evaluate").execution.steps
         step = make_step(model, "test_step", device_of(model), at_once)
         model.stop_evaluating = False
@@ -144,7 +144,7 @@ def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList)
     columns: list[list[Any]] = []
     structure: Any = None
     count = 0
-    with runs.predicting(model):
+    with run_modes.predicting(model):
         step = make_step(model, "predict_step", device_of(model))
         for batch in data.epoch():
             hooks.begin(count)

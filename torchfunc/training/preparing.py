@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from torchfunc.callbacks import CallbackList
-from torchfunc.training.arrays import (
+from torchfunc.training.checks import check_class_weight
+from torchfunc.training.data.arrays import (
     check_counts,
     check_rows,
     class_weights_to_sample_weights,
@@ -20,10 +21,9 @@ from torchfunc.training.arrays import (
     train_validation_split,
     unpack_x_y_sample_weight,
 )
-from torchfunc.training.batches import EpochStream, make_batches, takes_batch_size
-from torchfunc.training.checking import check_class_weight
-from torchfunc.training.frames import columns_or_frame
-from torchfunc.training.interface import Trainable
+from torchfunc.training.data.frames import columns_or_frame
+from torchfunc.training.data.stream import EpochStream, make_batches, takes_batch_size
+from torchfunc.training.trainable import Trainable
 
 __all__ = [
     "build_for",

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from torchfunc import config
 from torchfunc.metrics import Metric
-from torchfunc.metrics.held import held_metrics
+from torchfunc.metrics.attributes import held_metrics
 from torchfunc.modules import TrainingOutputs
 from torchfunc.optimizers import Optimizer
-from torchfunc.training.arrays import first_leaf
-from torchfunc.training.compiling import CompiledStep
-from torchfunc.training.interface import Trainable
+from torchfunc.training.compiled_step import CompiledStep
+from torchfunc.training.data.arrays import first_leaf
 from torchfunc.training.matching import flatten_outputs
+from torchfunc.training.outputs import Extras, LossMean, Plan, check_identifiers
 from torchfunc.training.payback import Payback
-from torchfunc.training.plan import Extras, LossMean, Plan, check_identifiers
 from torchfunc.training.settings import Execution
 from torchfunc.training.threads import ThreadProbe
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["Compiled", "Outcome", "Session", "device_of", "trainable_weights", "wanted_device"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.training.arrays import first_leaf, unpack_x_y_sample_weight
-from torchfunc.training.interface import Trainable
+from torchfunc.training.data.arrays import first_leaf, unpack_x_y_sample_weight
 from torchfunc.training.state import Outcome, Session
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["evaluate_batch", "predict_batch", "train_batch"]
 

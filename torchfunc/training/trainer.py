@@ -12,14 +12,13 @@ from torch import Tensor
 from torchfunc.callbacks import History
 from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.metrics import Metric
-from torchfunc.metrics.held import held_metrics
+from torchfunc.metrics.attributes import held_metrics
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
-from torchfunc.training import runs
-from torchfunc.training.batches import make_batches
-from torchfunc.training.checking import check_class_weight, check_data
+from torchfunc.training import run_modes
+from torchfunc.training.checks import check_class_weight, check_data
+from torchfunc.training.data.stream import make_batches
 from torchfunc.training.execution import make_step
-from torchfunc.training.functions import StepFunctions
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.preparing import (
     build_for,
@@ -35,6 +34,7 @@ from torchfunc.training.preparing import (
 from torchfunc.training.settings import Execution
 from torchfunc.training.state import Compiled, device_of, trainable_weights, wanted_device
 from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
+from torchfunc.training.step_functions import StepFunctions
 
 __all__ = ["Trainer"]
 
@@ -307,7 +307,7 @@ class Trainer(StepFunctions):
         for part in (data, validation):
             check_data(self, part)
         try:
-            with runs.training(self, device), runs.undone_without_a_step(self):
+            with run_modes.training(self, device), run_modes.undone_without_a_step(self):
                 run_epochs(self, data, told, range(initial_epoch, epochs), validation, validation_freq)
         finally:
             told.close()
@@ -380,7 +380,7 @@ class Trainer(StepFunctions):
         """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does."""
         device = device_of(self, self.compiled_state("train_on_batch").device)
         data = one_batch(self, x, y, sample_weight, class_weight, device)
-        with runs.training(self, device):
+        with run_modes.training(self, device):
             self.reset_metrics()
             logs = make_step(self, "train_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
@@ -390,7 +390,7 @@ class Trainer(StepFunctions):
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
         device = device_of(self, self.compiled_state("test_on_batch").device)
         data = one_batch(self, x, y, sample_weight, None, device)
-        with runs.evaluating(self):
+        with run_modes.evaluating(self):
             self.reset_metrics()
             logs = make_step(self, "test_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
@@ -400,5 +400,5 @@ class Trainer(StepFunctions):
         """The outputs for one batch of arrays, as NumPy arrays."""
         device = device_of(self)
         data = one_batch(self, x, None, None, None, device)
-        with runs.predicting(self):
+        with run_modes.predicting(self):
             return to_numpy(make_step(self, "predict_step", device)(data))

@@ -18,7 +18,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from torchfunc.training.arrays import check_rows, to_tensors
+from torchfunc.training.data.arrays import check_rows, to_tensors
 
 __all__ = ["split_dataset", "timeseries_dataset_from_array"]
 

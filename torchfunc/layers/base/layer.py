@@ -48,7 +48,7 @@ from torchfunc.layers.base.shapes import (
 from torchfunc.layers.base.tracking import retrack, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
-from torchfunc.metrics.held import held_metrics
+from torchfunc.metrics.attributes import held_metrics
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import map_structure
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.training.frames import frame_to_array, is_frame
+from torchfunc.training.data.frames import frame_to_array, is_frame
 
 __all__ = [
     "check_counts",

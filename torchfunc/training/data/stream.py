@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from torchfunc.training.array_batches import ArrayBatches, Batches
-from torchfunc.training.arrays import (
+from torchfunc.training.data.array_batches import ArrayBatches, Batches
+from torchfunc.training.data.arrays import (
     check_counts,
     check_rows,
     class_weights_to_sample_weights,
@@ -22,8 +22,8 @@ from torchfunc.training.arrays import (
     to_tensors,
     unpack_x_y_sample_weight,
 )
-from torchfunc.training.generators import generator_states, set_generator_states
-from torchfunc.training.iterable_batches import IterableBatches, SequenceReader, dataset_loader, is_sequence
+from torchfunc.training.data.iterable_batches import IterableBatches, SequenceReader, dataset_loader, is_sequence
+from torchfunc.training.data.random_states import generator_states, set_generator_states
 
 __all__ = ["ArrayBatches", "Batches", "EpochStream", "IterableBatches", "make_batches", "takes_batch_size"]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 
 from torchfunc.layers.base.modes import kept_modes
-from torchfunc.training.heap import kept_heap
-from torchfunc.training.interface import Trainable
+from torchfunc.training.process_settings import kept_heap
 from torchfunc.training.state import Session, device_of
 from torchfunc.training.threads import restored_threads
+from torchfunc.training.trainable import Trainable
 
 __all__ = [
     "evaluating",

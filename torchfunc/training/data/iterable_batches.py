@@ -16,15 +16,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.training.array_batches import Batches, row_order
-from torchfunc.training.arrays import (
+from torchfunc.training.data.array_batches import Batches, row_order
+from torchfunc.training.data.arrays import (
     check_rows,
     class_weights_to_sample_weights,
     pack_x_y_sample_weight,
     to_tensors,
     unpack_x_y_sample_weight,
 )
-from torchfunc.training.transfer import prefetched
+from torchfunc.training.data.transfer import prefetched
 
 __all__ = ["IterableBatches", "SequenceReader", "dataset_loader", "is_sequence"]
 

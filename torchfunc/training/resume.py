@@ -12,10 +12,10 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
-from torchfunc.training.batches import EpochStream
+from torchfunc.training.data.random_states import generator_states, set_generator_states
+from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.execution import Step
-from torchfunc.training.generators import generator_states, set_generator_states
-from torchfunc.training.interface import Trainable
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["TrainingRun"]
 

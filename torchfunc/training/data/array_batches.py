@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchfunc.training.arrays import check_rows, map_leaves, named_leaves, pack_x_y_sample_weight
-from torchfunc.training.transfer import moved, prefetched
+from torchfunc.training.data.arrays import check_rows, map_leaves, named_leaves, pack_x_y_sample_weight
+from torchfunc.training.data.transfer import moved, prefetched
 
 __all__ = ["ArrayBatches", "Batches", "Rows", "gathered", "row_order"]
 

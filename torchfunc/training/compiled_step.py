@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from torchfunc.graph.tracing import with_own_code
-from torchfunc.training.interface import Trainable
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["MAX_GRAPHS", "CompiledStep", "fingerprint", "only_known_code"]
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import losses
-from torchfunc.training.array_batches import ArrayBatches
-from torchfunc.training.arrays import map_leaves, unpack_x_y_sample_weight
-from torchfunc.training.batches import EpochStream
-from torchfunc.training.interface import Trainable
-from torchfunc.training.plan import OutputPlan, Plan
+from torchfunc.training.data.array_batches import ArrayBatches
+from torchfunc.training.data.arrays import map_leaves, unpack_x_y_sample_weight
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.outputs import OutputPlan, Plan
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["check_class_weight", "check_data"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.training.arrays import map_leaves
+from torchfunc.training.data.arrays import map_leaves
 
 __all__ = ["moved", "prefetched"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torchfunc.training.interface import Trainable
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["StepFunctions"]
 
