@@ -134,8 +134,10 @@ class MeanMetricWrapper(Mean):
         Raises:
             ValueError: the shapes of targets, predictions, weights do not fit each other.
         """
-        y_true, y_pred = as_tensors(y_true, y_pred)
-        y_pred = detached(y_pred)
+        if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
+            y_true, y_pred = as_tensors(y_true, y_pred)
+        if y_pred.requires_grad:
+            y_pred = y_pred.detach()
         if y_pred.dtype is not self._state_dtype and y_pred.is_floating_point():
             # As losses do (Keras does not): half precision has no room between 1 and 1 - epsilon.
             dtype = torch.promote_types(y_pred.dtype, self._state_dtype)

@@ -1,9 +1,9 @@
-"""Data held against the model and what it was compiled for, before a step is made with them."""
+"""Checks of arguments, and of data against the model and what it was compiled for, before the first step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -13,16 +13,47 @@ from torch import Tensor, nn
 
 from torchfunc import losses
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import map_leaves, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import Arrays, Data, Tensors, unpack_x_y_sample_weight
 from torchfunc.training.data.stream import EpochStream
-from torchfunc.training.outputs import OutputPlan, Plan
+from torchfunc.training.outputs import Objectives
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["check_class_weight", "check_data"]
+__all__ = ["check_class_weight", "check_counts", "check_data", "check_fit", "checked_verbose"]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
 _MUCH = 2**20
 _OWN_STEP = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+
+def check_counts(least: int = 1, optional: bool = True, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for what is no integer of at least `least` (nor, if `optional`, None)."""
+    for name, count in counts.items():
+        if count is None and optional:
+            continue
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < least:
+            raise ValueError(
+                f"`{name}` is an integer of at least {least}{' or None' if optional else ''}, got {count!r}."
+            )
+
+
+def checked_verbose(verbose: Any) -> int:
+    """0, 1 or 2; "auto" is 1. Raises ValueError for anything else."""
+    if verbose == "auto":
+        return 1
+    if verbose in (0, 1, 2):
+        return int(verbose)
+    raise ValueError(f"`verbose` is 'auto', 0, 1 or 2, got {verbose!r}.")
+
+
+def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for a number that `fit` can't do with; `counts` as for `check_counts`."""
+    check_counts(0, False, epochs=epochs, initial_epoch=initial_epoch)
+    check_counts(**counts)
+    numbers = [validation_freq] if isinstance(validation_freq, Integral) else validation_freq
+    if isinstance(numbers, (str, bytes)) or not isinstance(numbers, Collection):
+        raise ValueError(f"`validation_freq` is an integer or a list of epochs, got {validation_freq!r}.")
+    for number in numbers:
+        check_counts(optional=False, validation_freq=number)
 
 
 def check_class_weight(class_weight: Any, model: Trainable) -> None:
@@ -49,8 +80,8 @@ def check_class_weight(class_weight: Any, model: Trainable) -> None:
             raise ValueError(f"`class_weight` holds numbers, got {weight!r} for class {key}.")
 
 
-def check_data(model: Trainable, data: EpochStream | None) -> None:
-    """Hold data against the model's inputs and outputs and their losses, without running the model.
+def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStream) -> None:
+    """Check data against the model's inputs and outputs and their losses, without running the model.
 
     Arrays are checked here: their keys, number and shapes, and class indices. Of batches from elsewhere the class
     indices are checked as they come, while they are on the host. Models whose outputs are known only when they run,
@@ -59,18 +90,22 @@ def check_data(model: Trainable, data: EpochStream | None) -> None:
     Raises:
         ValueError: something does not fit; the message names it.
     """
-    plan, shapes = model.compiled_state("check").plan, _output_shapes(model)
-    if data is None or plan is None or shapes is None or any(map(model.overrides, _OWN_STEP)):
+    shapes = _output_shapes(model)
+    if objectives is None or shapes is None or any(map(model.overrides, _OWN_STEP)):
         return
-    arrays = data.batches
-    if not isinstance(arrays, ArrayBatches):
-        arrays.check = partial(_check_labels, plan, shapes, on_host=True)
+    batches = stream.batches
+    if not isinstance(batches, ArrayBatches):
+        batches.check = partial(_check_labels_on_host, objectives, shapes)
         return
-    size = arrays.batch_size
-    x, y, sample_weight = map_leaves(lambda leaf: leaf[:size], unpack_x_y_sample_weight(arrays.tensors))
-    model.prepare_inputs(x)
-    _rehearse(plan, shapes, y, sample_weight)
-    _check_labels(plan, shapes, arrays.tensors)
+    first = batches.arrays.first(batches.batch_size)
+    model.prepare_inputs(first.x)
+    _rehearse(objectives, shapes, first)
+    _check_labels(objectives, shapes, batches.arrays.y)
+
+
+def _check_labels_on_host(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
+    """Check the class indices of a batch, without asking a device for values."""
+    _check_labels(objectives, shapes, unpack_x_y_sample_weight(batch).y, on_host=True)
 
 
 def _output_shapes(model: Trainable) -> list[_Shape] | None:
@@ -79,24 +114,25 @@ def _output_shapes(model: Trainable) -> list[_Shape] | None:
     return None if outputs is None else [tuple(output.shape) for output in outputs]
 
 
-def _rehearse(plan: Plan, shapes: list[_Shape], y: Any, sample_weight: Any) -> None:
+def _rehearse(objectives: Objectives, shapes: list[_Shape], batch: Arrays) -> None:
     """Let losses see the shapes of a batch, on numbers that mean nothing."""
-    targets = plan.match_targets(y)
-    weights = plan.match_weights(sample_weight)
-    for output, shape, target, weight in zip(plan.outputs, shapes, targets, weights, strict=True):
+    targets = objectives.match_targets(batch.y)
+    weights = objectives.match_weights(batch.sample_weight)
+    for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
         sizes = [size for size in shape[1:] if size is not None]
         if target is None or output.loss is None or len(sizes) < len(shape) - 1:
             continue
-        loss = _loss_of(output, target, shape)
+        loss = output.loss.for_shapes(target.shape, shape)
         if _can_rehearse(loss):
             # (Not on the meta device: for that, torch imports its compiler.)
             rows = len(target) if len(target) * math.prod(sizes) <= _MUCH else 1
-            stand_ins = [None if each is None else torch.zeros_like(each[:rows]) for each in (target, weight)]
+            weight = None if weight is None else torch.zeros_like(weight[:rows])
             with torch.no_grad():
-                loss(stand_ins[0], torch.full((rows, *sizes), 0.5, device=target.device), stand_ins[1])
+                prediction = torch.full((rows, *sizes), 0.5, device=target.device)
+                loss(torch.zeros_like(target[:rows]), prediction, weight)
 
 
-def _can_rehearse(loss: Any) -> bool:
+def _can_rehearse(loss: losses.Loss) -> bool:
     """Whether this is a loss of ours that asks for no values; functions of the user's are not called without data."""
     ours = type(loss).__module__.startswith(losses.__name__ + ".")
     return (
@@ -104,26 +140,20 @@ def _can_rehearse(loss: Any) -> bool:
     )
 
 
-def _loss_of(output: OutputPlan, target: Tensor, shape: _Shape) -> Any:
-    return losses.as_loss(output.loss, None, target.shape, shape)
-
-
-def _check_labels(plan: Plan, shapes: list[_Shape], data: Any, on_host: bool = False) -> None:
+def _check_labels(objectives: Objectives, shapes: list[_Shape], y: Tensors, on_host: bool = False) -> None:
     """Raise ValueError for class indices that are none; with `on_host`, without asking a device for values."""
-    _, y, _ = unpack_x_y_sample_weight(data)
-    for output, shape, target in zip(plan.outputs, shapes, plan.match_targets(y), strict=True):
+    for output, shape, target in zip(objectives.outputs, shapes, objectives.match_targets(y), strict=True):
         if target is None or output.loss is None or len(shape) < 2 or not target.numel():
             continue
         if on_host and not target.is_cpu:
             continue
-        axis, ignored = _classes_axis(_loss_of(output, target, shape), target, shape)
+        axis, ignored = _classes_axis(output.loss.for_shapes(target.shape, shape), target, shape)
         classes = None if axis is None else shape[axis]
         if classes is not None:
-            of = f" of the output {output.name!r}" if output.name else ""
-            _check_indices(target, classes, ignored, of)
+            _check_indices(target, classes, ignored, output.of)
 
 
-def _classes_axis(loss: Any, target: Tensor, shape: _Shape) -> tuple[int | None, int | None]:
+def _classes_axis(loss: losses.Loss, target: Tensor, shape: _Shape) -> tuple[int | None, int | None]:
     """The axis of the predictions that the targets are indices of, and the index that stands for no class."""
     if isinstance(loss, losses.SparseCategoricalCrossentropy):
         return loss.axis, loss.ignore_class

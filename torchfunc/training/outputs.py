@@ -1,147 +1,193 @@
-"""What `compile` was told, output by output: which loss, its weight, which metrics, and their names in the logs."""
+"""What `compile` was given for the outputs of a model: losses, their weights, metrics and their names in the logs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from torchfunc import losses, metrics
-from torchfunc.metrics.base import add_to, detached
-from torchfunc.modules import OutputDescription
-from torchfunc.training.matching import flatten_outputs, match_metrics, match_setting, match_values
+from torchfunc.losses import Loss
+from torchfunc.losses.adapters import parse_loss
+from torchfunc.metrics import Mean, Metric
+from torchfunc.metrics.adapters import parse_metric
+from torchfunc.metrics.base import add_to
+from torchfunc.modules import OutputDescription, TrainingOutputs
+from torchfunc.structures import leaves, map_structure
+from torchfunc.training.data.arrays import Batch, Tensors
+from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
 
-__all__ = ["Extras", "LossMean", "OutputPlan", "Plan", "check_identifiers"]
-
-Extras: TypeAlias = tuple[Sequence[Tensor | None] | None, Sequence[Tensor | None] | None]
-"""The masks and the logits of a model's outputs, in order; None where there are none at all."""
-
-# These stand for one of several, chosen by the shapes of the first batch.
-_CHOSEN_BY_SHAPE = ("accuracy", "acc", "crossentropy", "ce")
+__all__ = ["DeferredUpdate", "LossMean", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
 
 
-class LossMean(metrics.Mean):
+class LossMean(Mean):
     """The mean of a loss over samples: each batch's loss counts as often as it has rows."""
 
     direction = "down"
 
     def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
         """Add the loss of a batch of `rows`, a scalar."""
-        add_to(self.total, detached(value), rows)
+        add_to(self.total, value.detach() if value.requires_grad else value, rows)
         add_to(self.count, rows)
 
 
-@dataclass
-class OutputPlan:
-    """What is done with one output.
+class OutputBatch(NamedTuple):
+    """One output's part of a batch."""
+
+    target: Tensor | None
+    prediction: Tensor
+    sample_weight: Tensor | None
+    mask: Tensor | None
+    logits: Tensor | None
+
+
+class DeferredUpdate(NamedTuple):
+    """An update of a metric that cannot be part of a compiled step."""
+
+    metric: Metric
+    target: Tensor | None
+    prediction: Tensor
+
+
+class ParsedObjectives(NamedTuple):
+    """The losses and metrics of `compile`, looked up once, in the structures that they were given in.
 
     Attributes:
-        name: its name, None if it has none.
-        loss: the loss, or (until the first batch) a name that stands for several; None for no loss.
+        loss: losses, None for outputs without.
+        loss_weights: numbers.
+        metrics, weighted_metrics: `MetricGiven`s.
+    """
+
+    loss: Any
+    loss_weights: Any
+    metrics: Any
+    weighted_metrics: Any
+
+    def losses_and_metrics(self) -> list[Loss | Metric]:
+        """All losses and metrics."""
+        losses = [loss for loss in leaves(self.loss) if loss is not None]
+        given = [each for each in leaves((self.metrics, self.weighted_metrics)) if each is not None]
+        return [*losses, *(each.metric for each in given)]
+
+    @classmethod
+    def parse(cls, loss: Any, loss_weights: Any, metrics: Any, weighted_metrics: Any) -> ParsedObjectives:
+        """Look up the arguments of `compile`. Raises ValueError for an unknown name."""
+
+        def as_loss(leaf: Any) -> Loss | None:
+            return None if leaf is None else parse_loss(leaf)
+
+        def as_metric(leaf: Any) -> MetricGiven | None:
+            return None if leaf is None else MetricGiven(parse_metric(leaf), leaf)
+
+        return cls(
+            map_structure(as_loss, loss),
+            loss_weights,
+            map_structure(as_metric, metrics),
+            map_structure(as_metric, weighted_metrics),
+        )
+
+
+@dataclass
+class OutputObjective:
+    """What one output is trained for and measured by.
+
+    Attributes:
+        name: the output's name, None if it has none.
+        loss: the loss; None if the output is not trained.
         weight: what the loss is multiplied by in the total.
-        metrics, weighted_metrics: the metrics, or (until the first batch) what they are made from.
+        metrics, weighted_metrics: the metrics.
         tracker: the mean of this output's own loss, if it is logged.
         logit_loss: the same loss of logits, where the output is known to be their softmax or sigmoid.
     """
 
     name: str | None
-    loss: Any
+    loss: Loss | None
     weight: float
-    metrics: list[Any]
-    weighted_metrics: list[Any]
+    metrics: list[Metric]
+    weighted_metrics: list[Metric]
     tracker: LossMean | None = None
-    logit_loss: losses.Loss | None = None
+    logit_loss: Loss | None = None
 
     @property
     def needs_target(self) -> bool:
         """Whether anything compares this output with a target."""
         return self.loss is not None or bool(self.metrics or self.weighted_metrics)
 
+    @property
+    def of(self) -> str:
+        """What messages about this output add: which one it is, if it has a name."""
+        return f" of the output {self.name!r}" if self.name else ""
+
     def resolve(self, y_true: Tensor | None, y_pred: Tensor) -> None:
-        """Make losses and metrics for the shapes and the device of the first batch."""
+        """Choose losses and metrics by the shapes of the first batch, and move them to its device."""
         if not self.needs_target:
             return
         assert y_true is not None
         if self.loss is not None:
-            self.loss = losses.as_loss(self.loss, None, y_true.shape, y_pred.shape).to(y_pred.device)
+            self.loss = self.loss.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device)
         for found in (self.metrics, self.weighted_metrics):
-            found[:] = [metrics.as_metric(each, y_true.shape, y_pred.shape).to(y_pred.device) for each in found]
+            found[:] = [metric.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device) for metric in found]
 
-    def find_logit_loss(self, activation: str | None) -> bool:
-        """See whether the loss of an output that ends in this activation can be computed from what goes into it."""
-        makes = getattr(self.loss, "on_logits", None)
-        self.logit_loss = makes(activation) if activation is not None and makes is not None else None
-        return self.logit_loss is not None
-
-    def loss_of(
-        self, target: Tensor | None, prediction: Tensor, weight: Tensor | None, mask: Tensor | None, logits: Any
-    ) -> Tensor:
+    def loss_of(self, part: OutputBatch) -> Tensor:
         """The loss of one batch, tracked if it is logged."""
-        assert target is not None
-        if logits is not None and self.logit_loss is not None:
-            value = self.logit_loss(target, logits, weight, mask)
+        assert self.loss is not None
+        assert part.target is not None
+        if part.logits is not None and self.logit_loss is not None:
+            value = self.logit_loss(part.target, part.logits, part.sample_weight, part.mask)
         else:
-            value = self.loss(target, prediction, weight, mask)
+            value = self.loss(part.target, part.prediction, part.sample_weight, part.mask)
         if self.tracker is not None:
-            self.tracker.update_state(value, prediction.shape[0])
+            self.tracker.update_state(value, part.prediction.shape[0])
         return value if self.weight == 1.0 else value * self.weight
 
 
 @dataclass
-class Plan:
-    """What is done with all outputs.
+class Objectives:
+    """What all outputs are trained for and measured by.
 
     Attributes:
         outputs: one entry for each output, in order.
         names: the outputs' names, None if they have none.
-        resolved: whether the first batch was seen, so that all losses and metrics are made.
+        resolved: whether the first batch was seen, so that all losses and metrics are chosen.
         log_names: the metrics under the names they have in logs.
-        logits: the outputs (by place) whose loss is computed from logits; None while that is not known.
+        logits: the numbers of the outputs whose loss is computed from logits; None while that is not known.
     """
 
-    outputs: list[OutputPlan]
+    outputs: list[OutputObjective]
     names: list[str] | None
     resolved: bool = False
-    log_names: list[tuple[str, metrics.Metric]] = field(default_factory=list)
+    log_names: list[tuple[str, Metric]] = field(default_factory=list)
     logits: tuple[int, ...] | None = None
     _described: Sequence[OutputDescription] | None = None
 
     @classmethod
-    def make(
-        cls,
-        loss: Any,
-        loss_weights: Any,
-        plain_metrics: Any,
-        weighted_metrics: Any,
-        names: Sequence[str] | None,
-        count: int,
-    ) -> Plan:
+    def match(cls, parsed: ParsedObjectives, names: Sequence[str] | None, count: int) -> Objectives:
         """Match what `compile` was given with `count` outputs.
 
         Raises:
-            ValueError: something names no output, or a list does not fit the outputs; or a name is unknown.
+            ValueError: something names no output, or a list does not fit the outputs.
         """
         per_output = zip(
-            match_setting("loss", loss, names, count),
-            match_setting("loss_weights", loss_weights, names, count),
-            match_metrics("metrics", plain_metrics, names, count),
-            match_metrics("weighted_metrics", weighted_metrics, names, count),
+            match_setting("loss", parsed.loss, names, count),
+            match_setting("loss_weights", parsed.loss_weights, names, count),
+            match_metrics("metrics", parsed.metrics, names, count),
+            match_metrics("weighted_metrics", parsed.weighted_metrics, names, count),
             strict=True,
         )
+        used: set[int] = set()
+
+        def own(given: Sequence[MetricGiven]) -> list[Metric]:
+            return [_metric_of_output(each, used) for each in given]
+
         outputs = [
-            OutputPlan(
-                name=names[index] if names else None,
-                loss=_checked_loss(each_loss),
-                weight=_checked_weight(weight),
-                metrics=[_checked_metric(metric) for metric in plain],
-                weighted_metrics=[_checked_metric(metric) for metric in weighted],
+            OutputObjective(
+                names[index] if names else None, loss, _checked_weight(weight), own(plain), own(weighted_metrics)
             )
-            for index, (each_loss, weight, plain, weighted) in enumerate(per_output)
+            for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output)
         ]
         return cls(outputs, list(names) if names else None)
 
@@ -151,30 +197,32 @@ class Plan:
         with torch.inference_mode(False):
             for output, target, prediction in zip(self.outputs, y, y_pred, strict=True):
                 output.resolve(target, prediction)
-            with_loss = [output for output in self.outputs if output.loss is not None]
-            if len(with_loss) > 1:
-                names = _unique([f"{output.name or output.loss.name}_loss" for output in with_loss])
-                for output, name in zip(with_loss, names, strict=True):
+            losses = [(output, output.loss) for output in self.outputs if output.loss is not None]
+            if len(losses) > 1:
+                taken: set[str] = set()
+                for output, loss in losses:
+                    name = _unique_name(f"{output.name or loss.name}_loss", taken)
+                    taken.add(name)
                     output.tracker = LossMean(name).to(y_pred[0].device)
         self.log_names = self._name_metrics()
         self.resolved = True
         self.find_logits(self._described)
 
-    def _name_metrics(self) -> list[tuple[str, metrics.Metric]]:
+    def _name_metrics(self) -> list[tuple[str, Metric]]:
         """Keras' log names: the output's name in front if there are several, a number behind a name met before."""
-        named: dict[str, metrics.Metric] = {}
+        named: dict[str, Metric] = {}
         for output in self.outputs:
             for metric in output.metrics:
-                named[_free(self._prefixed(output, metric.name), named)] = metric
+                named[_unique_name(self._prefixed(output, metric.name), named)] = metric
         for output in self.outputs:
             for metric in output.weighted_metrics:
                 name = self._prefixed(output, metric.name)
                 if name in named:
                     name = self._prefixed(output, f"weighted_{metric.name}")
-                named[_free(name, named)] = metric
+                named[_unique_name(name, named)] = metric
         return list(named.items())
 
-    def _prefixed(self, output: OutputPlan, name: str) -> str:
+    def _prefixed(self, output: OutputObjective, name: str) -> str:
         return f"{output.name}_{name}" if len(self.outputs) > 1 and output.name else name
 
     @property
@@ -182,123 +230,88 @@ class Plan:
         """The means of the outputs' own losses."""
         return [output.tracker for output in self.outputs if output.tracker is not None]
 
-    def match_batch(self, y: Any, y_pred: Any) -> tuple[list[Tensor | None], list[Tensor]]:
-        """Targets and predictions of one batch, output by output."""
-        if self.resolved and len(self.outputs) == 1 and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
-            return [y], [y_pred]
-        predictions, _ = flatten_outputs(y_pred, self.names)
-        if len(predictions) != len(self.outputs):
-            raise ValueError(f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled.")
-        targets = self.match_targets(y)
-        if not self.resolved:
-            self.resolve(targets, predictions)
-        return targets, predictions
+    def match_batch(self, batch: Batch, outputs: TrainingOutputs) -> list[OutputBatch]:
+        """Targets, predictions, weights, masks and logits of one batch, output by output.
 
-    def match_targets(self, y: Any) -> list[Tensor | None]:
+        Raises:
+            ValueError: something is missing, or belongs to no output.
+        """
+        y, weight = batch.y, batch.sample_weight
+        y_pred, masks, logits = outputs
+        if self.resolved and len(self.outputs) == 1 and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+            targets: list[Tensor | None] = [y]
+            predictions = [y_pred]
+        else:
+            predictions, _ = flatten_outputs(y_pred, self.names)
+            if len(predictions) != len(self.outputs):
+                raise ValueError(
+                    f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled."
+                )
+            targets = self.match_targets(y)
+            if not self.resolved:
+                self.resolve(targets, predictions)
+        none = [None] * len(self.outputs)
+        weights = none if weight is None else self.match_weights(weight)
+        return list(map(OutputBatch, targets, predictions, weights, masks or none, logits or none))
+
+    def match_targets(self, y: Tensors) -> list[Tensor | None]:
         """Targets of one batch, output by output. Raises ValueError if one that is needed is missing."""
         needed = [output.needs_target for output in self.outputs]
         targets = match_values("y", y, self.names, needed)
         for output, target, wanted in zip(self.outputs, targets, needed, strict=True):
             if wanted and target is None:
-                of = f" of the output {output.name!r}" if output.name else ""
-                raise ValueError(f"There are no targets for the loss or metrics{of}: y is missing.")
+                raise ValueError(f"There are no targets for the loss or metrics{output.of}: y is missing.")
         return targets
 
-    def match_weights(self, sample_weight: Any) -> list[Tensor | None]:
+    def match_weights(self, sample_weight: Tensors) -> list[Tensor | None]:
         """Sample weights of one batch, output by output; one array counts for all of them."""
         if sample_weight is None or isinstance(sample_weight, Tensor):
             return [sample_weight] * len(self.outputs)
         return match_values("sample_weight", sample_weight, self.names, [o.needs_target for o in self.outputs])
 
     def find_logits(self, described: Sequence[OutputDescription] | None) -> tuple[int, ...]:
-        """The outputs, by number, whose loss is to be computed from logits; `described` is what the model tells."""
+        """Find the outputs whose loss can be computed from logits; `described` is what the model knows of them."""
         self._described = described
-        pairs = zip(self.outputs, described or (), strict=False)
-        self.logits = tuple(i for i, (output, told) in enumerate(pairs) if output.find_logit_loss(told.activation))
+        found = []
+        for index, (output, description) in enumerate(zip(self.outputs, described or (), strict=False)):
+            activation, loss = description.activation, output.loss
+            output.logit_loss = loss.on_logits(activation) if activation is not None and loss is not None else None
+            if output.logit_loss is not None:
+                found.append(index)
+        self.logits = tuple(found)
         return self.logits
 
-    def total_loss(self, y: Any, y_pred: Any, sample_weight: Any, extras: Extras | None = None) -> Tensor | None:
-        """The weighted sum of the outputs' losses, which are tracked on the way; None if there are none.
-
-        Args:
-            y, y_pred, sample_weight: targets, predictions and weights as the user and the model give them.
-            extras: the outputs' masks and logits, as far as they are known.
-        """
-        targets, predictions = self.match_batch(y, y_pred)
-        weights = self.match_weights(sample_weight)
-        masks, logits = self._extras(extras)
+    def total_loss(self, parts: Sequence[OutputBatch]) -> Tensor | None:
+        """The weighted sum of the outputs' losses, which are tracked on the way; None if there are none."""
         total: Tensor | None = None
-        for output, *values in zip(self.outputs, targets, predictions, weights, masks, logits, strict=True):
+        for output, part in zip(self.outputs, parts, strict=True):
             if output.loss is not None:
-                value = output.loss_of(*values)
+                value = output.loss_of(part)
                 total = value if total is None else total + value
         return total
 
-    def update_metrics(self, y: Any, y_pred: Any, sample_weight: Any, extras: Extras | None = None) -> list[Any]:
-        """Let all metrics take in one batch; arguments as for `total_loss`.
-
-        Returns:
-            for metrics that cannot be part of a step, what `update_late` needs.
-        """
-        if self.resolved and not self.log_names:
-            return []
-        targets, predictions = self.match_batch(y, y_pred)
-        weights = self.match_weights(sample_weight)
-        masks, _ = self._extras(extras)
-        late: list[Any] = []
-        for output, target, prediction, weight, mask in zip(
-            self.outputs, targets, predictions, weights, masks, strict=True
-        ):
-            for metric in output.metrics:
-                _update(metric, late, target, prediction, metric.masked_weight(None, mask))
-            for metric in output.weighted_metrics:
-                _update(metric, late, target, prediction, metric.masked_weight(weight, mask))
-        return late
-
-    def _extras(self, extras: Extras | None) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-        none = [None] * len(self.outputs)
-        masks, logits = extras or (None, None)
-        return masks or none, logits or none
-
-    @staticmethod
-    def update_late(late: list[Any]) -> None:
-        """Let the metrics that are no part of a step take in the batch, as `update_metrics` has told."""
-        for metric, *values in late:
-            metric.update_state(*values)
+    def update_metrics(self, parts: Sequence[OutputBatch]) -> list[DeferredUpdate]:
+        """Update all metrics with one batch, except those that have to stay out of a compiled step."""
+        deferred: list[DeferredUpdate] = []
+        for output, (target, prediction, sample_weight, mask, _) in zip(self.outputs, parts, strict=True):
+            for metrics, given in ((output.metrics, None), (output.weighted_metrics, sample_weight)):
+                for metric in metrics:
+                    weight = given if mask is None else metric.masked_weight(given, mask)
+                    # A metric outside of the step that takes no weights has to say so before anything is changed.
+                    if not metric.outside_step or weight is not None:
+                        metric.update_state(target, prediction, weight)
+                    else:
+                        # What a compiled step returns is no part of its graph of gradients.
+                        deferred.append(DeferredUpdate(metric, target, prediction.detach()))
+        return deferred
 
 
-def _update(
-    metric: metrics.Metric, late: list[Any], target: Tensor | None, prediction: Tensor, weight: Tensor | None
-) -> None:
-    # A metric outside of the step that takes no weights has to say so before the step changes anything.
-    if not metric.outside_step or weight is not None:
-        metric.update_state(target, prediction, weight)
-    else:
-        # What a compiled step returns is no part of its graph of gradients.
-        late.append((metric, target, prediction.detach()))
-
-
-def check_identifiers(loss: Any, plain: Any, weighted: Any) -> None:
-    """Raise ValueError for unknown names, before it is known what outputs they belong to."""
-    for identifier in tree_leaves(loss):
-        _checked_loss(identifier)
-    for identifier in tree_leaves((plain, weighted)):
-        if identifier is not None:
-            _checked_metric(identifier)
-
-
-def _checked_loss(identifier: Any) -> Any:
-    if identifier is None or _is_chosen_by_shape(identifier):
-        return identifier
-    return losses.as_loss(identifier)
-
-
-def _checked_metric(identifier: Any) -> Any:
-    return identifier if _is_chosen_by_shape(identifier) else metrics.as_metric(identifier)
-
-
-def _is_chosen_by_shape(identifier: Any) -> bool:
-    return isinstance(identifier, str) and identifier.lower() in _CHOSEN_BY_SHAPE
+def _metric_of_output(given: MetricGiven, used: set[int]) -> Metric:
+    """The metric for one output: a name that is given for several outputs stands for one metric each."""
+    if not given.makes_new or id(given.metric) not in used:
+        used.add(id(given.metric))
+        return given.metric
+    return copy.deepcopy(given.metric)
 
 
 def _checked_weight(weight: Any) -> float:
@@ -309,17 +322,11 @@ def _checked_weight(weight: Any) -> float:
     return float(weight)
 
 
-def _free(name: str, taken: Any) -> str:
+def _unique_name(name: str, taken: Iterable[str] | Mapping[str, Any]) -> str:
+    """The name, with the first number behind it that makes it different from those taken."""
     if name not in taken:
         return name
     number = 1
     while f"{name}_{number}" in taken:
         number += 1
     return f"{name}_{number}"
-
-
-def _unique(names: list[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        found.append(_free(name, found))
-    return found

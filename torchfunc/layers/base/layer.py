@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from torchfunc.graph import (
     symbolic_tensors,
     with_own_code,
 )
+from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.input_spec import check_input
 from torchfunc.layers.base.introspection import NodeIntrospection
 from torchfunc.layers.base.modes import kept_modes
@@ -48,7 +49,7 @@ from torchfunc.layers.base.shapes import (
 from torchfunc.layers.base.tracking import retrack, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
-from torchfunc.metrics.attributes import held_metrics
+from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import map_structure
 
@@ -388,7 +389,15 @@ class Layer(NodeIntrospection, WeightHolder):
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that the layer and the layers in it hold as attributes."""
-        return held_metrics(self)
+        return metrics_in_attributes(self)
+
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants: numbers, booleans and strings among the attributes.
+
+        None for a class that is not torchfunc's or torch's, or if the layer holds something of such a class, an
+        activation say: then torch.compile's guards have to notice what changes.
+        """
+        return settings_key(self)
 
     @pass_over
     def clear_losses(self) -> None:

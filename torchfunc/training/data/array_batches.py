@@ -1,4 +1,4 @@
-"""Arrays in memory, dealt out by whole batches: gathered, never row by row."""
+"""Batches of arrays in memory, gathered batch by batch and never row by row."""
 
 from __future__ import annotations
 
@@ -11,128 +11,98 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from torchfunc.training.data.arrays import check_rows, map_leaves, named_leaves, pack_x_y_sample_weight
-from torchfunc.training.data.transfer import moved, prefetched
+from torchfunc.graph.torch_internals import storage_use_count
+from torchfunc.structures import map_structure
+from torchfunc.training.data.arrays import Arrays, Data
+from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.transfer import prefetched
 
-__all__ = ["ArrayBatches", "Batches", "Rows", "gathered", "row_order"]
+__all__ = ["ArrayBatches", "DeferredBatch", "gathered"]
 
 
-class Rows(NamedTuple):
-    """A batch that is still to be gathered.
+class DeferredBatch(NamedTuple):
+    """A batch that is gathered within the step.
 
     Attributes:
-        tensors: all the data.
-        numbers: the numbers of the batch's rows.
+        data: all the data.
+        rows: the numbers of the batch's rows `(batch,)`.
     """
 
-    tensors: Any
-    numbers: Tensor
+    data: Data
+    rows: Tensor
 
 
-def gathered(batch: Any) -> Any:
+def gathered(batch: Data | DeferredBatch) -> Data:
     """The tensors of a batch."""
-    if not isinstance(batch, Rows):
+    if not isinstance(batch, DeferredBatch):
         return batch
-    return map_leaves(lambda leaf: leaf.index_select(0, batch.numbers), batch.tensors)
-
-
-class Batches:
-    """Something that can be gone through batch by batch, each `x`, `(x, y)` or `(x, y, sample_weight)` of tensors."""
-
-    # Whether each iteration begins anew, as that of a generator does not.
-    restarts = True
-    # Called with each batch before it goes to the device, where batches are not there to be checked beforehand.
-    check: Callable[[Any], None] | None = None
-
-    @property
-    def num_batches(self) -> int | None:
-        """Batches of a pass, None if that is not known."""
-        raise NotImplementedError
-
-    def on_epoch_begin(self) -> None:
-        """Called before the first batch of an epoch."""
-
-    def on_epoch_end(self) -> None:
-        """Called after the last batch of an epoch."""
-
-    def __iter__(self) -> Iterator[Any]:
-        raise NotImplementedError
+    return map_structure(lambda leaf: None if leaf is None else leaf.index_select(0, batch.rows), batch.data)
 
 
 class ArrayBatches(Batches):
     """Batches of arrays that lie in memory.
 
-    Each batch is gathered with one `index_select` an array (or is a view, without shuffling), never row by row, by
-    one permutation an epoch from torch's global generator. What wants to gather for itself, many batches in one
-    graph say, takes `tensors` and an `epoch_indices()` for each epoch.
+    Each batch is gathered with one `index_select` an array (or is a view, without shuffling), by one permutation an
+    epoch from torch's global generator.
 
     Args:
-        x, y, sample_weight: structures of tensors with equally many rows; y and sample_weight may be None.
+        arrays: the data.
         batch_size: rows a batch; the last one holds what is left.
         shuffle: whether to take the rows in a new order each time; "batch" mixes only within each batch.
         device: where batches are needed. Arrays that fit there are moved as a whole.
 
     Attributes:
-        tensors: the data, `x`, `(x, y)` or `(x, y, sample_weight)`, all on one device.
-        rows: how many rows they have.
-        home: the device they are on.
-        lazy: whether to give `Rows` in place of batches, where the data are on the device that needs them.
+        arrays: the data, all on one device.
+        batch_size: rows a batch.
+        deferred: whether to yield `DeferredBatch`es, if the data are on the device that needs them.
     """
 
-    def __init__(
-        self, x: Any, y: Any, sample_weight: Any, batch_size: int, shuffle: bool | str, device: torch.device
-    ) -> None:
-        self.rows = check_rows(x, y, sample_weight)
+    def __init__(self, arrays: Arrays, batch_size: int, shuffle: bool | str, device: torch.device) -> None:
         self.batch_size = batch_size
-        self.lazy = False
+        self.deferred = False
         self._shuffle = shuffle
         self._device = device
-        data = pack_x_y_sample_weight(x, y, sample_weight)
-        # All arrays lie together, so that one index serves them all.
-        self.home = device if _is_on(data, device) or _fits(data, device) else torch.device("cpu")
-        self.tensors = moved(data, self.home)
+        tensors = arrays.tensors
+        # All arrays are on one device, so that one index serves them all.
+        fits = any(leaf.device == device for leaf in tensors) or _fits(tensors, device)
+        self._home = device if fits else torch.device("cpu")
+        self.arrays = arrays.to(self._home)
 
     @property
     def num_batches(self) -> int:
         """Batches of a pass, with the short last one."""
-        return math.ceil(self.rows / self.batch_size)
-
-    def epoch_indices(self) -> Tensor | None:
-        """The rows of the next epoch in their order `(rows,)`, at home; None if they are taken as they lie.
-
-        Each call draws a new permutation, as each pass over the batches does.
-        """
-        order = row_order(self.rows, self.batch_size, self._shuffle)
-        return None if order is None else order.to(self.home)
+        return math.ceil(self.arrays.rows / self.batch_size)
 
     def __iter__(self) -> Iterator[Any]:
-        order = self.epoch_indices()
-        if self.lazy and self.home == self._device:
-            order = torch.arange(self.rows, device=self.home) if order is None else order
-            yield from (Rows(self.tensors, part) for part in order.split(self.batch_size))
+        rows, data = self.arrays.rows, self.arrays.packed
+        order = row_order(rows, self.batch_size, self._shuffle)
+        order = None if order is None else order.to(self._home)
+        if self.deferred and self._home == self._device:
+            order = torch.arange(rows, device=self._home) if order is None else order
+            yield from (DeferredBatch(data, part) for part in order.split(self.batch_size))
             return
-        starts = range(0, self.rows, self.batch_size)
+        starts = range(0, rows, self.batch_size)
         parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
-        leaves, structure = tree_flatten(self.tensors)
+        leaves, structure = tree_flatten(data)
         takers = [leaf if leaf is None else self._taker(leaf, gathers=order is not None) for leaf in leaves]
 
-        def batch_of(rows: slice | Tensor) -> Any:
+        def batch_of(rows: slice | Tensor) -> Data:
             taken = [take if take is None else take(rows) for take in takers]
             return tuple(taken) if flat else tree_unflatten(taken, structure)
 
         # Unflattening takes longer than gathering; most data are a tuple of tensors.
-        flat = type(self.tensors) is tuple and all(isinstance(each, Tensor) for each in self.tensors)
+        flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
         batches = map(batch_of, parts)
-        yield from batches if self.home == self._device else prefetched(batches, self._device)
+        yield from batches if self._home == self._device else prefetched(batches, self._device)
 
     def _taker(self, leaf: Tensor, gathers: bool) -> Callable[[Any], Tensor]:
         """A function that gives rows of a tensor, by a slice or by their indices."""
-        if self._device.type == "cuda" and self.home != self._device:
+        if self._device.type == "cuda" and self._home != self._device:
             return partial(_pinned, leaf)
         if not gathers:
             return leaf.__getitem__
         if leaf.is_cpu and type(leaf) is Tensor and not leaf.requires_grad:
-            return _Buffers(leaf, min(self.batch_size, self.rows)).take
+            return _Buffers(leaf, min(self.batch_size, self.arrays.rows)).take
         return partial(leaf.index_select, 0)
 
 
@@ -145,11 +115,10 @@ def _pinned(leaf: Tensor, rows: slice | Tensor) -> Tensor:
 
 
 class _Buffers:
-    """Memory that rows are gathered into, again and again: a large batch costs several times its copy in fresh memory.
+    """Memory that rows are gathered into again and again: in fresh memory a large batch costs several times its copy.
 
-    Whoever holds on to a batch or to a view of it (a callback, a metric that collects, outputs that alias inputs)
-    keeps it: memory that is held is left to its holder. There are two buffers in turn, since a loop still holds one
-    batch while it asks for the next.
+    Memory that something else still refers to (a callback, a metric that collects, outputs that alias inputs) is not
+    reused. There are two buffers in turn, since a loop still refers to one batch while it asks for the next.
 
     Args:
         source: the tensor whose rows are wanted.
@@ -162,9 +131,9 @@ class _Buffers:
         self._ring = [self._new(), self._new()]
 
     def take(self, rows: Tensor) -> Tensor:
-        """These rows, in memory of which nobody else knows."""
+        """These rows, in memory that nothing else refers to."""
         buffer, storage, alone = self._ring.pop(0)
-        if _holders(storage) != alone:
+        if storage_use_count(storage) != alone:
             buffer, storage, alone = self._new()
         self._ring.append((buffer, storage, alone))
         count = rows.shape[0]
@@ -176,37 +145,12 @@ class _Buffers:
         with torch.inference_mode(False):
             buffer = torch.empty(self._shape, dtype=self._source.dtype)
         storage = buffer.untyped_storage()
-        return buffer, storage, _holders(storage)
+        return buffer, storage, storage_use_count(storage)
 
 
-def _holders(storage: torch.UntypedStorage) -> int:
-    """How many tensors share this memory. There is no public way to ask; torch's own CUDA graph trees ask like this."""
-    return torch._C._storage_Use_Count(storage._cdata)
-
-
-def row_order(rows: int, batch_size: int, shuffle: bool | str) -> Tensor | None:
-    """A permutation of the rows `(rows,)` by torch's global generator; None without shuffling.
-
-    Args:
-        rows: how many there are.
-        batch_size: rows a batch.
-        shuffle: False, True, or "batch" to mix only within each batch.
-    """
-    if not shuffle:
-        return None
-    if shuffle == "batch":
-        parts = torch.arange(rows).split(batch_size)
-        return torch.cat([part[torch.randperm(len(part))] for part in parts])
-    return torch.randperm(rows)
-
-
-def _is_on(structure: Any, device: torch.device) -> bool:
-    return any(leaf.device == device for _, leaf in named_leaves(structure, ""))
-
-
-def _fits(structure: Any, device: torch.device) -> bool:
-    """Whether a CUDA device has room for all of it and as much again."""
+def _fits(tensors: list[Tensor], device: torch.device) -> bool:
+    """Whether a CUDA device has room for all of them and as much again."""
     if device.type != "cuda":
         return False
-    size = sum(leaf.numel() * leaf.element_size() for _, leaf in named_leaves(structure, ""))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return 2 * size < torch.cuda.mem_get_info(device)[0]

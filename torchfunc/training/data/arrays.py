@@ -1,11 +1,12 @@
-"""Arrays as users give them, turned into structures of tensors with equally many rows."""
+"""`Arrays`: x, y and sample weights as users give them, parsed once into tensors with equally many rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral, Real
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,40 +14,165 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.structures import leaves, map_structure, named_leaves
 from torchfunc.training.data.frames import frame_to_array, is_frame
 
 __all__ = [
-    "check_counts",
-    "check_rows",
-    "class_weights_to_sample_weights",
-    "first_leaf",
+    "Arrays",
+    "Batch",
+    "ClassWeight",
+    "Data",
+    "Tensors",
     "is_array_like",
-    "map_leaves",
-    "named_leaves",
     "pack_x_y_sample_weight",
     "to_tensors",
-    "train_validation_split",
     "unpack_x_y_sample_weight",
 ]
+
+Tensors: TypeAlias = "Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any] | None"
+"""A tensor, or lists, tuples and dicts of tensors."""
+
+Data: TypeAlias = Tensors
+"""`x`, `(x, y)` or `(x, y, sample_weight)`, as a step of the user's own gets it."""
+
+ClassWeight: TypeAlias = Mapping[int, float]
+"""The weights of samples by the class index of their target."""
 
 # torch has these unsigned types, but hardly an operation on them.
 _WIDER = {np.dtype("uint16"): np.int32, np.dtype("uint32"): np.int64, np.dtype("uint64"): np.int64}
 
 
-def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
-    """`x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)` as three, with None for what is missing.
+class Batch(NamedTuple):
+    """One batch, unpacked."""
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Inputs, targets and sample weights of the same rows, as tensors.
+
+    Attributes:
+        x: a tensor `(rows, ...)`, or lists, tuples and dicts of them.
+        y, sample_weight: the like, or None.
+        rows: how many rows all of them have.
+    """
+
+    x: Tensors
+    y: Tensors
+    sample_weight: Tensors
+    rows: int
+
+    @classmethod
+    def parse(cls, x: Any, y: Any = None, sample_weight: Any = None) -> Arrays:
+        """Convert what the user gave: arrays, tensors, frames, lists of numbers, nested in lists, tuples and dicts.
+
+        NumPy floats become `config.floatx()`; integers and booleans keep their type.
+
+        Raises:
+            ValueError: an array holds objects or text, numbers of rows differ, there are none, or an array has no axis.
+        """
+        data = {"x": x, "y": y, "sample_weight": sample_weight}
+        tensors = {name: to_tensors(value, name) for name, value in data.items()}
+        found = {name: leaf for key, value in tensors.items() for name, leaf in named_leaves(value, key)}
+        scalars = [name for name, leaf in found.items() if leaf.ndim == 0]
+        if scalars:
+            raise ValueError(f"{', '.join(scalars)}: a single number, but the first axis of all data counts the rows.")
+        rows = {name: leaf.shape[0] for name, leaf in found.items()}
+        if len(set(rows.values())) > 1:
+            listed = ", ".join(f"{name} has {count}" for name, count in rows.items())
+            raise ValueError(f"All arrays need the same number of rows (first axis), but {listed}.")
+        if not rows or not next(iter(rows.values())):
+            raise ValueError("There is no data: x has no rows.")
+        return cls(**tensors, rows=next(iter(rows.values())))
+
+    def _slice(self, start: int, stop: int) -> Arrays:
+        def cut(leaf: Tensor | None) -> Tensor | None:
+            return None if leaf is None else leaf[start:stop]
+
+        x, y, sample_weight = map_structure(cut, (self.x, self.y, self.sample_weight))
+        return Arrays(x, y, sample_weight, stop - start)
+
+    def first(self, rows: int) -> Arrays:
+        """Views of the first `rows` rows, or of all if there are fewer."""
+        return self._slice(0, min(rows, self.rows))
+
+    def split(self, fraction: float) -> tuple[Arrays, Arrays]:
+        """Split off the last `fraction` of the rows for validation: the training and the validation data.
+
+        Raises:
+            ValueError: the fraction is not between 0 and 1, or one of the parts would be empty.
+        """
+        if not isinstance(fraction, Real) or not 0 < fraction < 1:
+            raise ValueError(f"`validation_split` lies between 0 and 1, got {fraction!r}.")
+        first = math.floor(self.rows * (1.0 - fraction))
+        if first in (0, self.rows):
+            raise ValueError(f"`validation_split={fraction}` of {self.rows} rows leaves no rows on one side.")
+        return self._slice(0, first), self._slice(first, self.rows)
+
+    def weighted(self, class_weight: ClassWeight | None) -> Arrays:
+        """The same rows, each weighted by the class of its target: 1 for classes that are not mentioned.
+
+        Targets are class indices `(rows, ...)` or `(rows, ..., 1)`, or one-hot `(rows, ..., classes)`.
+
+        Args:
+            class_weight: weights by class index; None leaves the rows as they are.
+
+        Raises:
+            ValueError: there are several outputs, no targets, or sample weights too.
+        """
+        if class_weight is None:
+            return self
+        if self.sample_weight is not None:
+            raise ValueError("Give `class_weight` or `sample_weight`, not both.")
+        targets = [leaf for leaf in leaves(self.y) if leaf is not None]
+        if len(targets) != 1:
+            given = "several outputs" if targets else "no targets"
+            raise ValueError(f"`class_weight` needs one array of targets, but there are {given}. Use `sample_weight`.")
+        classes = targets[0]
+        if classes.ndim > 1:
+            classes = classes.squeeze(-1) if classes.shape[-1] == 1 else classes.argmax(-1)
+        classes = classes.round()
+        weights = torch.ones(classes.shape, dtype=as_dtype(floatx()), device=classes.device)
+        for index, weight in class_weight.items():
+            weights.masked_fill_(classes == index, weight)
+        return Arrays(self.x, self.y, weights, self.rows)
+
+    def to(self, device: torch.device) -> Arrays:
+        """The same rows on a device; tensors that are there already stay the same objects."""
+
+        def move(leaf: Tensor | None) -> Tensor | None:
+            return leaf if leaf is None or leaf.device == device else leaf.to(device, non_blocking=True)
+
+        x, y, sample_weight = map_structure(move, (self.x, self.y, self.sample_weight))
+        return Arrays(x, y, sample_weight, self.rows)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, those of x first."""
+        return [leaf for leaf in leaves((self.x, self.y, self.sample_weight)) if leaf is not None]
+
+    @property
+    def packed(self) -> Data:
+        """`x`, `(x, y)` or `(x, y, sample_weight)`, as batches are handed to steps."""
+        return pack_x_y_sample_weight(self.x, self.y, self.sample_weight)
+
+
+def unpack_x_y_sample_weight(data: Any) -> Batch:
+    """`x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)` as a named tuple of three, with None for what is missing.
 
     Raises:
         ValueError: a tuple or list of another length.
     """
     if not isinstance(data, (tuple, list)):
-        return data, None, None
+        return Batch(data)
     if not 1 <= len(data) <= 3:
         raise ValueError(
             f"Data is x, (x,), (x, y) or (x, y, sample_weight), got a {type(data).__name__} of {len(data)}."
         )
-    x, y, sample_weight = (*data, None, None)[:3]
-    return x, y, sample_weight
+    return Batch(*data)
 
 
 def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -56,37 +182,6 @@ def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> 
     if y is not None:
         return x, y
     return (x,) if isinstance(x, (tuple, list)) else x
-
-
-def map_leaves(function: Callable[[Any], Any], structure: Any) -> Any:
-    """Apply `function` to what lists, tuples and dicts hold; None stays None."""
-    if structure is None:
-        return None
-    if isinstance(structure, Tensor):
-        return function(structure)
-    if isinstance(structure, Mapping):
-        return {key: map_leaves(function, value) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)):
-        mapped = [map_leaves(function, value) for value in structure]
-        return mapped if isinstance(structure, list) else tuple(mapped)
-    return function(structure)
-
-
-def named_leaves(structure: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """What lists, tuples and dicts hold, called `x`, `x[0]`, `x['title']`; without None."""
-    if isinstance(structure, Mapping):
-        for key, value in structure.items():
-            yield from named_leaves(value, f"{name}[{key!r}]")
-    elif isinstance(structure, (list, tuple)):
-        for index, value in enumerate(structure):
-            yield from named_leaves(value, f"{name}[{index}]")
-    elif structure is not None:
-        yield name, structure
-
-
-def first_leaf(structure: Any) -> Any:
-    """The first thing that lists, tuples and dicts hold; None if there is none."""
-    return next((leaf for _, leaf in named_leaves(structure, "")), None)
 
 
 def is_array_like(value: Any) -> bool:
@@ -149,81 +244,3 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
-
-
-def check_counts(least: int = 1, optional: bool = True, **counts: Any) -> None:
-    """Raise ValueError, naming the argument, for what is no integer of at least `least` (nor, if `optional`, None)."""
-    for name, count in counts.items():
-        if count is None and optional:
-            continue
-        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < least:
-            raise ValueError(
-                f"`{name}` is an integer of at least {least}{' or None' if optional else ''}, got {count!r}."
-            )
-
-
-def check_rows(x: Any, y: Any, sample_weight: Any) -> int:
-    """The number of rows that all arrays have.
-
-    Raises:
-        ValueError: they differ, there are none, or an array has no axis.
-    """
-    named = {"x": x, "y": y, "sample_weight": sample_weight}
-    leaves = {name: leaf for key, value in named.items() for name, leaf in named_leaves(value, key)}
-    scalars = [name for name, leaf in leaves.items() if leaf.ndim == 0]
-    if scalars:
-        raise ValueError(f"{', '.join(scalars)}: a single number, but the first axis of all data counts the rows.")
-    rows = {name: leaf.shape[0] for name, leaf in leaves.items()}
-    if len(set(rows.values())) > 1:
-        listed = ", ".join(f"{name} has {count}" for name, count in rows.items())
-        raise ValueError(f"All arrays need the same number of rows (first axis), but {listed}.")
-    if not rows or not next(iter(rows.values())):
-        raise ValueError("There is no data: x has no rows.")
-    return next(iter(rows.values()))
-
-
-def train_validation_split(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[Any, Any]:
-    """Split off the last `fraction` of the rows, before any shuffling.
-
-    Returns:
-        the training data and the validation data, each as `(x, y, sample_weight)`.
-
-    Raises:
-        ValueError: the fraction is not between 0 and 1, or one of the parts would be empty.
-    """
-    if not isinstance(fraction, Real) or not 0 < fraction < 1:
-        raise ValueError(f"`validation_split` lies between 0 and 1, got {fraction!r}.")
-    rows = check_rows(x, y, sample_weight)
-    first = math.floor(rows * (1.0 - fraction))
-    if first in (0, rows):
-        raise ValueError(f"`validation_split={fraction}` of {rows} rows leaves no rows on one side.")
-    whole = (x, y, sample_weight)
-    return map_leaves(lambda leaf: leaf[:first], whole), map_leaves(lambda leaf: leaf[first:], whole)
-
-
-def class_weights_to_sample_weights(y: Any, class_weight: Mapping[int, float], sample_weight: Any = None) -> Tensor:
-    """The weight of each target's class: 1 for classes that are not mentioned.
-
-    Args:
-        y: class indices `(batch, ...)` or `(batch, ..., 1)`, or one-hot `(batch, ..., classes)`.
-        class_weight: weights by class index.
-        sample_weight: must be None: there is no rule for having both.
-
-    Raises:
-        ValueError: there are several outputs, no targets, or sample weights too.
-    """
-    if sample_weight is not None:
-        raise ValueError("Give `class_weight` or `sample_weight`, not both.")
-    targets = [leaf for _, leaf in named_leaves(y, "y")]
-    if len(targets) != 1:
-        given = "several outputs" if targets else "no targets"
-        raise ValueError(f"`class_weight` needs one array of targets, but there are {given}. Use `sample_weight`.")
-    y = targets[0]
-    classes = y
-    if y.ndim > 1:
-        classes = y.squeeze(-1) if y.shape[-1] == 1 else y.argmax(-1)
-    classes = classes.round()
-    weights = torch.ones(classes.shape, dtype=as_dtype(floatx()), device=y.device)
-    for index, weight in class_weight.items():
-        weights.masked_fill_(classes == index, weight)
-    return weights

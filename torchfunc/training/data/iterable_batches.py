@@ -16,14 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.training.data.array_batches import Batches, row_order
-from torchfunc.training.data.arrays import (
-    check_rows,
-    class_weights_to_sample_weights,
-    pack_x_y_sample_weight,
-    to_tensors,
-    unpack_x_y_sample_weight,
-)
+from torchfunc.training.data.arrays import Arrays, ClassWeight, Data, unpack_x_y_sample_weight
+from torchfunc.training.data.batches import Batches, row_order
 from torchfunc.training.data.transfer import prefetched
 
 __all__ = ["IterableBatches", "SequenceReader", "dataset_loader", "is_sequence"]
@@ -39,7 +33,7 @@ class IterableBatches(Batches):
         class_weight: weights by class index, turned into sample weights batch by batch.
     """
 
-    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: Mapping[int, float] | None) -> None:
+    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: ClassWeight | None) -> None:
         self._source = source
         self._device = device
         self._class_weight = class_weight
@@ -64,20 +58,14 @@ class IterableBatches(Batches):
         if hasattr(self._source, "on_epoch_end"):
             self._source.on_epoch_end()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Data]:
         yield from prefetched(map(self._as_tensors, self._source), self._device)
 
-    def _as_tensors(self, batch: Any) -> Any:
-        x, y, sample_weight = unpack_x_y_sample_weight(batch)
-        x, y = to_tensors(x, "x"), to_tensors(y, "y")
-        sample_weight = to_tensors(sample_weight, "sample_weight")
-        check_rows(x, y, sample_weight)
-        if self._class_weight is not None:
-            sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
-        batch = pack_x_y_sample_weight(x, y, sample_weight)
+    def _as_tensors(self, batch: Any) -> Data:
+        arrays = Arrays.parse(*unpack_x_y_sample_weight(batch)).weighted(self._class_weight)
         if self.check is not None:
-            self.check(batch)
-        return batch
+            self.check(arrays.packed)
+        return arrays.packed
 
 
 def is_sequence(x: Any) -> bool:
