@@ -352,9 +352,9 @@ def test_a_rate_that_stays_a_number_is_reported():
     optimizer = optimizers.get(torch.optim.Adafactor(params, lr=0.1))
     optimizer.apply(gradients(1)[0], params)
     assert optimizer.prepare_capture()
-    before = optimizer.graph_key()
-    optimizer.learning_rate = 0.2
-    assert optimizer.graph_key() != before
+    # No graph may take it for a constant without torch.compile's guards.
+    assert optimizer.torch_optimizer.param_groups[0]["lr"] == 0.1
+    assert optimizer.graph_key() is None
 
 
 def test_weights_without_gradients_stay_without_in_a_graph():

@@ -94,12 +94,19 @@ class Mean(_Reduction):
             total = values.count_nonzero() if values.dtype is torch.bool else self._as_state(values).sum()
             rows = values.shape[0] if values.ndim else 1
             # The sum of all samples' means.
-            add_to(self.total, total, rows / max(values.numel(), 1))
-            add_to(self.count, rows)
+            self.add(total, rows / max(values.numel(), 1), rows)
             return
         per_sample, weight = self._samplewise(values, sample_weight)
-        add_to(self.total, per_sample.sum())
-        add_to(self.count, weight.sum())
+        self.add(per_sample.sum(), 1, weight.sum())
+
+    def add(self, total: Tensor, scale: float, count: Tensor | float) -> None:
+        """Add `scale * total` to the total, and to the count; as `add_to` does."""
+        if self._state_dtype is torch.float64:
+            add_to(self.total, total, scale)
+            add_to(self.count, count)
+        else:
+            self.total.add_(total, alpha=scale)
+            self.count.add_(count)
 
     def result(self) -> Tensor:
         return divide_no_nan(self.total, self.count).to(self.dtype)

@@ -5,11 +5,12 @@ An optimizer sees lists, never single weights: `update(gradients, params, learni
 that are changed in place, so that one compiled step can run for ever without being compiled again.
 
 Every step is written twice where it depends on the counter: with Python numbers, which never ask the device, and for a
-graph (`_in_graph`) without branches, with the counter as a tensor.
+graph (`_recorded`) without branches, with the counter as a tensor.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
@@ -92,6 +93,8 @@ class Optimizer(OptimizerState):
         self._averages: list[Tensor] = []
         self._accumulated: list[Tensor] = []
         self._always_in_graph = False
+        # Whether the current `apply` is recorded into a graph.
+        self._recorded = False
         self._scalar_dtype = torch.float32
         with torch.inference_mode(False):
             self._iterations = torch.zeros((), dtype=torch.int64)
@@ -126,19 +129,15 @@ class Optimizer(OptimizerState):
                 f"{value!r}. Make the optimizer with a number if you want to set it."
             )
 
-    def _in_graph(self) -> bool:
-        """Whether this step is recorded into a graph, so that all that changes from step to step must be a tensor."""
-        return self._always_in_graph or in_graph()
-
     def _step_rate(self) -> Any:
         """The learning rate for this step: a number, or in a graph a tensor of shape ()."""
-        if self._in_graph():
+        if self._recorded:
             return self._rate.in_graph(self._iterations, self._scalar_dtype)
         return self._rate.outside_graph(self._calls, self._scalar_dtype)
 
     def _updates(self) -> Any:
         """How many updates were made before this step: a number, or in a graph a tensor of shape ()."""
-        calls = self._iterations if self._in_graph() else self._calls.get()
+        calls = self._iterations if self._recorded else self._calls.get()
         return calls // self.gradient_accumulation_steps if self.gradient_accumulation_steps else calls
 
     def step_number(self) -> Any:
@@ -167,7 +166,7 @@ class Optimizer(OptimizerState):
         None for a class or a learning rate schedule that is not torchfunc's or torch's: then torch.compile's guards
         have to notice what changes.
         """
-        return settings_key(self) if is_known_code(self._rate.function) else None
+        return settings_key(self, ignored=("_recorded",)) if is_known_code(self._rate.function) else None
 
     # State ---------------------------------------------------------------------------------------------------------
 
@@ -267,7 +266,9 @@ class Optimizer(OptimizerState):
         if not params:
             return
         kept_grads, kept_params = _drop_missing(grads, params)
-        with torch.no_grad():
+        # In a graph, all that changes from step to step must be a tensor.
+        self._recorded = self._always_in_graph or in_graph()
+        with torch.set_grad_enabled(False):
             if self.loss_scale_factor is not None:
                 kept_grads = list(torch._foreach_div(kept_grads, self.loss_scale_factor))
             if self.gradient_accumulation_steps:
@@ -276,7 +277,7 @@ class Optimizer(OptimizerState):
                 self._update(kept_grads, kept_params)
             if self.use_ema:
                 self._update_averages()
-            if self._in_graph():
+            if self._recorded:
                 self._iterations.add_(1)
             else:
                 self._calls.add(1)
@@ -299,18 +300,19 @@ class Optimizer(OptimizerState):
         return params
 
     def _update(self, grads: list[Tensor], params: list[Tensor]) -> None:
-        grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
+        if self.clipnorm or self.clipvalue or self.global_clipnorm:
+            grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self._step_rate()
-        self._decay_weights(params, rate)
+        if self.weight_decay is not None:
+            self._decay_weights(params, rate * self.weight_decay)
         self.update(grads, params, rate)
         for param, constraint in self._constraints:
             param.copy_(constraint(param))
 
-    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
-        if self.weight_decay is not None:
-            decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
-            if decayed:
-                torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
+    def _decay_weights(self, params: list[Tensor], share: Any) -> None:
+        decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
+        if decayed:
+            torch._foreach_mul_(decayed, 1 - share)
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """Change all weights by their gradients. Override this or `update_step`.
@@ -334,7 +336,7 @@ class Optimizer(OptimizerState):
     def _accumulate(self, grads: list[Tensor], params: list[Tensor], steps: int) -> None:
         """Update with the mean gradients when it is time to."""
         means = mean_of_sums(self.state_of(self._accumulated, params), grads, steps)
-        if self._in_graph():
+        if self._recorded:
             due = (self._iterations + 1) % steps == 0
             changing = [*self._params, *self._rule_state()]
             before = copies_of(changing)
@@ -402,7 +404,7 @@ class Optimizer(OptimizerState):
 
 
 def _same(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
+    return len(left) == len(right) and all(map(operator.is_, left, right))
 
 
 def _drop_missing(grads: Sequence[Tensor | None], params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

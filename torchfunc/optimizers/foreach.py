@@ -19,12 +19,13 @@ def fused_kernel_fits(params: list[Tensor], learning_rate: Any, devices: tuple[s
     In a graph the rate is a tensor: the compiler fuses the formula itself.
     """
     first = params[0]
-    return (
-        not isinstance(learning_rate, Tensor)
-        and first.device.type in devices
-        and all(p.dtype is first.dtype and p.device == first.device and p.is_contiguous() for p in params)
-        and first.dtype.is_floating_point
-    )
+    dtype, device = first.dtype, first.device
+    if isinstance(learning_rate, Tensor) or device.type not in devices or not dtype.is_floating_point:
+        return False
+    for param in params:
+        if param.dtype is not dtype or param.device != device or not param.is_contiguous():
+            return False
+    return True
 
 
 def contiguous(gradients: list[Tensor]) -> list[Tensor]:

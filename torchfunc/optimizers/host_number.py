@@ -10,11 +10,13 @@ from torch import Tensor
 
 __all__ = ["HostNumber", "in_graph"]
 
+_HAS_CUDA = torch.backends.cuda.is_built()
+
 
 def in_graph() -> bool:
     """Whether operations are being recorded for later: then a Python number would be frozen into the recording."""
     return torch.compiler.is_compiling() or (
-        torch.backends.cuda.is_built() and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        _HAS_CUDA and torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
     )
 
 

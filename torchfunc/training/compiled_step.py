@@ -232,7 +232,9 @@ def _reason(error: Exception) -> str:
         reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
         reason += f" ({explained.rstrip('.')})" if explained else ""
     stack = list(getattr(error, "real_stack", None) or ())
-    layers = [found[1] or found[2] for frame in stack if (found := _LAYER_CALL.search(frame.line or ""))]
+    # The file names of generated code stand in angle brackets.
+    generated = [frame.line or "" for frame in stack if frame.filename.startswith("<")]
+    layers = [found[1] or found[2] for line in generated if (found := _LAYER_CALL.search(line))]
     where = f", in layer {layers[-1]!r}" if layers else ""
     if stack:
         last = stack[-1]

@@ -15,7 +15,6 @@ from torchfunc.losses import Loss
 from torchfunc.losses.adapters import parse_loss
 from torchfunc.metrics import Mean, Metric
 from torchfunc.metrics.adapters import parse_metric
-from torchfunc.metrics.base import add_to
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Batch, Tensors
@@ -31,8 +30,7 @@ class LossMean(Mean):
 
     def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
         """Add the loss of a batch of `rows`, a scalar."""
-        add_to(self.total, value.detach() if value.requires_grad else value, rows)
-        add_to(self.count, rows)
+        self.add(value.detach() if value.requires_grad else value, rows, rows)
 
 
 class OutputBatch(NamedTuple):

@@ -40,8 +40,7 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
     if optimizer is None:
         raise ValueError("The model was compiled with optimizer=None, so it cannot be trained.")
     batch = unpack_x_y_sample_weight(data)
-    with settings.execution.precision.autocast(batch.x):
-        outputs, parts, loss = _forward(model, run, batch, training=True)
+    outputs, parts, loss = _forward(model, run, batch, training=True)
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
     gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
@@ -62,8 +61,7 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
 def evaluate_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
     """Update losses and metrics with one batch."""
     batch = unpack_x_y_sample_weight(data)
-    with run.settings.execution.precision.autocast(batch.x):
-        outputs, parts, _ = _forward(model, run, batch, training=False)
+    outputs, parts, _ = _forward(model, run, batch, training=False)
     return _update_metrics(model, run, batch, outputs, parts)
 
 
@@ -81,6 +79,16 @@ def _forward(
     model: Trainable, run: RunContext, batch: Batch, training: bool
 ) -> tuple[TrainingOutputs, list[OutputBatch] | None, Tensor]:
     """The outputs for one batch, their parts if they were matched, and their loss, which is tracked."""
+    precision = run.settings.execution.precision
+    if precision.dtype is None:
+        return _forward_in_precision(model, run, batch, training)
+    with precision.autocast(batch.x):
+        return _forward_in_precision(model, run, batch, training)
+
+
+def _forward_in_precision(
+    model: Trainable, run: RunContext, batch: Batch, training: bool
+) -> tuple[TrainingOutputs, list[OutputBatch] | None, Tensor]:
     settings, objectives = run.settings, run.settings.objectives
     if objectives is None:
         logits_of: Sequence[int] = ()
@@ -138,7 +146,7 @@ def _update_metrics(
         logs = model.compute_metrics(batch.x, batch.y, outputs.y_pred, batch.sample_weight)
         run.outputs = None
         return Outcome(logs, [])
-    objectives = run.settings.objectives_for(outputs.y_pred)
+    objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
     if objectives.resolved and not objectives.log_names:
         return Outcome(None, [])
     return Outcome(None, objectives.update_metrics(parts or objectives.match_batch(batch, outputs)))
