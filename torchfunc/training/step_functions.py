@@ -119,7 +119,10 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
     """The function that the loop calls with each batch of a prediction; see `make_step`."""
     function = model.own_function("predict_step")
     own = function or (model.predict_step if model.overrides("predict_step") else None)
-    step = own or partial(predict_batch, model)
+
+    def step(data: Data) -> Any:
+        return predict_batch(model, data) if own is None else own(data)
+
     if settings is None or function is not None or not settings.execution.compiles("predict_step", device):
         return step
     return _compiled_step(model, settings, "predict_step", step, 1)
