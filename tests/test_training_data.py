@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchfunc import config
 from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.training.checks import check_counts
-from torchfunc.training.data import stream as streams
+from torchfunc.training.data import sources
 from torchfunc.training.data.array_batches import gathered
 from torchfunc.training.data.arrays import Arrays, is_array_like, to_tensors
-from torchfunc.training.data.stream import parse_data
 
 CPU = torch.device("cpu")
 
@@ -27,7 +26,8 @@ def words(*parts):
 
 
 def make_batches(x, y=None, sample_weight=None, **settings):
-    return streams.make_batches(parse_data(x, y, sample_weight), device=CPU, **settings)
+    data = sources.parse_data(x, y, sample_weight, batch_size=settings.get("batch_size"))
+    return sources.make_batches(data, device=CPU, **settings)
 
 
 def batches(*args, **settings):

@@ -15,7 +15,7 @@ from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
 from torchfunc.metrics.base import Metric, add_to, detached
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
-__all__ = ["FunctionMetric", "Mean", "MeanMetricWrapper", "Sum"]
+__all__ = ["FunctionMetric", "LossMean", "Mean", "MeanMetricWrapper", "Sum"]
 
 
 class _Reduction(Metric):
@@ -110,6 +110,16 @@ class Mean(_Reduction):
 
     def result(self) -> Tensor:
         return divide_no_nan(self.total, self.count).to(self.dtype)
+
+
+class LossMean(Mean):
+    """The mean of a loss over samples: each batch's loss counts as often as it has rows."""
+
+    direction = "down"
+
+    def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
+        """Add the loss of a batch of `rows`, a scalar."""
+        self.add(value.detach() if value.requires_grad else value, rows, rows)
 
 
 class MeanMetricWrapper(Mean):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchfunc import losses
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import Arrays, Data, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import Data, unpack_x_y_sample_weight
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.outputs import Objectives
 from torchfunc.training.trainable import Trainable
@@ -95,17 +95,26 @@ def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStr
         return
     batches = stream.batches
     if not isinstance(batches, ArrayBatches):
-        batches.check = partial(_check_labels_on_host, objectives, shapes)
+        batches.check = partial(_check_batch, objectives, shapes)
         return
-    first = batches.arrays.first(batches.batch_size)
+    size, arrays = batches.batch_size, batches.arrays
+    first = arrays.first(size)
     model.prepare_inputs(first.x)
-    _rehearse(objectives, shapes, first)
-    _check_labels(objectives, shapes, batches.arrays.y)
+    targets, weights = objectives.match_data(arrays.y, first.sample_weight)
+    for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
+        if target is not None and output.loss is not None:
+            loss = output.loss.for_shapes(target.shape, shape)
+            _rehearse(loss, shape, target[:size], weight)
+            _check_labels(loss, shape, target, output.of)
 
 
-def _check_labels_on_host(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
+def _check_batch(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
     """Check the class indices of a batch, without asking a device for values."""
-    _check_labels(objectives, shapes, unpack_x_y_sample_weight(batch).y, on_host=True)
+    _, y, sample_weight = unpack_x_y_sample_weight(batch)
+    targets, _ = objectives.match_data(y, sample_weight)
+    for output, shape, target in zip(objectives.outputs, shapes, targets, strict=True):
+        if target is not None and output.loss is not None and target.is_cpu:
+            _check_labels(output.loss.for_shapes(target.shape, shape), shape, target, output.of)
 
 
 def _output_shapes(model: Trainable) -> list[_Shape] | None:
@@ -114,22 +123,16 @@ def _output_shapes(model: Trainable) -> list[_Shape] | None:
     return None if outputs is None else [tuple(output.shape) for output in outputs]
 
 
-def _rehearse(objectives: Objectives, shapes: list[_Shape], batch: Arrays) -> None:
-    """Let losses see the shapes of a batch, on numbers that mean nothing."""
-    targets = objectives.match_targets(batch.y)
-    weights = objectives.match_weights(batch.sample_weight)
-    for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
-        sizes = [size for size in shape[1:] if size is not None]
-        if target is None or output.loss is None or len(sizes) < len(shape) - 1:
-            continue
-        loss = output.loss.for_shapes(target.shape, shape)
-        if _can_rehearse(loss):
-            # (Not on the meta device: for that, torch imports its compiler.)
-            rows = len(target) if len(target) * math.prod(sizes) <= _MUCH else 1
-            weight = None if weight is None else torch.zeros_like(weight[:rows])
-            with torch.no_grad():
-                prediction = torch.full((rows, *sizes), 0.5, device=target.device)
-                loss(torch.zeros_like(target[:rows]), prediction, weight)
+def _rehearse(loss: losses.Loss, shape: _Shape, target: Tensor, weight: Tensor | None) -> None:
+    """Let a loss see the shapes of a batch, on numbers that mean nothing."""
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) < len(shape) - 1 or not _can_rehearse(loss):
+        return
+    # (Not on the meta device: for that, torch imports its compiler.)
+    rows = len(target) if len(target) * math.prod(sizes) <= _MUCH else 1
+    prediction = torch.full((rows, *sizes), 0.5, device=target.device)
+    with torch.no_grad():
+        loss(torch.zeros_like(target[:rows]), prediction, None if weight is None else torch.zeros_like(weight[:rows]))
 
 
 def _can_rehearse(loss: losses.Loss) -> bool:
@@ -140,17 +143,14 @@ def _can_rehearse(loss: losses.Loss) -> bool:
     )
 
 
-def _check_labels(objectives: Objectives, shapes: list[_Shape], y: Tensors, on_host: bool = False) -> None:
-    """Raise ValueError for class indices that are none; with `on_host`, without asking a device for values."""
-    for output, shape, target in zip(objectives.outputs, shapes, objectives.match_targets(y), strict=True):
-        if target is None or output.loss is None or len(shape) < 2 or not target.numel():
-            continue
-        if on_host and not target.is_cpu:
-            continue
-        axis, ignored = _classes_axis(output.loss.for_shapes(target.shape, shape), target, shape)
-        classes = None if axis is None else shape[axis]
-        if classes is not None:
-            _check_indices(target, classes, ignored, output.of)
+def _check_labels(loss: losses.Loss, shape: _Shape, target: Tensor, of: str) -> None:
+    """Raise ValueError for class indices that are none; `of` says whose they are."""
+    if len(shape) < 2 or not target.numel():
+        return
+    axis, ignored = _classes_axis(loss, target, shape)
+    classes = None if axis is None else shape[axis]
+    if classes is not None:
+        _check_indices(target, classes, ignored, of)
 
 
 def _classes_axis(loss: losses.Loss, target: Tensor, shape: _Shape) -> tuple[int | None, int | None]:

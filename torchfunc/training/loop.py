@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from torchfunc import config
@@ -55,7 +55,12 @@ def run_epochs(
     callbacks.set_run(training_run)
     callbacks.on_train_begin()
     remaining = training_run.begin(epochs)
-    _expect_steps(model, settings, data.num_batches and data.num_batches * len(remaining))
+    if settings.execution.jit == "payback":
+        layers = sum(not list(module.children()) for module in model.modules())
+        settings.payback = settings.payback or Payback(layers)
+        settings.payback.expect(data.num_batches and data.num_batches * len(remaining))
+    probes = config.probes_threads() and device_of(model).type == "cpu"
+    settings.thread_probe = ThreadProbe() if probes else None
     logs = training_run.logs
     for epoch in remaining:
         model.reset_metrics()
@@ -82,16 +87,6 @@ def run_epochs(
 def _alone(step: Step, batch: Data) -> Logs | None:
     """A step that takes several batches, called with one."""
     return step((batch,))
-
-
-def _expect_steps(model: nn.Module, settings: TrainingSettings, steps: int | None) -> None:
-    """Prepare what is decided by timing steps; `steps` says how many are to come, None if nobody knows."""
-    if settings.execution.jit == "payback":
-        layers = sum(not list(module.children()) for module in model.modules())
-        settings.payback = settings.payback or Payback(layers)
-        settings.payback.expect(steps)
-    probes = config.probes_threads() and device_of(model).type == "cpu"
-    settings.thread_probe = ThreadProbe() if probes else None
 
 
 def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
@@ -135,7 +130,9 @@ def _run_batches(
     count, at_once = done, settings.execution.steps
     if at_once != 1 and settings.graphs:
         data.defer_gathering()
-    batches: Iterator[Any] = data.epoch() if at_once == 1 else _tuples(data.epoch(), at_once)
+    single = data.epoch()
+    # Else tuples of so many batches; the last one holds what is left.
+    batches: Iterator[Any] = single if at_once == 1 else iter(lambda: tuple(itertools.islice(single, at_once)), ())
     for batch in batches:
         hooks.begin(count)
         own_logs = step(batch)
@@ -149,12 +146,6 @@ def _run_batches(
         results = model.get_metrics_result()
         own_logs = results if set(results) == set(own_logs) else own_logs
     return read_logs()
-
-
-def _tuples(batches: Iterator[Data], size: int) -> Iterator[tuple[Data, ...]]:
-    """The batches in tuples of `size`; the last one holds what is left."""
-    while batch := tuple(itertools.islice(batches, size)):
-        yield batch
 
 
 def run_prediction(

@@ -13,24 +13,15 @@ from torch import Tensor
 
 from torchfunc.losses import Loss
 from torchfunc.losses.adapters import parse_loss
-from torchfunc.metrics import Mean, Metric
+from torchfunc.metrics import Metric
 from torchfunc.metrics.adapters import parse_metric
+from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Batch, Tensors
 from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
 
-__all__ = ["DeferredUpdate", "LossMean", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
-
-
-class LossMean(Mean):
-    """The mean of a loss over samples: each batch's loss counts as often as it has rows."""
-
-    direction = "down"
-
-    def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
-        """Add the loss of a batch of `rows`, a scalar."""
-        self.add(value.detach() if value.requires_grad else value, rows, rows)
+__all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
 
 
 class OutputBatch(NamedTuple):
@@ -236,36 +227,37 @@ class Objectives:
         """
         y, weight = batch.y, batch.sample_weight
         y_pred, masks, logits = outputs
-        if self.resolved and len(self.outputs) == 1 and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
-            targets: list[Tensor | None] = [y]
-            predictions = [y_pred]
+        targets: list[Tensor | None]
+        weights: list[Tensor | None]
+        one = self.resolved and len(self.outputs) == 1 and (weight is None or isinstance(weight, Tensor))
+        if one and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+            targets, weights, predictions = [y], [weight], [y_pred]
         else:
             predictions, _ = flatten_outputs(y_pred, self.names)
             if len(predictions) != len(self.outputs):
                 raise ValueError(
                     f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled."
                 )
-            targets = self.match_targets(y)
+            targets, weights = self.match_data(y, weight)
             if not self.resolved:
                 self.resolve(targets, predictions)
         none = [None] * len(self.outputs)
-        weights = none if weight is None else self.match_weights(weight)
         return list(map(OutputBatch, targets, predictions, weights, masks or none, logits or none))
 
-    def match_targets(self, y: Tensors) -> list[Tensor | None]:
-        """Targets of one batch, output by output. Raises ValueError if one that is needed is missing."""
+    def match_data(self, y: Tensors, sample_weight: Tensors) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Targets and sample weights output by output; one array of weights counts for all outputs.
+
+        Raises:
+            ValueError: a target that is needed is missing, or something belongs to no output.
+        """
         needed = [output.needs_target for output in self.outputs]
         targets = match_values("y", y, self.names, needed)
         for output, target, wanted in zip(self.outputs, targets, needed, strict=True):
             if wanted and target is None:
                 raise ValueError(f"There are no targets for the loss or metrics{output.of}: y is missing.")
-        return targets
-
-    def match_weights(self, sample_weight: Tensors) -> list[Tensor | None]:
-        """Sample weights of one batch, output by output; one array counts for all of them."""
         if sample_weight is None or isinstance(sample_weight, Tensor):
-            return [sample_weight] * len(self.outputs)
-        return match_values("sample_weight", sample_weight, self.names, [o.needs_target for o in self.outputs])
+            return targets, [sample_weight] * len(self.outputs)
+        return targets, match_values("sample_weight", sample_weight, self.names, needed)
 
     def find_logits(self, described: Sequence[OutputDescription] | None) -> tuple[int, ...]:
         """Find the outputs whose loss can be computed from logits; `described` is what the model knows of them."""
@@ -279,14 +271,19 @@ class Objectives:
         self.logits = tuple(found)
         return self.logits
 
-    def total_loss(self, parts: Sequence[OutputBatch]) -> Tensor | None:
-        """The weighted sum of the outputs' losses, which are tracked on the way; None if there are none."""
+    def total_loss(self, batch: Batch, outputs: TrainingOutputs) -> tuple[list[OutputBatch], Tensor | None]:
+        """The weighted sum of the outputs' losses, which are tracked on the way.
+
+        Returns:
+            the parts of the batch, as `match_batch` gives them; the loss, None if no output has one.
+        """
+        parts = self.match_batch(batch, outputs)
         total: Tensor | None = None
         for output, part in zip(self.outputs, parts, strict=True):
             if output.loss is not None:
                 value = output.loss_of(part)
                 total = value if total is None else total + value
-        return total
+        return parts, total
 
     def update_metrics(self, parts: Sequence[OutputBatch]) -> list[DeferredUpdate]:
         """Update all metrics with one batch, except those that have to stay out of a compiled step."""

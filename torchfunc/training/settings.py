@@ -12,12 +12,13 @@ import torch
 from torch import nn
 
 from torchfunc.metrics import Metric
+from torchfunc.metrics.reduction import LossMean
 from torchfunc.optimizers import Optimizer
 from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
 from torchfunc.training.data.arrays import Tensors
 from torchfunc.training.matching import flatten_outputs
-from torchfunc.training.outputs import LossMean, Objectives, ParsedObjectives
+from torchfunc.training.outputs import Objectives, ParsedObjectives
 from torchfunc.training.payback import Payback
 from torchfunc.training.process_settings import ThreadProbe
 

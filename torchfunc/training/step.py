@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +22,12 @@ from torchfunc.training.trainable import Logs, Trainable
 __all__ = ["Outcome", "evaluate_batch", "predict_batch", "total_loss", "train_batch"]
 
 
-class Outcome(NamedTuple):
-    """What a step returns; all else that it does is changed in place.
+Outcome: TypeAlias = tuple[Logs | None, list[DeferredUpdate]]
+"""What a step returns; all else that it does is changed in place.
 
-    Attributes:
-        logs: the logs, if the model makes its own; else the metrics hold them.
-        deferred: updates of metrics that cannot be part of a compiled step.
-    """
-
-    logs: Logs | None
-    deferred: list[DeferredUpdate]
+The logs, if the model makes its own (else the metrics hold them); and the updates of metrics that cannot be part of a
+compiled step.
+"""
 
 
 def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
@@ -121,8 +117,7 @@ def total_loss(run: RunContext, batch: Batch, outputs: TrainingOutputs) -> tuple
         ValueError: there is no loss at all, or targets do not fit the outputs.
     """
     objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
-    parts = objectives.match_batch(batch, outputs)
-    total = objectives.total_loss(parts)
+    parts, total = objectives.total_loss(batch, outputs)
     for losses in run.call_losses:
         for loss in losses:
             total = _added(total, loss)
@@ -145,11 +140,11 @@ def _update_metrics(
         run.outputs = outputs
         logs = model.compute_metrics(batch.x, batch.y, outputs.y_pred, batch.sample_weight)
         run.outputs = None
-        return Outcome(logs, [])
+        return logs, []
     objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
     if objectives.resolved and not objectives.log_names:
-        return Outcome(None, [])
-    return Outcome(None, objectives.update_metrics(parts or objectives.match_batch(batch, outputs)))
+        return None, []
+    return None, objectives.update_metrics(parts or objectives.match_batch(batch, outputs))
 
 
 def _warn_of_missing(model: Trainable, weights: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

@@ -138,7 +138,7 @@ def _eager_step(model: Trainable, method: str, function: StepFunction | None) ->
         assert run is not None
         for losses in run.call_losses:
             losses.clear()
-        return default(model, run, data) if own is None else Outcome(own(data), [])
+        return default(model, run, data) if own is None else (own(data), [])
 
     return step
 
@@ -148,7 +148,7 @@ def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Any, ...]], Out
 
     def steps(batches: tuple[Data | DeferredBatch, ...]) -> Outcome:
         outcomes = [step(gathered(batch)) for batch in batches]
-        return Outcome(outcomes[-1].logs, [update for outcome in outcomes for update in outcome.deferred])
+        return outcomes[-1][0], [update for _, deferred in outcomes for update in deferred]
 
     return steps
 

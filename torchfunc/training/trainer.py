@@ -19,7 +19,8 @@ from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
 from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Tensors, unpack_x_y_sample_weight
-from torchfunc.training.data.stream import EpochStream, Source, make_batches, parse_arrays, parse_data, takes_batch_size
+from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
+from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.run_context import RunContext
@@ -190,9 +191,10 @@ class Trainer(StepFunctions):
         return self._logs_of(evaluate_batch(self, run, data))
 
     def _logs_of(self, outcome: Outcome) -> Logs:
-        for metric, target, prediction in outcome.deferred:
+        logs, deferred = outcome
+        for metric, target, prediction in deferred:
             metric.update_state(target, prediction)
-        return self.get_metrics_result() if outcome.logs is None else outcome.logs
+        return self.get_metrics_result() if logs is None else logs
 
     def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of one batch in a context of its own, for loops of the user's."""
@@ -236,7 +238,7 @@ class Trainer(StepFunctions):
             return self._outside_run("compute_metrics", self.compute_metrics, x, y, y_pred, sample_weight)
         objectives = run.settings.objectives_for(y_pred)
         parts = objectives.match_batch(Batch(x, y, sample_weight), run.outputs_for(y_pred))
-        return self._logs_of(Outcome(None, objectives.update_metrics(parts)))
+        return self._logs_of((None, objectives.update_metrics(parts)))
 
     # Whole data sets -----------------------------------------------------------------------------------------------
 
@@ -299,12 +301,15 @@ class Trainer(StepFunctions):
             validation_batch_size=validation_batch_size,
         )
         check_class_weight(class_weight, self)
-        data = parse_data(x, y, sample_weight, self.input_names, self.output_names)
+        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
         if validation_split and validation_data is None:
-            data, validation_data = _split(data, validation_split)
+            if not isinstance(data, Arrays):
+                kind = type(data).__name__
+                raise ValueError(f"`validation_split` needs arrays, got {kind}; use `validation_data`.")
+            data, validation_data = data.split(validation_split)
         elif validation_data is not None:
-            given = unpack_x_y_sample_weight(validation_data)
-            validation_data = parse_data(*given, self.input_names, self.output_names)
+            validation_x, validation_y, weights = unpack_x_y_sample_weight(validation_data)
+            validation_data = parse_data(validation_x, validation_y, weights, self.input_names, self.output_names)
         stream = make_batches(data, batch_size, steps_per_epoch, shuffle, class_weight, continues=True, device=device)
         validation = None
         if validation_data is not None:
@@ -348,7 +353,7 @@ class Trainer(StepFunctions):
         settings = self.require_settings("evaluate")
         device = device_of(self, settings.device)
         check_counts(batch_size=batch_size, steps=steps)
-        data = parse_data(x, y, sample_weight, self.input_names, self.output_names)
+        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
         stream = make_batches(data, batch_size, steps, device=device)
         called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
@@ -374,7 +379,8 @@ class Trainer(StepFunctions):
         settings = self._training_settings
         device = device_of(self, None if settings is None else settings.device)
         check_counts(batch_size=batch_size, steps=steps)
-        stream = make_batches(parse_data(x, input_names=self.input_names), batch_size, steps, device=device)
+        data = parse_data(x, input_names=self.input_names, batch_size=batch_size)
+        stream = make_batches(data, batch_size, steps, device=device)
         called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         try:
@@ -446,18 +452,11 @@ class Trainer(StepFunctions):
         self, x: Any, y: Any, sample_weight: Any, class_weight: ClassWeight | None, device: torch.device
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
-        arrays = parse_arrays(x, y, sample_weight, self.input_names, self.output_names)
+        arrays = Arrays.parse(x, y, sample_weight, self.input_names, self.output_names)
         data = arrays.to(device).weighted(class_weight).packed
         if not self.is_fully_built():
             self._build_on(unpack_x_y_sample_weight(data).x, device)
         return data
-
-
-def _split(data: Arrays | Source, fraction: float) -> tuple[Arrays, Arrays]:
-    """Training and validation data. Raises ValueError for anything but arrays."""
-    if not isinstance(data, Arrays):
-        raise ValueError(f"`validation_split` needs arrays, got {type(data).__name__}; use `validation_data`.")
-    return data.split(fraction)
 
 
 def _returned(settings: TrainingSettings, logs: Logs, return_dict: bool) -> Any:

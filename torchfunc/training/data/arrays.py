@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.structures import leaves, map_structure, named_leaves
-from torchfunc.training.data.frames import frame_to_array, is_frame
+from torchfunc.registry import did_you_mean
+from torchfunc.structures import leaves, map_structure
 
 __all__ = [
     "Arrays",
@@ -66,17 +67,32 @@ class Arrays:
     rows: int
 
     @classmethod
-    def parse(cls, x: Any, y: Any = None, sample_weight: Any = None) -> Arrays:
+    def parse(
+        cls,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        input_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+    ) -> Arrays:
         """Convert what the user gave: arrays, tensors, frames, lists of numbers, nested in lists, tuples and dicts.
 
         NumPy floats become `config.floatx()`; integers and booleans keep their type.
 
+        Args:
+            x, y, sample_weight: the data.
+            input_names, output_names: what a model's several inputs and outputs are called; frames are taken apart by
+                them.
+
         Raises:
             ValueError: an array holds objects or text, numbers of rows differ, there are none, or an array has no axis.
         """
-        data = {"x": x, "y": y, "sample_weight": sample_weight}
-        tensors = {name: to_tensors(value, name) for name, value in data.items()}
-        found = {name: leaf for key, value in tensors.items() for name, leaf in named_leaves(value, key)}
+        found: dict[str, Tensor] = {}
+        tensors = (
+            _to_tensors(_columns_or_frame(x, "x", input_names), "x", found),
+            _to_tensors(_columns_or_frame(y, "y", output_names), "y", found),
+            _to_tensors(sample_weight, "sample_weight", found),
+        )
         scalars = [name for name, leaf in found.items() if leaf.ndim == 0]
         if scalars:
             raise ValueError(f"{', '.join(scalars)}: a single number, but the first axis of all data counts the rows.")
@@ -86,7 +102,7 @@ class Arrays:
             raise ValueError(f"All arrays need the same number of rows (first axis), but {listed}.")
         if not rows or not next(iter(rows.values())):
             raise ValueError("There is no data: x has no rows.")
-        return cls(**tensors, rows=next(iter(rows.values())))
+        return cls(*tensors, next(iter(rows.values())))
 
     def _slice(self, start: int, stop: int) -> Arrays:
         def cut(leaf: Tensor | None) -> Tensor | None:
@@ -212,18 +228,23 @@ def to_tensors(structure: Any, name: str) -> Any:
     Raises:
         ValueError: an array holds objects or text, or something is no array.
     """
+    return _to_tensors(structure, name, {})
+
+
+def _to_tensors(structure: Any, name: str, found: dict[str, Tensor]) -> Tensors:
+    """`to_tensors`, which adds all tensors to `found` by their names: `x`, `x[0]`, `x['title']`."""
     if isinstance(structure, Mapping):
-        return {key: to_tensors(value, f"{name}[{key!r}]") for key, value in structure.items()}
+        return {key: _to_tensors(value, f"{name}[{key!r}]", found) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)) and not _holds_numbers(structure):
-        converted = [to_tensors(value, f"{name}[{index}]") for index, value in enumerate(structure)]
+        converted = [_to_tensors(value, f"{name}[{index}]", found) for index, value in enumerate(structure)]
         return converted if isinstance(structure, list) else tuple(converted)
-    if structure is None or isinstance(structure, Tensor):
-        return structure
-    return _array_to_tensor(structure, name)
+    if structure is not None:
+        found[name] = structure if isinstance(structure, Tensor) else _array_to_tensor(structure, name)
+    return found.get(name)
 
 
 def _array_to_tensor(value: Any, name: str) -> Tensor:
-    array = frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
+    array = _frame_to_array(value, name) if _is_frame(value) else _as_array(value, name)
     if array.dtype.kind not in "biufc":
         raise ValueError(
             f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "
@@ -244,3 +265,71 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether this is a frame, series or index of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index))
+
+
+def _frame_to_array(value: Any, name: str) -> np.ndarray:
+    """A series as `(rows,)`, a frame as `(rows, columns)` of the type that holds all its columns.
+
+    Nullable integers and booleans with gaps become floats with NaN in them. Booleans beside numbers are 0 and 1.
+
+    Args:
+        value: a frame, series or index.
+        name: what to call it in messages.
+
+    Raises:
+        ValueError: a column holds no numbers; the message names it and its type.
+    """
+    if value.ndim == 1:
+        return _column_to_array(value, name)
+    # Column by column: a whole frame of booleans and numbers becomes an array of objects.
+    columns = [
+        _column_to_array(value.iloc[:, index], f"{name}[{label!r}]") for index, label in enumerate(value.columns)
+    ]
+    if not columns:
+        return np.empty(value.shape, "float32")
+    return np.stack(columns, axis=1, dtype=np.result_type(*columns), casting="unsafe")
+
+
+def _column_to_array(column: Any, name: str) -> np.ndarray:
+    kind = column.dtype
+    array = np.asarray(column)
+    if array.dtype == object and hasattr(kind, "na_value") and getattr(kind, "kind", "O") in "biuf":
+        array = column.to_numpy(dtype="float64", na_value=np.nan)
+    if array.dtype.kind in "biufc":
+        return array
+    advice = (
+        "Use its codes (`.cat.codes`) or one-hot columns (`pandas.get_dummies(frame, dtype=float)`)"
+        if str(kind) in ("category", "object", "str") or str(kind).startswith("string")
+        else "Turn it into numbers"
+    )
+    raise ValueError(f"{name} is a pandas column of dtype {kind}, which no tensor can hold. {advice}, or drop it.")
+
+
+def _columns_or_frame(value: Any, argument: str, wanted: Sequence[str] | None) -> Any:
+    """A frame as a dict of columns if a model's several inputs or outputs are named like columns; else as it is.
+
+    Args:
+        value: what the user gave.
+        argument: "x" or "y", for messages.
+        wanted: the names of the model's inputs or outputs, None if they are not known.
+
+    Raises:
+        ValueError: there are several inputs or outputs and some are no columns; the message names them.
+    """
+    if not _is_frame(value) or value.ndim == 1 or wanted is None or len(wanted) < 2:
+        return value
+    missing = [name for name in wanted if name not in value.columns]
+    if not missing:
+        return {name: value[name] for name in wanted}
+    hint = did_you_mean(missing[0], [str(label) for label in value.columns])
+    raise ValueError(
+        f"`{argument}` is a frame with the columns {list(value.columns)}, but the model has "
+        f"{', '.join(map(repr, wanted))}: there is no column {', '.join(map(repr, missing))}.{hint} Name the columns "
+        "so, or give a dict or list of arrays."
+    )
