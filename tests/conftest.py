@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchfunc.training import compiling
+from torchfunc.training import compiled_step
 
 pytest_plugins = ["parity_table"]
 
@@ -40,4 +40,4 @@ def traced(monkeypatch):
             warnings.simplefilter("ignore")
             return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager", options=options)
 
-    monkeypatch.setattr(compiling, "compile_whole", compile_whole)
+    monkeypatch.setattr(compiled_step, "compile_whole", compile_whole)

@@ -10,8 +10,8 @@ import torch
 import torchfunc
 from torchfunc import callbacks, layers, losses, metrics, optimizers
 from torchfunc.models import Model
-from torchfunc.training import compiling
-from torchfunc.training.compiling import MAX_GRAPHS, CompiledStep
+from torchfunc.training import compiled_step
+from torchfunc.training.compiled_step import MAX_GRAPHS, CompiledStep
 from torchfunc.training.payback import Payback
 
 # What torch says of its own code while it compiles.
@@ -65,7 +65,7 @@ def assert_same(one, other, **tolerance):
 
 
 def graphs(model):
-    return sum(step.graphs for step in model._compiled.graphs.values())
+    return sum(step.graphs for steps in model._training_settings.graphs.values() for step in steps.values())
 
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -440,7 +440,7 @@ class TestPayback:
 class TestCompiledStep:
     def test_first_step_is_eager(self, monkeypatch):
         calls = []
-        monkeypatch.setattr(compiling, "compile_whole", lambda step, *_: lambda data: calls.append("graph"))
+        monkeypatch.setattr(compiled_step, "compile_whole", lambda step, *_: lambda data: calls.append("graph"))
         step = CompiledStep(lambda data: calls.append("eager"), "It", required=True, guarded=False)
         for rows in (4, 4, 4, 2, 4):
             step(torch.zeros(rows, 3))

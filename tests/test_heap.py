@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from torchfunc import Input, Model, layers
-from torchfunc.training import heap
-from torchfunc.training.heap import kept_heap
+from torchfunc.training import process_settings
+from torchfunc.training.process_settings import kept_heap
 
 CPU = torch.device("cpu")
-needs_glibc = pytest.mark.skipif(heap._glibc() is None, reason="the allocator is not glibc's, or is set by the user")
+needs_glibc = pytest.mark.skipif(
+    process_settings._glibc() is None, reason="the allocator is not glibc's, or is set by the user"
+)
 
 
 class Recorded:
@@ -28,7 +30,7 @@ class Recorded:
 @pytest.fixture
 def libc(monkeypatch):
     libc = Recorded()
-    monkeypatch.setattr(heap, "_glibc", lambda: libc)
+    monkeypatch.setattr(process_settings, "_glibc", lambda: libc)
     return libc
 
 
@@ -70,7 +72,7 @@ def test_fit_evaluate_and_predict_use_it(libc):
 
 COUNT = """
 import contextlib, resource, sys, torch
-from torchfunc.training.heap import kept_heap
+from torchfunc.training.process_settings import kept_heap
 
 def step():
     torch.ones(10 * 2**20)  # 40 MiB, more than glibc ever keeps by itself
@@ -99,4 +101,4 @@ def test_memory_is_not_asked_for_again():
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_what_the_user_has_set_stays(monkeypatch, name):
     monkeypatch.setenv(name, "glibc.malloc.trim_threshold=1000")
-    assert heap._glibc.__wrapped__() is None
+    assert process_settings._glibc.__wrapped__() is None

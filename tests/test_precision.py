@@ -109,7 +109,7 @@ COMPILED = [
 @pytest.mark.parametrize(("kind", "settings"), COMPILED, ids=str)
 def test_compiled(kind, settings, traced):
     compiled = trained(kind, jit_compile=True, **settings)
-    assert any(graph.graphs for graph in compiled[0]._compiled.graphs.values())
+    assert any(graph.graphs for graph in compiled[0]._training_settings.graphs["train_step"].values())
     assert_near(compiled, trained(kind, jit_compile=False, **settings), 1e-4 if "precision" not in settings else 1e-2)
 
 

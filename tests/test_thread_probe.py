@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from torchfunc import Input, Model, callbacks, config, layers
-from torchfunc.training.threads import ThreadProbe
+from torchfunc.training.process_settings import ThreadProbe
 
 
 @pytest.fixture(autouse=True)

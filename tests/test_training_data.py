@@ -13,13 +13,10 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from torchfunc import config
 from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
-from torchfunc.training.arrays import (
-    class_weights_to_sample_weights,
-    is_array_like,
-    to_tensors,
-    train_validation_split,
-)
-from torchfunc.training.batches import make_batches
+from torchfunc.training.checks import check_counts
+from torchfunc.training.data import sources
+from torchfunc.training.data.array_batches import gathered
+from torchfunc.training.data.arrays import Arrays, is_array_like, to_tensors
 
 CPU = torch.device("cpu")
 
@@ -28,8 +25,13 @@ def words(*parts):
     return "(?s)" + "".join(f"(?=.*{re.escape(part)})" for part in parts)
 
 
-def batches(*args, **kwargs):
-    return list(make_batches(*args, device=CPU, **kwargs).epoch())
+def make_batches(x, y=None, sample_weight=None, **settings):
+    data = sources.parse_data(x, y, sample_weight, batch_size=settings.get("batch_size"))
+    return sources.make_batches(data, device=CPU, **settings)
+
+
+def batches(*args, **settings):
+    return list(make_batches(*args, **settings).epoch())
 
 
 class TestArraysBecomeTensors:
@@ -117,15 +119,15 @@ class TestSplit:
     @pytest.mark.parametrize(("rows", "fraction"), [(10, 0.2), (7, 0.5), (1797, 0.2), (3, 0.1), (10, 0.35)])
     def test_same_rows_as_keras(self, rows, fraction):
         x = np.arange(rows)
-        train, validation = train_validation_split(torch.from_numpy(x), None, None, fraction)
+        train, validation = Arrays.parse(x).split(fraction)
         expected = keras.src.trainers.data_adapters.array_slicing.train_validation_split((x,), fraction)
-        np.testing.assert_array_equal(train[0].numpy(), expected[0][0])
-        np.testing.assert_array_equal(validation[0].numpy(), expected[1][0])
+        np.testing.assert_array_equal(train.x.numpy(), expected[0][0])
+        np.testing.assert_array_equal(validation.x.numpy(), expected[1][0])
 
     @pytest.mark.parametrize(("fraction", "part"), [(1.5, "1.5"), (-0.1, "-0.1"), (0.9, "1 rows")])
     def test_wrong_fractions(self, fraction, part):
         with pytest.raises(ValueError, match=words("validation_split", part)):
-            train_validation_split(torch.zeros(1), None, None, fraction)
+            Arrays.parse(torch.zeros(1)).split(fraction)
 
 
 class TestClassWeights:
@@ -140,7 +142,7 @@ class TestClassWeights:
     )
     def test_equal_keras(self, y):
         weights = {0: 1.5, 2: 0.25}
-        found = class_weights_to_sample_weights(torch.from_numpy(y), weights)
+        found = Arrays.parse(torch.zeros(4), torch.from_numpy(y)).weighted(weights).sample_weight
         np.testing.assert_array_equal(found.numpy(), class_weight_to_sample_weights(y, weights))
 
     @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ class TestClassWeights:
     )
     def test_wrong_use(self, y, sample_weight, part):
         with pytest.raises(ValueError, match=part):
-            class_weights_to_sample_weights(y, {0: 2.0}, sample_weight)
+            Arrays.parse(torch.zeros(2), y, sample_weight).weighted({0: 2.0})
 
 
 class TestArrayBatches:
@@ -164,7 +166,7 @@ class TestArrayBatches:
 
     def test_shuffled_rows_stay_together_and_each_comes_once(self):
         x = {"a": np.arange(101), "b": [np.arange(101.0)]}
-        stream = make_batches(x, np.arange(101), np.arange(101.0), batch_size=8, shuffle=True, device=CPU)
+        stream = make_batches(x, np.arange(101), np.arange(101.0), batch_size=8, shuffle=True)
         epochs = []
         for _ in range(2):
             rows = []
@@ -178,11 +180,12 @@ class TestArrayBatches:
         assert stream.num_batches == 13
 
     def test_manual_seed_repeats_the_order(self):
-        def order():
-            torch.manual_seed(3)
-            return [b.tolist() for b in batches(np.arange(20), batch_size=6, shuffle=True)]
+        def order(seed):
+            torch.manual_seed(seed)
+            return torch.cat(batches(np.arange(20), batch_size=6, shuffle=True)).tolist()
 
-        assert order() == order()
+        assert order(3) == order(3)
+        assert sorted(order(3)) == list(range(20)) != order(3) != order(4)
 
     def test_shuffle_within_batches(self):
         torch.manual_seed(0)
@@ -206,7 +209,7 @@ class TestArrayBatches:
 
     def test_memory_is_used_again_unless_somebody_holds_it(self):
         x = torch.arange(64)
-        stream = make_batches(x, x, batch_size=8, shuffle=True, device=CPU)
+        stream = make_batches(x, x, batch_size=8, shuffle=True)
         addresses = [(a.data_ptr(), b.data_ptr()) for a, b in stream.epoch()]
         assert addresses[0] == addresses[2]
         assert len({address for pair in addresses for address in pair}) == 4
@@ -218,27 +221,29 @@ class TestArrayBatches:
         assert torch.equal(torch.cat(held), torch.cat(views).squeeze(-1))
 
     def test_what_a_graph_of_several_steps_gathers_itself(self):
-        arrays = make_batches({"a": np.arange(10)}, np.arange(10.0), batch_size=4, shuffle=True, device=CPU).batches
+        stream = make_batches({"a": np.arange(10)}, np.arange(10.0), batch_size=4, shuffle=True)
         torch.manual_seed(5)
-        found = [(x["a"].tolist(), y.tolist()) for x, y in arrays]
+        found = [(x["a"].tolist(), y.tolist()) for x, y in stream.epoch()]
         torch.manual_seed(5)
-        order = arrays.epoch_indices()
-        x, y = arrays.tensors
-        parts = order.split(arrays.batch_size)
-        assert found == [(x["a"][rows].tolist(), y[rows].tolist()) for rows in parts]
-        assert make_batches(np.arange(10), device=CPU).batches.epoch_indices() is None
+        stream.defer_gathering()
+        deferred = list(stream.epoch())
+        assert [batch.rows.shape[0] for batch in deferred] == [4, 4, 2]
+        assert found == [(x["a"].tolist(), y.tolist()) for x, y in map(gathered, deferred)]
+        in_order = make_batches(np.arange(10), batch_size=4)
+        in_order.defer_gathering()
+        assert [gathered(batch).tolist() for batch in in_order.epoch()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
     def test_batch_size(self):
         assert len(batches(np.arange(65))) == 3
         assert len(batches(np.arange(65), steps=5)) == 5
 
     def test_steps_go_on_in_the_next_epoch(self):
-        stream = make_batches(np.arange(10), batch_size=2, steps=3, goes_on=True, device=CPU)
+        stream = make_batches(np.arange(10), batch_size=2, steps=3, continues=True)
         assert [[b.tolist() for b in stream.epoch()] for _ in range(1)] == [[[0, 1], [2, 3], [4, 5]]]
         with pytest.warns(UserWarning, match="ran out after 2 of 3 steps"):
             assert [b.tolist() for b in stream.epoch()] == [[6, 7], [8, 9]]
         assert next(stream.epoch()).tolist() == [0, 1]
-        stream = make_batches(np.arange(10), batch_size=2, steps=3, device=CPU)
+        stream = make_batches(np.arange(10), batch_size=2, steps=3)
         for _ in range(2):
             assert [b.tolist() for b in stream.epoch()] == [[0, 1], [2, 3], [4, 5]]
 
@@ -246,7 +251,7 @@ class TestArrayBatches:
         torch.manual_seed(0)
         plain = batches(np.arange(10), batch_size=3, shuffle=True)
         torch.manual_seed(0)
-        stream = make_batches(np.arange(10), batch_size=3, shuffle=True, device=CPU)
+        stream = make_batches(np.arange(10), batch_size=3, shuffle=True)
         peeked = stream.peek()
         found = list(stream.epoch())
         assert torch.equal(peeked, found[0])
@@ -274,7 +279,7 @@ class TestArrayBatches:
     @pytest.mark.parametrize("size", [0, -1, 2.5, True])
     def test_wrong_batch_size(self, size):
         with pytest.raises(ValueError, match=words("batch_size", repr(size))):
-            batches(np.zeros(3), batch_size=size)
+            check_counts(batch_size=size)
 
     def test_sample_weights_are_counted_too(self):
         with pytest.raises(ValueError, match=words("sample_weight has 2", "x has 3")):
@@ -284,7 +289,7 @@ class TestArrayBatches:
 class TestIterables:
     def test_data_loader(self):
         loader = DataLoader(TensorDataset(torch.arange(10), torch.arange(10) * 2.0), batch_size=4)
-        stream = make_batches(loader, device=CPU)
+        stream = make_batches(loader)
         assert stream.num_batches == 3
         for _ in range(2):
             found = list(stream.epoch())
@@ -302,7 +307,7 @@ class TestIterables:
             def __iter__(self):
                 return iter(torch.arange(10.0))
 
-        stream = make_batches(Stream(), batch_size=4, shuffle=True, device=CPU)
+        stream = make_batches(Stream(), batch_size=4, shuffle=True)
         assert stream.num_batches is None
         assert [len(b) for b in stream.epoch()] == [4, 4, 2]
 
@@ -314,13 +319,13 @@ class TestIterables:
         assert weight.tolist() == [1.0, 5.0]
 
     def test_endless_generator_with_steps(self):
-        stream = make_batches((torch.tensor([i]) for i in itertools.count()), steps=3, device=CPU)
+        stream = make_batches((torch.tensor([i]) for i in itertools.count()), steps=3)
         assert [b.item() for b in stream.epoch()] == [0, 1, 2]
         assert [b.item() for b in stream.epoch()] == [3, 4, 5]
         assert stream.num_batches == 3
 
     def test_used_up_generator(self):
-        stream = make_batches((torch.tensor([i]) for i in range(2)), device=CPU)
+        stream = make_batches(torch.tensor([i]) for i in range(2))
         assert len(list(stream.epoch())) == 2
         with pytest.raises(ValueError, match="gone through only once"):
             next(stream.epoch())

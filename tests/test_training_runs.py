@@ -16,7 +16,7 @@ from training_parity import LABELS, ROWS, WEIGHTS, X, Y, twins
 from torchfunc import callbacks, losses, metrics, optimizers
 from torchfunc.layers import Dense, Input
 from torchfunc.models import Model, Sequential
-from torchfunc.training import runs
+from torchfunc.training import process_settings, run_modes
 from torchfunc.training.step import train_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
@@ -49,12 +49,14 @@ class TestSettingsAreRestored:
     @pytest.mark.parametrize("flush", [True, False])
     def test_denormals(self, model, flush):
         seen = []
-        watch = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(runs._flushes_denormals()))
+        watch = callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append(process_settings._flushes_denormals())
+        )
         try:
             torch.set_flush_denormal(flush)
             model.fit(X, Y, verbose=0, callbacks=watch)
             assert seen == [True]
-            assert runs._flushes_denormals() == flush
+            assert process_settings._flushes_denormals() == flush
         finally:
             torch.set_flush_denormal(False)
 
@@ -85,7 +87,7 @@ class TestSettingsAreRestored:
         with pytest.raises(error):
             model.fit(X, Y, batch_size=10, callbacks=callbacks.LambdaCallback(on_train_batch_end=stop), verbose=1)
         assert not model.training
-        assert not runs._flushes_denormals()
+        assert not process_settings._flushes_denormals()
         assert torch.is_grad_enabled()
         assert all(p.grad is None for p in model.parameters())
         assert len(model.fit(X, Y, verbose=0).history["loss"]) == 1
@@ -299,8 +301,14 @@ class TestWithTorch:
         for each in (model, eager):
             each.train_on_batch(*data)
         count = CompileCounter()
-        with runs.training(model, torch.device("cpu")), torch._dynamo.config.patch(trace_autograd_ops=True):
-            step = torch.compile(lambda *batch: train_batch(model, batch), fullgraph=True, dynamic=False, backend=count)
+        settings = model.require_settings("fit")
+        with (
+            run_modes.training(model, settings, torch.device("cpu")) as run,
+            torch._dynamo.config.patch(trace_autograd_ops=True),
+        ):
+            step = torch.compile(
+                lambda *batch: train_batch(model, run, batch), fullgraph=True, dynamic=False, backend=count
+            )
             for index in range(3):
                 model.optimizer.learning_rate = eager.optimizer.learning_rate = 0.01 / (index + 1)
                 step(*data)

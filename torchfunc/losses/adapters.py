@@ -17,7 +17,7 @@ from torchfunc.losses.probabilistic import BinaryCrossentropy, CategoricalCrosse
 from torchfunc.losses.shapes import same_shape, target_kind
 from torchfunc.registry import to_snake_case
 
-__all__ = ["TorchLoss", "as_loss", "is_torch_loss", "object_name"]
+__all__ = ["TorchLoss", "as_loss", "is_torch_loss", "object_name", "parse_loss"]
 
 _CROSSENTROPIES: dict[str, type[Loss]] = {
     "binary": BinaryCrossentropy,
@@ -110,6 +110,37 @@ def _is_one_of(function: Any, kinds: Sequence[Any]) -> bool:
     return any(isinstance(function, kind) if isinstance(kind, type) else function is kind for kind in kinds)
 
 
+class CrossentropyByShape(Loss):
+    """What "crossentropy" stands for until shapes are known: the binary, sparse or categorical one."""
+
+    def for_shapes(self, y_true_shape: Sequence[int | None] | None, y_pred_shape: Sequence[int | None] | None) -> Loss:
+        """The crossentropy for these shapes. Raises ValueError if one of them is not known."""
+        return _CROSSENTROPIES[target_kind(y_true_shape, y_pred_shape, "crossentropy")](name=self.name)
+
+
+def parse_loss(identifier: Any, name: str | None = None) -> Loss:
+    """A `Loss` for anything `compile(loss=...)` takes; arguments as for `as_loss`.
+
+    `for_shapes` of the result is the loss for data of given shapes.
+
+    Raises:
+        ValueError: there is no such loss.
+    """
+    if isinstance(identifier, str) and identifier.lower() in ("crossentropy", "ce"):
+        return CrossentropyByShape(name=name or identifier)
+    loss = get(identifier)
+    if loss is None:
+        raise ValueError("A loss is needed here, got None.")
+    if isinstance(loss, Loss):
+        return loss
+    name = name or (identifier if isinstance(identifier, str) else object_name(loss))
+    if is_torch_loss(loss):
+        return TorchLoss(loss, name)
+    if isinstance(loss, FunctionType) and loss in CLASS_OF_FUNCTION:
+        return CLASS_OF_FUNCTION[loss](name=name)
+    return LossFunctionWrapper(loss, name=name)
+
+
 def as_loss(
     identifier: Any,
     name: str | None = None,
@@ -129,16 +160,5 @@ def as_loss(
     Raises:
         ValueError: there is no such loss, or "crossentropy" without shapes.
     """
-    if isinstance(identifier, str) and identifier.lower() in ("crossentropy", "ce"):
-        return _CROSSENTROPIES[target_kind(y_true_shape, y_pred_shape, "crossentropy")](name=name or identifier)
-    loss = get(identifier)
-    if loss is None:
-        raise ValueError("A loss is needed here, got None.")
-    if isinstance(loss, Loss):
-        return loss
-    name = name or (identifier if isinstance(identifier, str) else object_name(loss))
-    if is_torch_loss(loss):
-        return TorchLoss(loss, name)
-    if isinstance(loss, FunctionType) and loss in CLASS_OF_FUNCTION:
-        return CLASS_OF_FUNCTION[loss](name=name)
-    return LossFunctionWrapper(loss, name=name)
+    loss = parse_loss(identifier, name)
+    return loss.for_shapes(y_true_shape, y_pred_shape) if isinstance(loss, CrossentropyByShape) else loss

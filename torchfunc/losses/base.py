@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.graph_keys import settings_key
 from torchfunc.losses.shapes import TensorLike, as_tensors, match_ranks
-from torchfunc.losses.weighting import Reduction, check_reduction, is_mean, reduce_weighted, trailing_axes
+from torchfunc.losses.weighting import MEANS, Reduction, check_reduction, reduce_weighted, trailing_axes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
 
 __all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper", "written_arguments"]
@@ -75,8 +76,10 @@ class Loss:
         Raises:
             ValueError: the shapes of targets, predictions, weights do not fit each other.
         """
-        y_true, y_pred = self._prepare(*as_tensors(y_true, y_pred))
-        if sample_weight is None and mask is None and is_mean(self.reduction) and y_pred.numel():
+        if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
+            y_true, y_pred = as_tensors(y_true, y_pred)
+        y_true, y_pred = self._prepare(y_true, y_pred)
+        if sample_weight is None and mask is None and self.reduction in MEANS and y_pred.numel():
             return self._mean(y_true, y_pred)
         values = self._values(y_true, y_pred)
         if sample_weight is not None and not isinstance(sample_weight, Tensor):
@@ -102,6 +105,18 @@ class Loss:
     def to(self, device: torch.device | str) -> Loss:
         """Move what the loss holds to `device`, in place. Most hold nothing."""
         return self
+
+    def for_shapes(self, y_true_shape: Sequence[int | None], y_pred_shape: Sequence[int | None]) -> Loss:
+        """The loss for targets and predictions of these shapes: this one, unless it stands for a choice by shape."""
+        return self
+
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants: numbers, booleans and strings among the attributes.
+
+        None if the loss is, or is made of, code that is not torchfunc's or torch's: then torch.compile's guards have to
+        notice what changes.
+        """
+        return settings_key(self)
 
     def on_logits(self: T, activation: str | None = None, axis: int = -1, ndim: int | None = None) -> T | None:
         """This loss for a model without the sigmoid or softmax that ends it: stabler, and fewer kernels.

@@ -59,7 +59,8 @@ def same_shape(name: str, y_true: TensorLike, y_pred: TensorLike) -> tuple[Tenso
         ValueError: the shapes differ by more than a last axis of size 1, so that torch would
             silently compare every target with every prediction.
     """
-    y_true, y_pred = as_tensors(y_true, y_pred)
+    if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
+        y_true, y_pred = as_tensors(y_true, y_pred)
     if not y_pred.is_floating_point():
         y_pred = y_pred.to(as_dtype(floatx()))
     if y_true.dtype != y_pred.dtype:
@@ -91,7 +92,8 @@ def class_indices(
     Raises:
         ValueError: there is not one index for each prediction.
     """
-    y_true, y_pred = as_tensors(y_true, y_pred)
+    if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
+        y_true, y_pred = as_tensors(y_true, y_pred)
     axis = axis % y_pred.ndim if y_pred.ndim else 0
     expected = y_pred.shape[:axis] + y_pred.shape[axis + 1 :]
     if y_true.shape == expected:

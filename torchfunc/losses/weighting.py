@@ -10,11 +10,11 @@ from torch import Tensor
 from torchfunc.losses.shapes import match_ranks
 
 __all__ = [
+    "MEANS",
     "Reduction",
     "apply_mask",
     "check_reduction",
     "divide_no_nan",
-    "is_mean",
     "match_weight",
     "reduce_weighted",
     "trailing_axes",
@@ -22,8 +22,10 @@ __all__ = [
 
 Reduction: TypeAlias = str | None
 
-_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
-_REDUCTIONS = (*_MEANS, "sum", "none", None)
+MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+"""The reductions that, without weights and masks, are the plain mean."""
+
+_REDUCTIONS = (*MEANS, "sum", "none", None)
 
 
 def check_reduction(reduction: Reduction) -> Reduction:
@@ -31,11 +33,6 @@ def check_reduction(reduction: Reduction) -> Reduction:
     if reduction not in _REDUCTIONS:
         raise ValueError(f"reduction is one of {', '.join(map(repr, _REDUCTIONS))}, got {reduction!r}.")
     return reduction
-
-
-def is_mean(reduction: Reduction) -> bool:
-    """Whether this reduction, without weights and masks, is the plain mean."""
-    return reduction in _MEANS
 
 
 def divide_no_nan(total: Tensor | float, count: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torchfunc.metrics.catalogue import get
 from torchfunc.metrics.from_losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from torchfunc.metrics.reduction import MeanMetricWrapper
 
-__all__ = ["TorchMetric", "as_metric"]
+__all__ = ["TorchMetric", "as_metric", "parse_metric"]
 
 _BY_SHAPE: dict[str, dict[str, Any]] = {
     "accuracy": {
@@ -80,6 +80,51 @@ class TorchMetric(Metric):
         )
 
 
+class MetricByShape(Metric):
+    """What "accuracy" or "crossentropy" stands for until shapes are known: the binary, sparse or categorical one.
+
+    Args:
+        kind: "accuracy" or "crossentropy".
+        name: the name in the logs.
+    """
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(name=name)
+        self.kind = kind
+
+    def for_shapes(
+        self, y_true_shape: Sequence[int | None] | None, y_pred_shape: Sequence[int | None] | None
+    ) -> Metric:
+        """The metric for these shapes. Raises ValueError if one of them is not known."""
+        return _BY_SHAPE[self.kind][target_kind(y_true_shape, y_pred_shape, self.kind)](name=self.name)
+
+
+def parse_metric(identifier: Any) -> Metric:
+    """A `Metric` for anything `compile(metrics=[...])` takes; `for_shapes` gives the one for given data.
+
+    Args:
+        identifier: as for `as_metric`.
+
+    Raises:
+        ValueError: there is no such metric.
+    """
+    if isinstance(identifier, str):
+        kind = _SHORT.get(identifier.lower(), identifier.lower())
+        if kind in _BY_SHAPE:
+            return MetricByShape(kind, identifier)
+    if all(callable(getattr(identifier, method, None)) for method in ("update", "compute", "reset")):
+        return TorchMetric(identifier() if isinstance(identifier, type) else identifier)
+    metric = get(identifier)
+    if metric is None:
+        raise ValueError("A metric is needed here, got None.")
+    if not isinstance(metric, Metric):
+        name = identifier if isinstance(identifier, str) else object_name(metric)
+        return MeanMetricWrapper(as_loss(metric) if is_torch_loss(metric) else metric, name)
+    if isinstance(identifier, str):
+        metric.name = identifier
+    return metric
+
+
 def as_metric(
     identifier: Any,
     y_true_shape: Sequence[int | None] | None = None,
@@ -97,20 +142,9 @@ def as_metric(
     Raises:
         ValueError: there is no such metric, or a choice by shape without shapes.
     """
-    if isinstance(identifier, str):
-        kind = _SHORT.get(identifier.lower(), identifier.lower())
-        if kind in _BY_SHAPE:
-            return _BY_SHAPE[kind][target_kind(y_true_shape, y_pred_shape, kind)](name=identifier)
-    if all(callable(getattr(identifier, method, None)) for method in ("update", "compute", "reset")):
-        return TorchMetric(identifier() if isinstance(identifier, type) else identifier)
-    metric = get(identifier)
-    if metric is None:
-        raise ValueError("A metric is needed here, got None.")
-    if not isinstance(metric, Metric):
-        name = identifier if isinstance(identifier, str) else object_name(metric)
-        return MeanMetricWrapper(as_loss(metric) if is_torch_loss(metric) else metric, name)
-    if isinstance(identifier, str):
-        metric.name = identifier
+    metric = parse_metric(identifier)
+    if isinstance(metric, MetricByShape):
+        return metric.for_shapes(y_true_shape, y_pred_shape)
     if y_true_shape is not None and y_pred_shape is not None:
-        metric.build(y_true_shape, y_pred_shape)
+        return metric.for_shapes(y_true_shape, y_pred_shape)
     return metric

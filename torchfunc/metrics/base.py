@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torchfunc import initializers
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.graph_keys import settings_key
 from torchfunc.registry import to_snake_case
 
 __all__ = ["Metric", "add_to", "detached"]
@@ -114,6 +115,20 @@ class Metric:
         wants its state before.
         """
 
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants: its public numbers, booleans and strings.
+
+        None if the metric is, or is made of, code that is not torchfunc's or torch's: then torch.compile's guards have
+        to notice what changes.
+        """
+        # Private ones may be made by the first batch.
+        return settings_key(self, public_only=True)
+
+    def for_shapes(self, y_true_shape: Sequence[int | None], y_pred_shape: Sequence[int | None]) -> Metric:
+        """The metric for targets and predictions of these shapes: this one, built, unless it stands for a choice."""
+        self.build(y_true_shape, y_pred_shape)
+        return self
+
     def masked_weight(self, sample_weight: Any, mask: Tensor | None) -> Any:
         """The `sample_weight` with which `update_state` leaves out what the output's mask does.
 
@@ -148,7 +163,7 @@ class Metric:
     def variables(self) -> list[Tensor]:
         """All state tensors: the metric's own, then those of metrics it holds."""
         variables = list(self._variables)
-        for metric in self._held_metrics():
+        for metric in self._inner_metrics():
             variables.extend(metric.variables)
         return variables
 
@@ -156,7 +171,7 @@ class Metric:
         """Move the state to `device`, in place: the state tensors stay the same objects."""
         for variable in (*self._variables, *self._constants):
             variable.data = variable.data.to(device)
-        for metric in self._held_metrics():
+        for metric in self._inner_metrics():
             metric.to(device)
         return self
 
@@ -181,6 +196,6 @@ class Metric:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
 
-    def _held_metrics(self) -> list[Metric]:
+    def _inner_metrics(self) -> list[Metric]:
         leaves = pytree.tree_leaves(vars(self))
         return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Metric)))

@@ -15,7 +15,7 @@ from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
 from torchfunc.metrics.base import Metric, add_to, detached
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
-__all__ = ["FunctionMetric", "Mean", "MeanMetricWrapper", "Sum"]
+__all__ = ["FunctionMetric", "LossMean", "Mean", "MeanMetricWrapper", "Sum"]
 
 
 class _Reduction(Metric):
@@ -94,15 +94,32 @@ class Mean(_Reduction):
             total = values.count_nonzero() if values.dtype is torch.bool else self._as_state(values).sum()
             rows = values.shape[0] if values.ndim else 1
             # The sum of all samples' means.
-            add_to(self.total, total, rows / max(values.numel(), 1))
-            add_to(self.count, rows)
+            self.add(total, rows / max(values.numel(), 1), rows)
             return
         per_sample, weight = self._samplewise(values, sample_weight)
-        add_to(self.total, per_sample.sum())
-        add_to(self.count, weight.sum())
+        self.add(per_sample.sum(), 1, weight.sum())
+
+    def add(self, total: Tensor, scale: float, count: Tensor | float) -> None:
+        """Add `scale * total` to the total, and to the count; as `add_to` does."""
+        if self._state_dtype is torch.float64:
+            add_to(self.total, total, scale)
+            add_to(self.count, count)
+        else:
+            self.total.add_(total, alpha=scale)
+            self.count.add_(count)
 
     def result(self) -> Tensor:
         return divide_no_nan(self.total, self.count).to(self.dtype)
+
+
+class LossMean(Mean):
+    """The mean of a loss over samples: each batch's loss counts as often as it has rows."""
+
+    direction = "down"
+
+    def update_state(self, value: Tensor, rows: int = 1) -> None:  # type: ignore[override]
+        """Add the loss of a batch of `rows`, a scalar."""
+        self.add(value.detach() if value.requires_grad else value, rows, rows)
 
 
 class MeanMetricWrapper(Mean):
@@ -134,8 +151,10 @@ class MeanMetricWrapper(Mean):
         Raises:
             ValueError: the shapes of targets, predictions, weights do not fit each other.
         """
-        y_true, y_pred = as_tensors(y_true, y_pred)
-        y_pred = detached(y_pred)
+        if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
+            y_true, y_pred = as_tensors(y_true, y_pred)
+        if y_pred.requires_grad:
+            y_pred = y_pred.detach()
         if y_pred.dtype is not self._state_dtype and y_pred.is_floating_point():
             # As losses do (Keras does not): half precision has no room between 1 and 1 - epsilon.
             dtype = torch.promote_types(y_pred.dtype, self._state_dtype)

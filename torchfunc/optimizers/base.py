@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from torchfunc.graph_keys import is_known_code, settings_key
 from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
 from torchfunc.optimizers.host_number import HostNumber, in_graph
@@ -102,8 +103,6 @@ class Optimizer(OptimizerState):
         self._calls = HostNumber(self._iterations, 0)
         self._variables.append(self._iterations)
         self._rate = RateSource(learning_rate)
-        # Named here too, where those look for it who want to know whether a step runs code that is not ours.
-        self._schedule = self._rate.function
         if self._rate.tensor is not None:
             self._variables.append(self._rate.tensor)
 
@@ -126,7 +125,6 @@ class Optimizer(OptimizerState):
         if callable(value) and not isinstance(value, Tensor):
             self._variables = [variable for variable in self._variables if variable is not self._rate.tensor]
             self._rate.follow(value)
-            self._schedule = value
         elif not self._rate.set(value):
             raise TypeError(
                 f"{type(self).__name__} was made with a learning rate schedule, so its learning rate cannot be set to "
@@ -160,11 +158,13 @@ class Optimizer(OptimizerState):
         """Get ready for a step in a graph. False if a step outside of a graph has to be made first."""
         return self.built
 
-    def hyperparameters(self) -> tuple[Any, ...]:
-        """All numbers that a compiled step takes for constants: when they change, it has to be compiled again."""
-        return tuple(value for value in vars(self).values() if isinstance(value, (int, float)))
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants: numbers, booleans and strings among the attributes.
 
-    # State ---------------------------------------------------------------------------------------------------------
+        None for a class or a learning rate schedule that is not torchfunc's or torch's: then torch.compile's guards
+        have to notice what changes.
+        """
+        return settings_key(self) if is_known_code(self._rate.function) else None
 
     def build(self, variables: Iterable[Tensor]) -> None:
         """Make the state for these weights. Called again with the same weights it only follows them to their device.

@@ -10,6 +10,8 @@ from torch import Tensor
 
 __all__ = ["HostNumber", "in_graph"]
 
+_HAS_CUDA = torch.backends.cuda.is_built()
+
 
 _HAS_CUDA = torch.backends.cuda.is_built()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -66,7 +66,6 @@ class LossScaleOptimizer(Optimizer):
         self.inner_optimizer = inner_optimizer
         self.initial_scale = initial_scale
         self.dynamic_growth_steps = dynamic_growth_steps
-        self._schedule = inner_optimizer._schedule
         inner_optimizer.loss_scale_factor = None
         # How many steps were good is known to the device alone.
         inner_optimizer._always_in_graph = True
@@ -148,9 +147,10 @@ class LossScaleOptimizer(Optimizer):
         """Get ready for a step in a graph. False if a step outside of a graph has to be made first."""
         return self.built and self.inner_optimizer.prepare_capture()
 
-    def hyperparameters(self) -> tuple[Any, ...]:
-        """All numbers that a compiled step takes for constants."""
-        return super().hyperparameters() + self.inner_optimizer.hyperparameters()
+    def graph_key(self) -> Hashable | None:
+        """The settings of both optimizers that a compiled step takes for constants."""
+        own, inner = super().graph_key(), self.inner_optimizer.graph_key()
+        return None if own is None or inner is None else (own, inner)
 
     def _to_keras(self, index: int, variable: Tensor) -> Tensor:
         own = len(self._variables)

@@ -162,7 +162,7 @@ class TorchOptimizer(Optimizer):
         """Get ready for a step in a graph: gradients to copy into, and numbers that change as tensors.
 
         A learning rate stays a number if the class does not say that it takes tensors; among torch's own these are
-        Muon, SparseAdam and Adafactor (whose formula branches on it). `hyperparameters` shows it then.
+        Muon, SparseAdam and Adafactor (whose formula branches on it).
 
         Returns:
             False if a step outside of a graph has to be made first, in which the optimizer makes its state.
@@ -191,10 +191,8 @@ class TorchOptimizer(Optimizer):
             self._rates = [rate for rate in self._rates if any(g["lr"] is rate.tensor for g in optimizer.param_groups)]
         return True
 
-    def hyperparameters(self) -> tuple[Any, ...]:
-        """All numbers in the parameter groups that are no tensors: a compiled step takes them for constants."""
-        groups = self.torch_optimizer.param_groups
-        return tuple(value for group in groups for value in group.values() if isinstance(value, (int, float, tuple)))
+    def graph_key(self) -> None:
+        """None: the numbers in parameter groups may change at any time, so torch.compile's guards have to stay."""
 
     def _step_rate(self, in_graph: bool) -> Any:
         return None

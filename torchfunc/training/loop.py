@@ -12,19 +12,25 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from torchfunc import config
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
-from torchfunc.training import runs
-from torchfunc.training.batches import EpochStream
-from torchfunc.training.execution import Step, make_step
-from torchfunc.training.interface import Trainable
-from torchfunc.training.state import device_of
-from torchfunc.training.training_run import TrainingRun
+from torchfunc.training import run_modes
+from torchfunc.training.data.arrays import Data
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.payback import Payback
+from torchfunc.training.process_settings import ThreadProbe
+from torchfunc.training.resume import TrainingRun
+from torchfunc.training.run_context import RunContext
+from torchfunc.training.settings import TrainingSettings, device_of
+from torchfunc.training.step_functions import Step, make_prediction_step, make_step
+from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
 
 
 def run_epochs(
     model: Trainable,
+    run: RunContext,
     data: EpochStream,
     callbacks: CallbackList,
     epochs: range,
@@ -34,33 +40,42 @@ def run_epochs(
     """Train for these epochs.
 
     Args:
-        model: a compiled and built model, in a training session.
+        model: a built model in training mode.
+        run: its context.
         data: the training data.
-        callbacks: told of everything.
+        callbacks: the callbacks, called at every hook.
         epochs: the numbers of the epochs, from 0.
         validation: the validation data, if there are any.
         validation_freq: validate every so many epochs, or after the epochs in this list (counted from 1).
     """
-    compiled = model.compiled_state("fit")
-    at_once = compiled.execution.steps
+    settings = run.settings
+    at_once = settings.execution.steps
     model.stop_training = False
-    run = TrainingRun(model, data, callbacks)
-    callbacks.set_run(run)
+    training_run = TrainingRun(model, data, callbacks)
+    callbacks.set_run(training_run)
     callbacks.on_train_begin()
-    remaining = run.begin(epochs)
-    compiled.expect(model, data.num_batches and data.num_batches * len(remaining))
-    logs = run.logs
+    remaining = training_run.begin(epochs)
+    if settings.execution.jit == "payback":
+        layers = sum(not list(module.children()) for module in model.modules())
+        settings.payback = settings.payback or Payback(layers)
+        settings.payback.expect(data.num_batches and data.num_batches * len(remaining))
+    probes = config.probes_threads() and device_of(model).type == "cpu"
+    settings.thread_probe = ThreadProbe() if probes else None
+    logs = training_run.logs
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        runs.look_again(model)
-        # A callback may have changed more than that, and a compiled step has settled the numbers of the layers.
-        step = make_step(model, "train_step", device_of(model), at_once)
-        done = run.enter_epoch(step if at_once == 1 else partial(_alone, step))
+        run = run_modes.look_again(model, run)
+        # A callback may have changed more than weights: a compiled step takes the settings of layers for constants.
+        step = make_step(model, settings, "train_step", device_of(model), at_once)
+        done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_training, done, run.logs)
+        logs = _run_batches(
+            model, settings, data, step, hooks, callbacks, lambda: model.stop_training, done, training_run.logs
+        )
         if validation is not None and _is_due(epoch, validation_freq):
-            logs |= {f"val_{name}": value for name, value in run_evaluation(model, validation, callbacks).items()}
+            validated = run_evaluation(model, settings, validation, callbacks)
+            logs |= {f"val_{name}": value for name, value in validated.items()}
         callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -69,8 +84,8 @@ def run_epochs(
     callbacks.on_train_end(logs)
 
 
-def _alone(step: Step, batch: Any) -> Any:
-    """A step that takes several batches, run on one."""
+def _alone(step: Step, batch: Data) -> Logs | None:
+    """A step that takes several batches, called with one."""
     return step((batch,))
 
 
@@ -78,44 +93,47 @@ def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
     return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
 
 
-def run_evaluation(model: Trainable, data: EpochStream, callbacks: CallbackList) -> dict[str, Any]:
-    """Go through the data once without training; returns the logs."""
-    with runs.evaluating(model):
-        at_once = model.compiled_state("evaluate").execution.steps
-        step = make_step(model, "test_step", device_of(model), at_once)
+def run_evaluation(model: Trainable, settings: TrainingSettings, data: EpochStream, callbacks: CallbackList) -> Logs:
+    """Evaluate the model on all the data; returns the logs."""
+    with run_modes.evaluating(model, settings):
+        at_once = settings.execution.steps
+        step = make_step(model, settings, "test_step", device_of(model), at_once)
         model.stop_evaluating = False
         callbacks.on_test_begin()
         model.reset_metrics()
         hooks = callbacks.batch_hooks("test")
-        logs = _run_batches(model, data, step, at_once, hooks, callbacks, lambda: model.stop_evaluating)
+        logs = _run_batches(model, settings, data, step, hooks, callbacks, lambda: model.stop_evaluating)
         callbacks.on_test_end(logs)
         return logs
 
 
 def _run_batches(
     model: Trainable,
+    settings: TrainingSettings,
     data: EpochStream,
     step: Step,
-    at_once: int,
     hooks: BatchHooks,
     callbacks: CallbackList,
     stopped: Callable[[], bool],
     done: int = 0,
-    logs: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    logs: Logs | None = None,
+) -> Logs:
     """One pass over the data. The logs are read when a hook asks for them, and at the end.
 
-    `done` batches of it, whose logs were `logs`, lie behind a run that was taken up.
+    If a run is resumed in the middle of an epoch, `done` batches, whose logs were `logs`, are skipped.
     """
     own_logs = logs if done else None
 
-    def read_logs() -> dict[str, Any]:
+    def read_logs() -> Logs:
         return plain_logs(model.get_metrics_result() if own_logs is None else own_logs)
 
-    count = done
-    if at_once != 1 and model.compiled_state("fit").graphs:
+    count, at_once = done, settings.execution.steps
+    if at_once != 1 and settings.graphs:
         data.defer_gathering()
-    for batch in data.epoch() if at_once == 1 else _tuples(data.epoch(), at_once):
+    single = data.epoch()
+    # Else tuples of so many batches; the last one holds what is left.
+    batches: Iterator[Any] = single if at_once == 1 else iter(lambda: tuple(itertools.islice(single, at_once)), ())
+    for batch in batches:
         hooks.begin(count)
         own_logs = step(batch)
         count += 1 if at_once == 1 else len(batch)
@@ -130,13 +148,9 @@ def _run_batches(
     return read_logs()
 
 
-def _tuples(batches: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
-    """The batches in tuples of `size`; the last one holds what is left."""
-    while taken := tuple(itertools.islice(batches, size)):
-        yield taken
-
-
-def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList) -> Any:
+def run_prediction(
+    model: Trainable, settings: TrainingSettings | None, data: EpochStream, callbacks: CallbackList
+) -> Any:
     """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
     hooks = callbacks.batch_hooks("predict")
     model.stop_predicting = False
@@ -144,12 +158,13 @@ def run_prediction(model: Trainable, data: EpochStream, callbacks: CallbackList)
     columns: list[list[Any]] = []
     structure: Any = None
     count = 0
-    with runs.predicting(model):
-        step = make_step(model, "predict_step", device_of(model))
+    with run_modes.predicting(model):
+        step = make_prediction_step(model, settings, device_of(model))
         for batch in data.epoch():
             hooks.begin(count)
             outputs = step(batch)
             hooks.end(count, lambda outputs=outputs: {"outputs": outputs})  # type: ignore[misc]
+            # A model may return classes that are registered with torch.
             leaves, structure = tree_flatten(outputs)
             columns = columns or [[] for _ in leaves]
             for column, leaf in zip(columns, leaves, strict=True):

@@ -7,16 +7,35 @@ keeps its own order, and lists follow it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from torchfunc.metrics import Metric
 from torchfunc.registry import did_you_mean
+from torchfunc.structures import leaves
 
-__all__ = ["flatten_outputs", "match_metrics", "match_setting", "match_values"]
+__all__ = ["MetricGiven", "flatten_outputs", "match_metrics", "match_setting", "match_values"]
 
 Names = Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class MetricGiven:
+    """A metric with what the user gave for it."""
+
+    metric: Metric
+    given: Any
+
+    @property
+    def makes_new(self) -> bool:
+        """Whether what was given stands for a new metric wherever it counts, and is no object or function itself."""
+        return isinstance(self.given, (str, type))
+
+    def __repr__(self) -> str:
+        return repr(self.given)
 
 
 def flatten_outputs(outputs: Any, names: Names) -> tuple[list[Tensor], list[str] | None]:
@@ -37,13 +56,14 @@ def flatten_outputs(outputs: Any, names: Names) -> tuple[list[Tensor], list[str]
     if isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
         order = list(names) if names is not None and set(names) == set(outputs) else list(outputs)
         return [outputs[name] for name in order], order
-    leaves = tree_leaves(outputs)
-    strange = next((leaf for leaf in leaves if not isinstance(leaf, Tensor)), None)
-    if strange is not None or not leaves:
+    # A model may return classes that are registered with torch.
+    tensors = tree_leaves(outputs)
+    strange = next((leaf for leaf in tensors if not isinstance(leaf, Tensor)), None)
+    if strange is not None or not tensors:
         raise ValueError(f"A model that is trained returns tensors, but this one returned {strange!r}.")
-    if names is not None and len(names) != len(leaves):
-        raise ValueError(f"The model returned {len(leaves)} outputs, but its outputs are {list(names)}.")
-    return leaves, None if names is None else list(names)
+    if names is not None and len(names) != len(tensors):
+        raise ValueError(f"The model returned {len(tensors)} outputs, but its outputs are {list(names)}.")
+    return tensors, None if names is None else list(names)
 
 
 def match_setting(argument: str, value: Any, names: Names, count: int) -> list[Any]:
@@ -70,7 +90,7 @@ def match_setting(argument: str, value: Any, names: Names, count: int) -> list[A
     return [value] * count
 
 
-def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[list[Any]]:
+def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[list[MetricGiven]]:
     """The list of metrics of each output. The metrics of a single output need no nesting.
 
     Raises:
@@ -82,7 +102,7 @@ def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[l
         matched = [value]
     else:
         matched = match_setting(argument, value, names, count)
-        if not isinstance(value, (list, tuple, str, type(None))) and not isinstance(value, type):
+        if isinstance(value, MetricGiven) and not value.makes_new:
             raise ValueError(
                 f"`{argument}={value!r}` is one object, which cannot tell {_outputs(names, count)} apart. "
                 "Give a list with one entry for each output, or a dict by output name."
@@ -90,11 +110,9 @@ def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[l
     return [_flat(entry) for entry in matched]
 
 
-def _flat(value: Any) -> list[Any]:
+def _flat(value: Any) -> list[MetricGiven]:
     """A metric, or lists of them in any nesting, as one list."""
-    if isinstance(value, (list, tuple)):
-        return [metric for entry in value for metric in _flat(entry)]
-    return [] if value is None else [value]
+    return [leaf for leaf in leaves(value) if leaf is not None]
 
 
 def match_values(argument: str, value: Any, names: Names, needed: Sequence[bool]) -> list[Any]:

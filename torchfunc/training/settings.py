@@ -1,15 +1,69 @@
-"""Execution: the settings of `compile` that say how steps are executed."""
+"""`TrainingSettings`: what `compile` was given, and what was made of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import itertools
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
-from torchfunc.training.precision import Precision
+from torchfunc.metrics import Metric
+from torchfunc.metrics.reduction import LossMean
+from torchfunc.optimizers import Optimizer
+from torchfunc.structures import first_leaf
+from torchfunc.training.compiled_step import CompiledStep
+from torchfunc.training.data.arrays import Tensors
+from torchfunc.training.matching import flatten_outputs
+from torchfunc.training.outputs import Objectives, ParsedObjectives
+from torchfunc.training.payback import Payback
+from torchfunc.training.process_settings import ThreadProbe
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "Precision", "TrainingSettings", "device_of", "wanted_device"]
+
+# Lightning's names and Keras' for the same thing.
+_PRECISIONS = {
+    "32": None,
+    "float32": None,
+    "32-true": None,
+    "bf16-mixed": torch.bfloat16,
+    "mixed_bfloat16": torch.bfloat16,
+    "16-mixed": torch.float16,
+    "mixed_float16": torch.float16,
+}
+
+
+class Precision:
+    """What `compile(precision=...)` says: weights stay as they are, and `torch.autocast` picks the type of each kernel.
+
+    Args:
+        name: None or "32" for no autocast, "bf16-mixed" or "16-mixed"; Keras' "mixed_bfloat16" and "mixed_float16" mean
+            the same.
+
+    Attributes:
+        dtype: the type for `torch.autocast`; None without autocast.
+
+    Raises:
+        ValueError: there is no such precision.
+    """
+
+    def __init__(self, name: str | int | None) -> None:
+        key = "32" if name is None else str(name)
+        if key not in _PRECISIONS:
+            raise ValueError(f"`precision` is '32', 'bf16-mixed' or '16-mixed', got {name!r}.")
+        self.dtype = _PRECISIONS[key]
+
+    @property
+    def needs_loss_scale(self) -> bool:
+        """Whether small gradients would become 0: float16 has but five bits for the exponent."""
+        return self.dtype is torch.float16
+
+    def autocast(self, x: Tensors) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass on these inputs, and of its losses."""
+        return contextlib.nullcontext() if self.dtype is None else torch.autocast(first_leaf(x).device.type, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -27,7 +81,13 @@ class Execution:
     precision: Precision
 
     @classmethod
-    def make(cls, run_eagerly: bool, steps_per_execution: int, jit_compile: Any, precision: Any) -> Execution:
+    def make(
+        cls,
+        run_eagerly: bool,
+        steps_per_execution: int,
+        jit_compile: bool | str | None,
+        precision: str | int | None,
+    ) -> Execution:
         """Check the arguments of `compile`. Raises ValueError for what is none of the choices."""
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ValueError(f"`steps_per_execution` is an integer of at least 1, got {steps_per_execution!r}.")
@@ -39,10 +99,116 @@ class Execution:
         return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision))
 
     def compiles(self, method: str, device: torch.device) -> bool:
-        """Whether this kind of step is compiled on this device, if only by and by.
+        """Whether this kind of step is compiled on this device, at once or later.
 
         By itself that happens on CUDA only: on the CPU, compiling takes longer than most trainings save.
         """
         if self.jit == "payback":
             return method == "train_step"
         return device.type == "cuda" if self.jit == "auto" else bool(self.jit)
+
+
+@dataclass
+class TrainingSettings:
+    """What `compile` was given, and what was made of it.
+
+    One plain object, so that nothing in it (a torch loss module, say) is taken for a part of the model.
+
+    Attributes:
+        optimizer: the optimizer; None for a model that is only evaluated.
+        execution: how steps are executed.
+        parsed: losses and metrics as they were given.
+        device: where the model is to be; None leaves it where it is.
+        loss_takes_training: whether the model's `compute_loss` has an argument `training`.
+        loss_tracker: the mean of the total loss, "loss" in the logs.
+        objectives: losses and metrics output by output; None until the outputs are known.
+        missing_gradients_checked: whether weights without a gradient were looked for.
+        graphs: for each method ("train_step" ...) its compiled steps, by their graph keys.
+        payback: says when to compile, if that depends on how long the training takes.
+        thread_probe: finds the number of threads for a run, if that is asked for.
+    """
+
+    optimizer: Optimizer | None
+    execution: Execution
+    parsed: ParsedObjectives
+    device: torch.device | None = None
+    loss_takes_training: bool = True
+    loss_tracker: LossMean = field(default_factory=lambda: LossMean("loss"))
+    objectives: Objectives | None = None
+    missing_gradients_checked: bool = False
+    graphs: dict[str, dict[Hashable, CompiledStep]] = field(default_factory=dict)
+    payback: Payback | None = None
+    thread_probe: ThreadProbe | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Compiled steps are bound to this very model, not to a copy.
+        return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None}
+
+    def match_outputs(self, names: list[str] | None, count: int) -> Objectives:
+        """Match losses and metrics with outputs that are now known.
+
+        Raises:
+            ValueError: something names no output, or a list does not fit the outputs.
+        """
+        self.objectives = Objectives.match(self.parsed, names, count)
+        return self.objectives
+
+    def objectives_for(self, y_pred: Any) -> Objectives:
+        """Losses and metrics, matched now if the model's outputs are only known from a call."""
+        if self.objectives is not None:
+            return self.objectives
+        leaves, names = flatten_outputs(y_pred, None)
+        return self.match_outputs(names, len(leaves))
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """All metrics: the total loss, each output's loss, then those given. Some are known from the first batch on."""
+        objectives = self.objectives
+        if objectives is None or not objectives.resolved:
+            return [self.loss_tracker]
+        return [self.loss_tracker, *objectives.trackers, *(metric for _, metric in objectives.log_names)]
+
+    def to(self, device: torch.device) -> None:
+        """Move metrics and losses to the model's device."""
+        for metric in self.metrics:
+            metric.to(device)
+        if self.objectives is not None and self.objectives.resolved:
+            for output in self.objectives.outputs:
+                if output.loss is not None:
+                    output.loss.to(device)
+
+    def results(self) -> dict[str, Any]:
+        """The current values under their log names, still on the device."""
+        found = {"loss": self.loss_tracker.result()}
+        if self.objectives is not None:
+            found.update({name: metric.result() for name, metric in self.objectives.log_names})
+            found.update({tracker.name: tracker.result() for tracker in self.objectives.trackers})
+        return found
+
+    def in_order(self, logs: Mapping[str, Any]) -> list[str]:
+        """The names of `logs` in the order of the list that `evaluate` returns.
+
+        As in Keras: the loss, metrics that are logged under their own name, the outputs' losses, then all else by name.
+        """
+        first = ["loss"]
+        if self.objectives is not None:
+            first += [metric.name for _, metric in self.objectives.log_names]
+            first += [tracker.name for tracker in self.objectives.trackers]
+        first = [name for name in dict.fromkeys(first) if name in logs]
+        return first + sorted(name for name in logs if name not in first)
+
+
+def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:
+    """Where batches are needed: `wanted`, else where the model's first weight is, else the CPU."""
+    if wanted is not None:
+        return wanted
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def wanted_device(model: nn.Module, device: str | torch.device) -> torch.device | None:
+    """Where `compile(device=...)` wants the model: "auto" is the accelerator, for a model that is still on the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    here = device_of(model)
+    return torch.accelerator.current_accelerator() if here.type == "cpu" and torch.accelerator.is_available() else None

@@ -6,88 +6,148 @@ Nothing in a step reads a value back from the device or branches on one, so that
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchfunc.training.arrays import first_leaf, unpack_x_y_sample_weight
-from torchfunc.training.interface import Trainable
-from torchfunc.training.state import Outcome, Session
+from torchfunc.modules import TrainingOutputs
+from torchfunc.structures import first_leaf
+from torchfunc.training.data.arrays import Batch, Data, unpack_x_y_sample_weight
+from torchfunc.training.outputs import DeferredUpdate, OutputBatch
+from torchfunc.training.run_context import RunContext
+from torchfunc.training.trainable import Logs, Trainable
 
-__all__ = ["evaluate_batch", "predict_batch", "train_batch"]
+__all__ = ["Outcome", "evaluate_batch", "predict_batch", "total_loss", "train_batch"]
 
 
-def train_batch(model: Trainable, data: Any) -> Outcome:
+Outcome: TypeAlias = tuple[Logs | None, list[DeferredUpdate]]
+"""What a step returns; all else that it does is changed in place.
+
+The logs, if the model makes its own (else the metrics hold them); and the updates of metrics that cannot be part of a
+compiled step.
+"""
+
+
+def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
     """Train on one batch."""
-    compiled = model.compiled_state("train")
-    optimizer, session = compiled.optimizer, compiled.session or Session.of(model)
+    settings, optimizer = run.settings, run.settings.optimizer
     if optimizer is None:
         raise ValueError("The model was compiled with optimizer=None, so it cannot be trained.")
-    x, y, sample_weight = unpack_x_y_sample_weight(data)
-    y_pred, loss = _forward(model, x, y, sample_weight, training=True)
+    batch = unpack_x_y_sample_weight(data)
+    outputs, parts, loss = _forward(model, run, batch, training=True)
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
-    gradients = torch.autograd.grad(optimizer.scale_loss(loss), session.weights, allow_unused=True)
-    if not compiled.gradients_checked:
-        _warn_of_missing(model, session.weights, gradients)
-        compiled.gradients_checked = True
+    gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
+    if not settings.missing_gradients_checked:
+        _warn_of_missing(model, run.weights, gradients)
+        settings.missing_gradients_checked = True
     # Before the update, so that a metric that does not fit the data stops a model that is as it was.
-    logs = _update_metrics(model, x, y, y_pred, sample_weight)
-    optimizer.apply(gradients, session.weights)
-    for project in session.constraints:
+    outcome = _update_metrics(model, run, batch, outputs, parts)
+    optimizer.apply(gradients, run.weights)
+    for project in run.constraints:
         project()
-    # A graph must not leave behind what its gradients have used up.
-    session.clear_added()
-    return logs
-
-
-def evaluate_batch(model: Trainable, data: Any) -> Outcome:
-    """Take one batch into losses and metrics."""
-    x, y, sample_weight = unpack_x_y_sample_weight(data)
-    y_pred, _ = _forward(model, x, y, sample_weight, training=False)
-    return _update_metrics(model, x, y, y_pred, sample_weight)
-
-
-def predict_batch(model: Trainable, data: Any) -> Any:
-    """The outputs for one batch."""
-    x, _, _ = unpack_x_y_sample_weight(data)
-    compiled = model._compiled
-    if compiled is None:
-        return model(*model.prepare_inputs(x))
-    with compiled.autocast(x):
-        return model(*model.prepare_inputs(x))
-
-
-def _forward(model: Trainable, x: Any, y: Any, sample_weight: Any, training: bool) -> tuple[Any, Tensor]:
-    """The outputs for one batch and their loss, which is tracked."""
-    compiled = model.compiled_state("compute_loss")
-    with compiled.autocast(x):
-        outputs = model.forward_for_training(*model.prepare_inputs(x), logits_of=compiled.logits_of(model))
-        compiled.outputs = outputs
-        # Overrides written for early Keras 3 do not know `training`.
-        asked = {"training": training} if compiled.loss_takes_training else {}
-        loss = model.compute_loss(x, y, outputs.y_pred, sample_weight, **asked)
-    compiled.loss_tracker.update_state(loss, _rows(x))
-    return outputs.y_pred, loss
-
-
-def _update_metrics(model: Trainable, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Outcome:
-    compiled = model.compiled_state("compute_metrics")
-    if model.overrides("compute_metrics"):
-        outcome = Outcome(model.compute_metrics(x, y, y_pred, sample_weight), [])
-    else:
-        extras = compiled.extras_of(y_pred)
-        outcome = Outcome(None, compiled.plan_for(y_pred).update_metrics(y, y_pred, sample_weight, extras))
-    compiled.outputs = None
+    # Else they would keep the graph whose gradients are used up.
+    for losses in run.call_losses:
+        losses.clear()
     return outcome
 
 
-def _rows(x: Any) -> int:
-    return (x if isinstance(x, Tensor) else first_leaf(x)).shape[0]
+def evaluate_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
+    """Update losses and metrics with one batch."""
+    batch = unpack_x_y_sample_weight(data)
+    outputs, parts, _ = _forward(model, run, batch, training=False)
+    return _update_metrics(model, run, batch, outputs, parts)
 
 
-def _warn_of_missing(model: Trainable, weights: list[Any], gradients: Any) -> None:
+def predict_batch(model: Trainable, data: Data) -> Any:
+    """The outputs for one batch."""
+    x = unpack_x_y_sample_weight(data).x
+    settings = model._training_settings
+    if settings is None:
+        return model(*model.prepare_inputs(x))
+    with settings.execution.precision.autocast(x):
+        return model(*model.prepare_inputs(x))
+
+
+def _forward(
+    model: Trainable, run: RunContext, batch: Batch, training: bool
+) -> tuple[TrainingOutputs, list[OutputBatch] | None, Tensor]:
+    """The outputs for one batch, their parts if they were matched, and their loss, which is tracked."""
+    precision = run.settings.execution.precision
+    if precision.dtype is None:
+        return _forward_in_precision(model, run, batch, training)
+    with precision.autocast(batch.x):
+        return _forward_in_precision(model, run, batch, training)
+
+
+def _forward_in_precision(
+    model: Trainable, run: RunContext, batch: Batch, training: bool
+) -> tuple[TrainingOutputs, list[OutputBatch] | None, Tensor]:
+    settings, objectives = run.settings, run.settings.objectives
+    if objectives is None:
+        logits_of: Sequence[int] = ()
+    elif objectives.logits is None:
+        logits_of = objectives.find_logits(model.describe_outputs())
+    else:
+        logits_of = objectives.logits
+    outputs = model.forward_for_training(*model.prepare_inputs(batch.x), logits_of=logits_of)
+    if run.overrides_loss:
+        parts = None
+        run.outputs = outputs
+        # Overrides written for early Keras 3 do not know `training`.
+        asked = {"training": training} if settings.loss_takes_training else {}
+        loss = model.compute_loss(batch.x, batch.y, outputs.y_pred, batch.sample_weight, **asked)
+        run.outputs = None
+    else:
+        parts, loss = total_loss(run, batch, outputs)
+    x = batch.x
+    settings.loss_tracker.update_state(loss, (x if isinstance(x, Tensor) else first_leaf(x)).shape[0])
+    return outputs, parts, loss
+
+
+def total_loss(run: RunContext, batch: Batch, outputs: TrainingOutputs) -> tuple[list[OutputBatch], Tensor]:
+    """The loss of one batch: the outputs' weighted losses, penalties on weights, and what `add_loss` added.
+
+    Returns:
+        the batch's parts output by output, and the loss, a scalar.
+
+    Raises:
+        ValueError: there is no loss at all, or targets do not fit the outputs.
+    """
+    objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
+    parts, total = objectives.total_loss(batch, outputs)
+    for losses in run.call_losses:
+        for loss in losses:
+            total = _added(total, loss)
+    for penalty in run.penalties:
+        total = _added(total, penalty())
+    if total is None:
+        raise ValueError("There is no loss to compute: give `compile` a `loss`, or call `add_loss` in a layer.")
+    return parts, total
+
+
+def _added(total: Tensor | None, loss: Tensor) -> Tensor:
+    loss = loss.sum() if loss.ndim else loss
+    return loss if total is None else total + loss
+
+
+def _update_metrics(
+    model: Trainable, run: RunContext, batch: Batch, outputs: TrainingOutputs, parts: list[OutputBatch] | None
+) -> Outcome:
+    if run.overrides_metrics:
+        run.outputs = outputs
+        logs = model.compute_metrics(batch.x, batch.y, outputs.y_pred, batch.sample_weight)
+        run.outputs = None
+        return logs, []
+    objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
+    if objectives.resolved and not objectives.log_names:
+        return None, []
+    return None, objectives.update_metrics(parts or objectives.match_batch(batch, outputs))
+
+
+def _warn_of_missing(model: Trainable, weights: list[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
     missing = {id(weight) for weight, gradient in zip(weights, gradients, strict=True) if gradient is None}
     names = [name for name, weight in model.named_parameters() if id(weight) in missing]
     if names and len(missing) < len(weights):

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchfunc.callbacks import History
+from torchfunc.callbacks import Callback, CallbackList, History
 from torchfunc.callbacks.callback_list import plain_logs
+from torchfunc.graph_keys import settings_key
 from torchfunc.metrics import Metric
-from torchfunc.metrics.held import held_metrics
+from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
-from torchfunc.training import runs
-from torchfunc.training.batches import make_batches
-from torchfunc.training.checking import check_class_weight, check_data
-from torchfunc.training.execution import make_step
-from torchfunc.training.functions import StepFunctions
+from torchfunc.training import run_modes
+from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
+from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
+from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
-from torchfunc.training.preparing import (
-    build_for,
-    callback_list,
-    check_fit,
-    checked_verbose,
-    columns_by_name,
-    one_batch,
-    returned,
-    split_off,
-    validation_batches,
-)
-from torchfunc.training.settings import Execution
-from torchfunc.training.state import Compiled, device_of, trainable_weights, wanted_device
-from torchfunc.training.step import evaluate_batch, predict_batch, train_batch
+from torchfunc.training.outputs import ParsedObjectives
+from torchfunc.training.run_context import RunContext
+from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
+from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, total_loss, train_batch
+from torchfunc.training.step_functions import StepFunctions, make_prediction_step, make_step
+from torchfunc.training.trainable import Logs
 
 __all__ = ["Trainer"]
 
@@ -56,7 +49,8 @@ class Trainer(StepFunctions):
     stop_training = False
     stop_evaluating = False
     stop_predicting = False
-    _compiled: Compiled | None = None
+    _training_settings: TrainingSettings | None = None
+    _run_context: RunContext | None = None
 
     # Settings ------------------------------------------------------------------------------------------------------
 
@@ -101,45 +95,37 @@ class Trainer(StepFunctions):
                 optimizer holds none of the model's weights.
         """
         execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision)
-        settings = {
-            "optimizer": optimizer,
-            "loss": loss,
-            "loss_weights": loss_weights,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "run_eagerly": run_eagerly,
-            "steps_per_execution": steps_per_execution,
-            "jit_compile": jit_compile,
-            "auto_scale_loss": auto_scale_loss,
-            "precision": precision,
-            "device": device,
-        }
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss
         if scales and made is not None and not isinstance(made, LossScaleOptimizer):
             made = LossScaleOptimizer(made)
-        compiled = Compiled(settings, made, execution, wanted_device(self, device))
-        compiled.loss_takes_training = "training" in inspect.signature(self.compute_loss).parameters
+        settings = TrainingSettings(
+            made,
+            execution,
+            ParsedObjectives.parse(loss, loss_weights, metrics, weighted_metrics),
+            wanted_device(self, device),
+            loss_takes_training="training" in inspect.signature(self.compute_loss).parameters,
+        )
         names = self.output_names
         if names is not None:
-            compiled.make_plan(list(names), len(names))
-        if compiled.device is not None:
-            self.to(compiled.device)
-        weights = trainable_weights(self)
-        if isinstance(compiled.optimizer, TorchOptimizer) and weights:
-            compiled.optimizer.build(weights)
+            settings.match_outputs(list(names), len(names))
+        if settings.device is not None:
+            self.to(settings.device)
+        weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if isinstance(made, TorchOptimizer) and weights:
+            made.build(weights)
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
-        self._compiled = compiled
-        self.optimizer = compiled.optimizer
+        self._training_settings = settings
+        self.optimizer = settings.optimizer
         self.compiled = True
         self.stop_training = False
         self.forget_functions()
 
-    def compiled_state(self, method: str) -> Compiled:
-        """What `compile` made. Raises ValueError if it was not called."""
-        if self._compiled is None:
+    def require_settings(self, method: str) -> TrainingSettings:
+        """What `compile` made. Raises ValueError, which names the method that needs it, if it was not called."""
+        if self._training_settings is None:
             raise ValueError(f"Call `compile()` first: `{method}` needs to know the loss, the optimizer and metrics.")
-        return self._compiled
+        return self._training_settings
 
     def overrides(self, method: str) -> bool:
         """Whether the model redefines a method of `Trainer`."""
@@ -153,32 +139,37 @@ class Trainer(StepFunctions):
 
         Which metrics "accuracy" stands for, and the outputs of a subclassed model, are known after the first batch.
         """
-        found = [] if self._compiled is None else self._compiled.metrics
-        return found + [metric for metric in self._held_metrics() if metric not in found]
+        found = [] if self._training_settings is None else self._training_settings.metrics
+        return found + [metric for metric in self._metrics_in_attributes() if metric not in found]
 
-    def _held_metrics(self) -> list[Metric]:
-        session = None if self._compiled is None else self._compiled.session
-        return held_metrics(self) if session is None else session.metrics
+    def _metrics_in_attributes(self) -> list[Metric]:
+        return metrics_in_attributes(self) if self._run_context is None else self._run_context.metrics
 
     @property
     def metrics_names(self) -> list[str]:
         """The names of the numbers that `evaluate` returns as a list."""
-        compiled = self.compiled_state("metrics_names")
-        return compiled.in_order({**compiled.results(), **{metric.name: metric for metric in self._held_metrics()}})
+        settings = self.require_settings("metrics_names")
+        names = {metric.name: metric for metric in self._metrics_in_attributes()}
+        return settings.in_order({**settings.results(), **names})
 
     def reset_metrics(self) -> None:
-        """Let all metrics start anew."""
+        """Reset all metrics."""
         for metric in self.metrics:
             metric.reset_state()
 
-    def get_metrics_result(self) -> dict[str, Any]:
+    def get_metrics_result(self) -> Logs:
         """The current results by log name, as tensors on the model's device."""
-        found = {} if self._compiled is None else self._compiled.results()
-        return {**found, **{metric.name: metric.result() for metric in self._held_metrics()}}
+        found = {} if self._training_settings is None else self._training_settings.results()
+        return {**found, **{metric.name: metric.result() for metric in self._metrics_in_attributes()}}
+
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants; as for `Layer.graph_key`."""
+        # These are for the loop.
+        return settings_key(self, ignored=("stop_training", "stop_evaluating", "stop_predicting"))
 
     # One batch: the methods to override ----------------------------------------------------------------------------
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: Data) -> Logs:
         """Train on one batch; override it for a step of your own.
 
         Args:
@@ -187,15 +178,33 @@ class Trainer(StepFunctions):
         Returns:
             logs: numbers or scalar tensors by name.
         """
-        logs = self.compiled_state("train_step").take_late(train_batch(self, data))
-        return self.get_metrics_result() if logs is None else logs
+        run = self._run_context
+        if run is None:
+            return self._outside_run("train_step", self.train_step, data)
+        return self._logs_of(train_batch(self, run, data))
 
-    def test_step(self, data: Any) -> dict[str, Any]:
+    def test_step(self, data: Data) -> Logs:
         """Evaluate one batch; arguments and result as for `train_step`."""
-        logs = self.compiled_state("test_step").take_late(evaluate_batch(self, data))
+        run = self._run_context
+        if run is None:
+            return self._outside_run("test_step", self.test_step, data)
+        return self._logs_of(evaluate_batch(self, run, data))
+
+    def _logs_of(self, outcome: Outcome) -> Logs:
+        logs, deferred = outcome
+        for metric, target, prediction in deferred:
+            metric.update_state(target, prediction)
         return self.get_metrics_result() if logs is None else logs
 
-    def predict_step(self, data: Any) -> Any:
+    def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method of one batch in a context of its own, for loops of the user's."""
+        self._run_context = run_modes.new_context(self, self.require_settings(method))
+        try:
+            return function(*arguments)
+        finally:
+            self._run_context = None
+
+    def predict_step(self, data: Data) -> Any:
         """The outputs for one batch; `data` as for `train_step`."""
         return predict_batch(self, data)
 
@@ -217,21 +226,19 @@ class Trainer(StepFunctions):
         Raises:
             ValueError: there is no loss at all, or targets do not fit the outputs.
         """
-        compiled = self.compiled_state("compute_loss")
-        total = compiled.plan_for(y_pred).total_loss(y, y_pred, sample_weight, compiled.extras_of(y_pred))
-        for extra in self.losses if compiled.session is None else compiled.session.extra_losses():
-            extra = extra.sum() if extra.ndim else extra
-            total = extra if total is None else total + extra
-        if total is None:
-            raise ValueError("There is no loss to compute: give `compile` a `loss`, or call `add_loss` in a layer.")
-        return total
+        run = self._run_context
+        if run is None:
+            return self._outside_run("compute_loss", self.compute_loss, x, y, y_pred, sample_weight, training)
+        return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Let the metrics take in one batch; returns the results of all of them. Arguments as for `compute_loss`."""
-        compiled = self.compiled_state("compute_metrics")
-        plan = compiled.plan_for(y_pred)
-        plan.update_late(plan.update_metrics(y, y_pred, sample_weight, compiled.extras_of(y_pred)))
-        return self.get_metrics_result()
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+        """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
+        run = self._run_context
+        if run is None:
+            return self._outside_run("compute_metrics", self.compute_metrics, x, y, y_pred, sample_weight)
+        objectives = run.settings.objectives_for(y_pred)
+        parts = objectives.match_batch(Batch(x, y, sample_weight), run.outputs_for(y_pred))
+        return self._logs_of((None, objectives.update_metrics(parts)))
 
     # Whole data sets -----------------------------------------------------------------------------------------------
 
@@ -242,11 +249,11 @@ class Trainer(StepFunctions):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: int | str = "auto",
-        callbacks: Any = None,
+        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool | str = True,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: ClassWeight | None = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -281,38 +288,48 @@ class Trainer(StepFunctions):
         Raises:
             ValueError: the data do not fit each other or the model, or the model was not compiled.
         """
-        compiled = self.compiled_state("fit")
-        device = device_of(self, compiled.device)
+        settings = self.require_settings("fit")
+        device = device_of(self, settings.device)
         verbose = checked_verbose(verbose)
         check_fit(
             epochs,
             initial_epoch,
             validation_freq,
+            batch_size=batch_size,
             steps_per_epoch=steps_per_epoch,
             validation_steps=validation_steps,
             validation_batch_size=validation_batch_size,
         )
         check_class_weight(class_weight, self)
-        x, y = columns_by_name(self, x, y)
+        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
         if validation_split and validation_data is None:
-            (x, y, sample_weight), validation_data = split_off(x, y, sample_weight, validation_split)
-        data = make_batches(
-            x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight, goes_on=True, device=device
-        )
-        validation = validation_batches(
-            self, validation_data, validation_batch_size or batch_size, validation_steps, device
-        )
-        told = callback_list(self, callbacks, verbose, epochs, data.num_batches, add_history=True)
-        build_for(self, data, device)
-        for part in (data, validation):
-            check_data(self, part)
+            if not isinstance(data, Arrays):
+                kind = type(data).__name__
+                raise ValueError(f"`validation_split` needs arrays, got {kind}; use `validation_data`.")
+            data, validation_data = data.split(validation_split)
+        elif validation_data is not None:
+            validation_x, validation_y, weights = unpack_x_y_sample_weight(validation_data)
+            validation_data = parse_data(validation_x, validation_y, weights, self.input_names, self.output_names)
+        stream = make_batches(data, batch_size, steps_per_epoch, shuffle, class_weight, continues=True, device=device)
+        validation = None
+        if validation_data is not None:
+            size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
+            validation = make_batches(validation_data, size, validation_steps, device=device)
+        called = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
+        self._build_for_data(stream, device)
+        for part in (stream, validation):
+            if part is not None:
+                check_data(self, settings.objectives, part)
         try:
-            with runs.training(self, device), runs.undone_without_a_step(self):
-                run_epochs(self, data, told, range(initial_epoch, epochs), validation, validation_freq)
+            with (
+                run_modes.training(self, settings, device) as run,
+                run_modes.undone_without_a_step(self, settings),
+            ):
+                run_epochs(self, run, stream, called, range(initial_epoch, epochs), validation, validation_freq)
         finally:
-            told.close()
-        assert told.history is not None
-        return told.history
+            called.close()
+        assert called.history is not None
+        return called.history
 
     def evaluate(
         self,
@@ -322,7 +339,7 @@ class Trainer(StepFunctions):
         verbose: int | str = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: Any = None,
+        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and metrics over all the data; arguments as for `fit`.
@@ -333,16 +350,18 @@ class Trainer(StepFunctions):
         Raises:
             ValueError: the data do not fit each other or the model, or the model was not compiled.
         """
-        device = device_of(self, self.compiled_state("evaluate").device)
-        x, y = columns_by_name(self, x, y)
-        data = make_batches(x, y, sample_weight, batch_size=batch_size, steps=steps, device=device)
-        told = callback_list(self, callbacks, checked_verbose(verbose), 1, data.num_batches)
-        build_for(self, data, device)
-        check_data(self, data)
+        settings = self.require_settings("evaluate")
+        device = device_of(self, settings.device)
+        check_counts(batch_size=batch_size, steps=steps)
+        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
+        stream = make_batches(data, batch_size, steps, device=device)
+        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        self._build_for_data(stream, device)
+        check_data(self, settings.objectives, stream)
         try:
-            return returned(self, run_evaluation(self, data, told), return_dict)
+            return _returned(settings, run_evaluation(self, settings, stream, called), return_dict)
         finally:
-            told.close()
+            called.close()
 
     def predict(
         self,
@@ -350,22 +369,45 @@ class Trainer(StepFunctions):
         batch_size: int | None = None,
         verbose: int | str = "auto",
         steps: int | None = None,
-        callbacks: Any = None,
+        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
     ) -> Any:
         """The outputs for all the data, computed batch by batch; arguments as for `fit`. Needs no `compile`.
 
         Returns:
             NumPy arrays `(rows, ...)` in the structure that the model returns.
         """
-        device = device_of(self, None if self._compiled is None else self._compiled.device)
-        x, _ = columns_by_name(self, x)
-        data = make_batches(x, batch_size=batch_size, steps=steps, device=device)
-        told = callback_list(self, callbacks, checked_verbose(verbose), 1, data.num_batches)
-        build_for(self, data, device)
+        settings = self._training_settings
+        device = device_of(self, None if settings is None else settings.device)
+        check_counts(batch_size=batch_size, steps=steps)
+        data = parse_data(x, input_names=self.input_names, batch_size=batch_size)
+        stream = make_batches(data, batch_size, steps, device=device)
+        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        self._build_for_data(stream, device)
         try:
-            return run_prediction(self, data, told)
+            return run_prediction(self, settings, stream, called)
         finally:
-            told.close()
+            called.close()
+
+    def _callback_list(
+        self, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
+    ) -> CallbackList:
+        """The user's callbacks, with a progress line and a history if asked for; a `CallbackList` is taken as it is."""
+        if isinstance(callbacks, CallbackList):
+            if add_history:
+                callbacks.ensure_history(self)
+            return callbacks
+        return CallbackList(callbacks, add_history, verbose != 0, self, verbose=verbose, epochs=epochs, steps=steps)
+
+    def _build_for_data(self, stream: EpochStream, device: torch.device) -> None:
+        """Make the weights of a model that has none yet, for the first batch of the data."""
+        if not self.is_fully_built():
+            self._build_on(unpack_x_y_sample_weight(stream.peek()).x, device)
+
+    def _build_on(self, x: Tensors, device: torch.device) -> None:
+        # Weights made during an evaluation have to be trainable afterwards.
+        with torch.inference_mode(False):
+            self.build_from_inputs(*self.prepare_inputs(x))
+        self.to(device)
 
     # Single batches ------------------------------------------------------------------------------------------------
 
@@ -374,31 +416,52 @@ class Trainer(StepFunctions):
         x: Any,
         y: Any = None,
         sample_weight: Any = None,
-        class_weight: Mapping[int, float] | None = None,
+        class_weight: ClassWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
         """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does."""
-        device = device_of(self, self.compiled_state("train_on_batch").device)
-        data = one_batch(self, x, y, sample_weight, class_weight, device)
-        with runs.training(self, device):
+        settings = self.require_settings("train_on_batch")
+        device = device_of(self, settings.device)
+        check_class_weight(class_weight, self)
+        data = self._one_batch(x, y, sample_weight, class_weight, device)
+        with run_modes.training(self, settings, device):
             self.reset_metrics()
-            logs = make_step(self, "train_step", device)(data)
+            logs = make_step(self, settings, "train_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return returned(self, logs, return_dict)
+        return _returned(settings, logs, return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
-        device = device_of(self, self.compiled_state("test_on_batch").device)
-        data = one_batch(self, x, y, sample_weight, None, device)
-        with runs.evaluating(self):
+        settings = self.require_settings("test_on_batch")
+        device = device_of(self, settings.device)
+        data = self._one_batch(x, y, sample_weight, None, device)
+        with run_modes.evaluating(self, settings):
             self.reset_metrics()
-            logs = make_step(self, "test_step", device)(data)
+            logs = make_step(self, settings, "test_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return returned(self, logs, return_dict)
+        return _returned(settings, logs, return_dict)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
         device = device_of(self)
-        data = one_batch(self, x, None, None, None, device)
-        with runs.predicting(self):
-            return to_numpy(make_step(self, "predict_step", device)(data))
+        data = self._one_batch(x, None, None, None, device)
+        with run_modes.predicting(self):
+            return to_numpy(make_prediction_step(self, self._training_settings, device)(data))
+
+    def _one_batch(
+        self, x: Any, y: Any, sample_weight: Any, class_weight: ClassWeight | None, device: torch.device
+    ) -> Data:
+        """Arrays as one batch on the device, with the model built for it."""
+        arrays = Arrays.parse(x, y, sample_weight, self.input_names, self.output_names)
+        data = arrays.to(device).weighted(class_weight).packed
+        if not self.is_fully_built():
+            self._build_on(unpack_x_y_sample_weight(data).x, device)
+        return data
+
+
+def _returned(settings: TrainingSettings, logs: Logs, return_dict: bool) -> Any:
+    """What `evaluate` returns: the logs, or their values with the loss first, or the loss alone."""
+    if return_dict:
+        return logs
+    values = [logs[name] for name in settings.in_order(logs)]
+    return values[0] if len(values) == 1 else values

@@ -10,7 +10,7 @@ from torchfunc.registry import (
 )
 from torchfunc.registry import custom_object_scope as CustomObjectScope
 from torchfunc.registry import register_serializable as register_keras_serializable
-from torchfunc.training.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.utils.datasets import split_dataset, timeseries_dataset_from_array
 from torchfunc.utils.numerical import normalize, to_categorical
 from torchfunc.utils.py_dataset import PyDataset

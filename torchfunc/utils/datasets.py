@@ -18,7 +18,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from torchfunc.training.arrays import check_rows, to_tensors
+from torchfunc.training.data.arrays import Arrays, to_tensors
 
 __all__ = ["split_dataset", "timeseries_dataset_from_array"]
 
@@ -61,7 +61,7 @@ def split_dataset(
         arrays = to_tensors(dataset if isinstance(dataset, (list, tuple)) else [dataset], "dataset")
         if isinstance(arrays, Tensor):  # a list of numbers
             arrays = [arrays]
-        rows = check_rows(list(arrays), None, None)
+        rows = Arrays.parse(list(arrays)).rows
     else:
         raise TypeError(f"`dataset` is a torch Dataset, an array or a list of arrays, got {type(dataset).__name__}.")
     left, right = _sizes(left_size, right_size, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from torchfunc.graph import (
     symbolic_tensors,
     with_own_code,
 )
+from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.input_spec import InputSpec, check_input
@@ -39,7 +40,7 @@ from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shape
 from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
-from torchfunc.metrics.held import held_metrics
+from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import leaves, map_structure
 
@@ -355,7 +356,15 @@ class Layer(NodeIntrospection, WeightHolder):
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that are attributes of the layer or of the layers in it."""
-        return held_metrics(self)
+        return metrics_in_attributes(self)
+
+    def graph_key(self) -> Hashable | None:
+        """The settings that a compiled step takes for constants: numbers, booleans and strings among the attributes.
+
+        None for a class that is not torchfunc's or torch's, or if the layer holds something of such a class, an
+        activation say: then torch.compile's guards have to notice what changes.
+        """
+        return settings_key(self)
 
     @pass_over
     def clear_losses(self) -> None:

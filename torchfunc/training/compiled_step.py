@@ -1,8 +1,9 @@
 """Compiled steps: a whole step as one graph of `torch.compile`, one for each kind of batch.
 
 Shapes are static. A step reads weights, state and settings anew from where they live, so whatever is changed in place
-(the learning rate, a weight that is loaded) or replaced by its like needs no new graph. What a graph has settled once
-and for all, such as which weights are frozen, is in `fingerprint`, and another fingerprint is another `CompiledStep`.
+(the learning rate, a weight that is loaded) or replaced by its like needs no new graph. What a graph takes for constant
+is in the graph keys of layers, optimizer, losses and metrics (`graph_key`) and in `weights_key`; with other keys there
+is another `CompiledStep`.
 """
 
 from __future__ import annotations
@@ -11,30 +12,27 @@ import itertools
 import random
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from torchfunc.graph.tracing import with_own_code
-from torchfunc.training.interface import Trainable
 
-__all__ = ["MAX_GRAPHS", "CompiledStep", "fingerprint", "only_known_code"]
+__all__ = ["MAX_GRAPHS", "CompiledStep", "weights_key"]
 
 MAX_GRAPHS = 8
 """So many kinds of batches are compiled, sequence lengths for one; steps on others run eagerly."""
 
-# The packages whose code changes nothing between two steps that is not in a fingerprint.
-_KNOWN = {"builtins", "collections", "math", "numpy", "operator", "torch", "torchfunc", "_operator"}
-_LAYER_CALL = re.compile(r'\w+\["([^"]+)"\]\(')
+# How generated code calls a layer: `modules["dense"](x)` or `self.dense(x)`.
+_LAYER_CALL = re.compile(r'(?:\w+\["([^"]+)"\]|self\.(\w+))\(')
 
 
 class CompiledStep:
-    """A step that runs eagerly once, which makes whatever is made late, and compiled from then on.
+    """A step that runs eagerly once, which makes all state that is made on first use, and compiled from then on.
 
     Args:
         step: the step, a function of one batch that returns tensors in any nesting.
@@ -51,7 +49,7 @@ class CompiledStep:
         what: str,
         required: bool,
         guarded: bool,
-        prepare: Callable[[], Any] = lambda: None,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._step = step
         self._what = what
@@ -147,7 +145,7 @@ def _make_graph(
     # Else dropout would draw other numbers than in an eager step.
     options = {"fallback_random": True, **options}
     if not guarded:
-        # What these would check at each step is in a fingerprint or a kind.
+        # What these would check at each step is in the graph keys or the kind.
         options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
     if on_cuda:
         options["triton.cudagraphs"] = True
@@ -234,7 +232,9 @@ def _reason(error: Exception) -> str:
         reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
         reason += f" ({explained.rstrip('.')})" if explained else ""
     stack = list(getattr(error, "real_stack", None) or ())
-    layers = [found[1] for frame in stack if (found := _LAYER_CALL.search(frame.line or ""))]
+    # The file names of generated code stand in angle brackets.
+    generated = [frame.line or "" for frame in stack if frame.filename.startswith("<")]
+    layers = [found[1] or found[2] for line in generated if (found := _LAYER_CALL.search(line))]
     where = f", in layer {layers[-1]!r}" if layers else ""
     if stack:
         last = stack[-1]
@@ -242,37 +242,7 @@ def _reason(error: Exception) -> str:
     return f"{reason}{where}."
 
 
-def fingerprint(model: Trainable) -> tuple[Any, ...]:
-    """What the graphs of a model's steps have settled: the modules' numbers (modes, rates), what weights are like."""
-    numbers = tuple(
-        tuple(
-            value
-            for name, value in vars(module).items()
-            # (`stop_training` and its like are for the loop.)
-            if isinstance(value, (bool, int, float, str)) and not name.startswith("stop_")
-        )
-        for module in model.modules()
-    )
+def weights_key(model: nn.Module) -> Hashable:
+    """What a graph depends on besides settings: which weights are trained, and how they lie in memory."""
     weights = itertools.chain(model.parameters(), model.buffers())
-    return numbers, tuple((w.requires_grad, w.shape, w.stride(), w.dtype, w.device) for w in weights)
-
-
-def only_known_code(objects: Iterable[Any]) -> bool:
-    """Whether these objects, and what they directly hold, are of torchfunc's or torch's own classes and functions.
-
-    Such code reads nothing between two steps that a fingerprint does not tell, so nothing has to be checked at each.
-    """
-    return all(_is_known(value) and not _holds_unknown(value) for value in objects)
-
-
-def _holds_unknown(holder: Any) -> bool:
-    for value in getattr(holder, "__dict__", {}).values():
-        held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
-        if not all(map(_is_known, held)):
-            return True
-    return False
-
-
-def _is_known(value: Any) -> bool:
-    home = value.__module__ if isinstance(value, (FunctionType, BuiltinFunctionType, type)) else type(value).__module__
-    return home is None or home.partition(".")[0] in _KNOWN
+    return tuple((w.requires_grad, w.shape, w.stride(), w.dtype, w.device) for w in weights)

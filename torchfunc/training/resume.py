@@ -1,9 +1,9 @@
-"""`TrainingRun`: one `fit` as it stands, to be noted down and taken up again in another process."""
+"""`TrainingRun`: the state of one `fit`, to be saved and resumed in another process."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,23 +12,23 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
-from torchfunc.training.batches import EpochStream
-from torchfunc.training.execution import Step
-from torchfunc.training.generators import generator_states, set_generator_states
-from torchfunc.training.interface import Trainable
+from torchfunc.training.data.arrays import Data
+from torchfunc.training.data.random_states import random_states, set_random_states
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.trainable import Trainable
 
 __all__ = ["TrainingRun"]
 
 
 class TrainingRun:
-    """One `fit`, for a callback that saves it or takes up one that was saved (`BackupAndRestore`).
+    """One `fit`, for a callback that saves it or resumes one that was saved (`BackupAndRestore`).
 
-    On the CPU, a run that is taken up ends with the very bits of one that was never interrupted, if it is given the
-    same data. Data that draw from torch's global generator while batches are made (a Dataset's own augmentation in the
-    main process) are the exception: what they drew between the steps cannot be drawn again without the steps.
+    On the CPU, a resumed run ends with the very bits of one that was never interrupted, if it is given the same data.
+    Data that draw from torch's global generator while batches are made (a Dataset's own augmentation in the main
+    process) are the exception: what they drew between the steps cannot be drawn again without the steps.
 
     Attributes:
-        logs: the logs that the run begins with: those of the run it takes up, else none.
+        logs: the logs that the run begins with: those of the run that it resumes, else none.
     """
 
     def __init__(self, model: Trainable, data: EpochStream, callbacks: CallbackList) -> None:
@@ -39,7 +39,7 @@ class TrainingRun:
         self._resumed: Mapping[str, Any] | None = None
 
     def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All that decides how the run goes on: tensors, numbers and text, in dicts, lists and tuples.
+        """All that decides how the run continues: tensors, numbers and text, in dicts, lists and tuples.
 
         Args:
             epoch: the epoch that comes next, or that the run is in.
@@ -53,7 +53,7 @@ class TrainingRun:
             "logs": dict(logs or {}),
             "stop_training": self._model.stop_training,
             "place": self._data.place(batches),
-            "generators": generator_states(),
+            "generators": random_states(),
             "weights": _weights(self._model),
             "optimizer": _optimizer_state(self._model.optimizer),
             # An epoch begins with metrics that are reset.
@@ -62,7 +62,7 @@ class TrainingRun:
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Take up the run that `state` is of. Call it in `on_train_begin`; it is done when all callbacks have begun.
+        """Resume the run that `state` was saved from. Call it in `on_train_begin`; it happens after all have begun.
 
         Raises:
             ValueError: the model's weights, or the batches of an epoch, are others than that run's.
@@ -82,26 +82,26 @@ class TrainingRun:
         self._resumed = state
 
     def begin(self, epochs: range) -> range:
-        """Put back what `resume` was given, if it was called. Returns the epochs that are to be run."""
+        """Restore the state that `resume` was given, if it was called. Returns the epochs that are to be run."""
         state = self._resumed
         if state is None:
             return epochs
         self.logs = dict(state["logs"])
-        self._put_back(state)
+        self._restore(state)
         self._model.stop_training = state["stop_training"]
         if not state["batches"] and state["place"] is not None:
-            self._data.take_up(state["place"])
-            set_generator_states(state["generators"])
+            self._data.resume(state["place"])
+            set_random_states(state["generators"])
         return range(state["epoch"], state["epoch"] if state["stop_training"] else epochs.stop)
 
-    def enter_epoch(self, step: Step) -> int:
-        """Go to the batch that the epoch goes on with, if a run is taken up in its middle. Returns its number."""
+    def enter_epoch(self, step: Callable[[Data], object]) -> int:
+        """Go to the batch that the epoch continues with, if a run is resumed in its middle. Returns its number."""
         state, self._resumed = self._resumed, None
         if state is None or not state["batches"]:
             return 0
-        first = self._data.take_up(state["place"], state["batches"])
+        first = self._data.resume(state["place"], state["batches"])
         if len(self._model.metrics) != len(state["metrics"]):
-            # Some metrics are only made when a batch is seen. All else that this step changes is put back.
+            # Some metrics are only made when a batch is seen. All else that this step changes is restored.
             step(first)
         metrics = self._model.metrics
         if len(metrics) != len(state["metrics"]):
@@ -112,16 +112,16 @@ class TrainingRun:
         with torch.no_grad():
             for metric, values in zip(metrics, state["metrics"], strict=True):
                 _set_metric_state(metric, values)
-        self._put_back(state)
+        self._restore(state)
         return state["batches"]
 
-    def _put_back(self, state: Mapping[str, Any]) -> None:
+    def _restore(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             _fill(_weights(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.
             _set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
         self._callbacks.set_states(copy.deepcopy(state["callbacks"]))
-        set_generator_states(state["generators"])
+        set_random_states(state["generators"])
 
 
 def _weights(model: Trainable) -> dict[str, Tensor]:

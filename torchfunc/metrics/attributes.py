@@ -1,4 +1,4 @@
-"""The metrics that modules hold as attributes."""
+"""The metrics among the attributes of modules."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import nn
 
 from torchfunc.metrics.base import Metric
 
-__all__ = ["held_metrics"]
+__all__ = ["metrics_in_attributes"]
 
 
-def held_metrics(module: nn.Module) -> list[Metric]:
-    """The metrics that a module and the modules in it hold as attributes, alone or in a list, tuple or dict."""
+def metrics_in_attributes(module: nn.Module) -> list[Metric]:
+    """The metrics among the attributes of a module and of the modules in it, alone or in a list, tuple or dict."""
     found: list[Metric] = []
     for part in module.modules():
         for name, value in vars(part).items():

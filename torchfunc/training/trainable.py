@@ -1,15 +1,26 @@
-"""What training needs to know of a model, and nothing more."""
+"""`Trainable`: what training needs to know of a model, and nothing more."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
+from torchfunc.metrics import Metric
 from torchfunc.modules import OutputDescription, TrainingOutputs
+from torchfunc.optimizers import Optimizer
+from torchfunc.training.data.arrays import Data
+from torchfunc.training.run_context import RunContext
+from torchfunc.training.settings import TrainingSettings
 
-__all__ = ["Trainable"]
+__all__ = ["Logs", "StepFunction", "Trainable"]
+
+Logs: TypeAlias = dict[str, Any]
+"""Results by name: numbers, scalar tensors, or what else a metric's `result` gives."""
+
+StepFunction: TypeAlias = Callable[[Data], Any]
+"""A function of one batch that returns what a step of its kind returns: logs, or for a prediction the outputs."""
 
 
 class Trainable(nn.Module):
@@ -56,41 +67,42 @@ class Trainable(nn.Module):
 
         # Of Trainer
 
-        _compiled: Any
-        optimizer: Any
+        _training_settings: TrainingSettings | None
+        _run_context: RunContext | None
+        optimizer: Optimizer | None
         stop_training: bool
         stop_evaluating: bool
         stop_predicting: bool
 
         @property
-        def metrics(self) -> list[Any]:
+        def metrics(self) -> list[Metric]:
             """All metrics."""
 
-        def compiled_state(self, method: str) -> Any:
-            """What `compile` made, a `Compiled`."""
+        def require_settings(self, method: str) -> TrainingSettings:
+            """What `compile` made. Raises ValueError if it was not called."""
 
         def overrides(self, method: str) -> bool:
             """Whether the model redefines a method of `Trainer`."""
 
-        def own_function(self, method: str) -> Callable[[Any], Any] | None:
+        def own_function(self, method: str) -> StepFunction | None:
             """The function that is to run in place of a step, if there is one."""
 
-        def trains_itself(self) -> bool:
+        def has_own_training(self) -> bool:
             """Whether a batch is trained on by code of the model's own."""
 
         def reset_metrics(self) -> None:
-            """Let all metrics start anew."""
+            """Reset all metrics."""
 
-        def get_metrics_result(self) -> dict[str, Any]:
+        def get_metrics_result(self) -> Logs:
             """The current results by log name."""
 
-        def train_step(self, data: Any) -> Any:
+        def train_step(self, data: Data) -> Logs:
             """Train on one batch."""
 
-        def test_step(self, data: Any) -> Any:
+        def test_step(self, data: Data) -> Logs:
             """Evaluate one batch."""
 
-        def predict_step(self, data: Any) -> Any:
+        def predict_step(self, data: Data) -> Any:
             """The outputs for one batch."""
 
         def compute_loss(
@@ -98,5 +110,5 @@ class Trainable(nn.Module):
         ) -> Tensor:
             """The total loss of one batch."""
 
-        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-            """Let the metrics take in one batch."""
+        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+            """Update the metrics with one batch."""

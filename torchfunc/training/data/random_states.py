@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["generator_states", "set_generator_states"]
+__all__ = ["random_states", "set_random_states"]
 
 
-def generator_states() -> dict[str, Any]:
+def random_states() -> dict[str, Any]:
     """The state of every global generator: tensors, arrays, numbers, in tuples, lists and dicts."""
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -23,8 +23,8 @@ def generator_states() -> dict[str, Any]:
     return states
 
 
-def set_generator_states(states: dict[str, Any]) -> None:
-    """Let all generators go on from what `generator_states` found."""
+def set_random_states(states: dict[str, Any]) -> None:
+    """Restore what `random_states` returned."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])

@@ -1,32 +1,127 @@
-"""Batches that something else makes: a DataLoader, a generator, a sequence of batches, a torch Dataset."""
+"""Data of every kind made into batches: arrays, a DataLoader, a Dataset, a sequence or generator of batches."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.training.array_batches import Batches, row_order
-from torchfunc.training.arrays import (
-    check_rows,
-    class_weights_to_sample_weights,
-    pack_x_y_sample_weight,
-    to_tensors,
-    unpack_x_y_sample_weight,
-)
-from torchfunc.training.transfer import prefetched
+from torchfunc.structures import named_leaves
+from torchfunc.training.data.array_batches import ArrayBatches
+from torchfunc.training.data.arrays import Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
+from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.data.transfer import prefetched
 
-__all__ = ["IterableBatches", "SequenceReader", "dataset_loader", "is_sequence"]
+__all__ = ["IterableBatches", "Source", "make_batches", "parse_data", "takes_batch_size"]
+
+Source: TypeAlias = Any
+"""What gives batches itself, or is made to: a Dataset, a DataLoader, a PyDataset, any iterable of batches."""
+
+DEFAULT_BATCH_SIZE = 32
+
+
+def parse_data(
+    x: Any,
+    y: Any = None,
+    sample_weight: Any = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    batch_size: int | None = None,
+) -> Arrays | Source:
+    """Whatever `fit`, `evaluate` and `predict` take, parsed once.
+
+    Args:
+        x: arrays, tensors, or lists, tuples and dicts of them; or a `Dataset`, a `DataLoader` or any iterable of
+            batches, which bring their own targets and weights.
+        y, sample_weight: arrays like x; None beside an iterable.
+        input_names, output_names: as for `Arrays.parse`.
+        batch_size: rows a batch for arrays and datasets; None beside an iterable.
+
+    Returns:
+        `Arrays`, or x itself if it gives batches.
+
+    Raises:
+        ValueError: numbers of rows differ, an argument does not go with this kind of data, or x is no data.
+    """
+    if x is None:
+        raise ValueError("There is no data: x is None.")
+    if is_array_like(x):
+        return Arrays.parse(x, y, sample_weight, input_names, output_names)
+    containers = (str, bytes, Mapping, list, tuple, set)
+    if isinstance(x, containers) or not (isinstance(x, (Iterable, Dataset)) or _is_sequence(x)):
+        strange = [f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x") if not is_array_like(leaf)]
+        raise ValueError(
+            f"Not data: {', '.join(strange) or 'x is empty'}. Give NumPy arrays, tensors, lists or dicts of them, "
+            "pandas frames, a Dataset or DataLoader, a PyDataset, or an iterable of batches."
+        )
+    unused = {"y": y, "sample_weight": sample_weight, "batch_size": None if isinstance(x, Dataset) else batch_size}
+    given = [name for name, value in unused.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"x is a {type(x).__name__}, which gives whole batches (x, y) or (x, y, sample_weight) itself, so "
+            f"{', '.join(given)} cannot be given beside it."
+        )
+    return x
+
+
+def takes_batch_size(data: Arrays | Source) -> bool:
+    """Whether batches of this data are made here, rather than by itself."""
+    return isinstance(data, (Arrays, Dataset))
+
+
+def make_batches(
+    data: Arrays | Source,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    shuffle: bool | str = False,
+    class_weight: ClassWeight | None = None,
+    *,
+    continues: bool = False,
+    device: torch.device,
+) -> EpochStream:
+    """Batches of data that `parse_data` returned.
+
+    Args:
+        data: arrays, or what gives batches.
+        batch_size: rows a batch for arrays and datasets, 32 by default (or what `steps` makes it).
+        steps: batches an epoch, all by default.
+        shuffle: whether arrays and map-style datasets are taken in a new order each epoch.
+        class_weight: weights by class index.
+        continues: whether, with `steps`, an epoch begins where the last one ended.
+        device: where batches are needed.
+
+    Raises:
+        ValueError: an argument does not go with this kind of data.
+    """
+    if shuffle not in (True, False, "batch"):
+        raise ValueError(f"`shuffle` is True, False or 'batch', got {shuffle!r}.")
+    size = batch_size or DEFAULT_BATCH_SIZE
+    if isinstance(data, Arrays) and batch_size is None and steps is not None:
+        size = math.ceil(data.rows / steps)
+    if type(data) is TensorDataset:
+        # Its tensors need not be taken apart and put together again row by row.
+        data = Arrays.parse(*unpack_x_y_sample_weight(data.tensors))
+    if isinstance(data, Arrays):
+        batches: Batches = ArrayBatches(data.weighted(class_weight), size, shuffle, device)
+        return EpochStream(batches, steps, continues)
+    if isinstance(data, Dataset):
+        data = _dataset_loader(data, size, shuffle)
+    elif _is_sequence(data):
+        data = _SequenceReader(data, bool(shuffle))
+        if data.endless and steps is None:
+            raise ValueError("There is no end to these batches (num_batches is None): say how many are a pass.")
+    return EpochStream(IterableBatches(data, device, class_weight), steps, continues)
 
 
 class IterableBatches(Batches):
@@ -39,7 +134,7 @@ class IterableBatches(Batches):
         class_weight: weights by class index, turned into sample weights batch by batch.
     """
 
-    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: Mapping[int, float] | None) -> None:
+    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: ClassWeight | None) -> None:
         self._source = source
         self._device = device
         self._class_weight = class_weight
@@ -64,30 +159,24 @@ class IterableBatches(Batches):
         if hasattr(self._source, "on_epoch_end"):
             self._source.on_epoch_end()
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Data]:
         yield from prefetched(map(self._as_tensors, self._source), self._device)
 
-    def _as_tensors(self, batch: Any) -> Any:
-        x, y, sample_weight = unpack_x_y_sample_weight(batch)
-        x, y = to_tensors(x, "x"), to_tensors(y, "y")
-        sample_weight = to_tensors(sample_weight, "sample_weight")
-        check_rows(x, y, sample_weight)
-        if self._class_weight is not None:
-            sample_weight = class_weights_to_sample_weights(y, self._class_weight, sample_weight)
-        batch = pack_x_y_sample_weight(x, y, sample_weight)
+    def _as_tensors(self, batch: Any) -> Data:
+        arrays = Arrays.parse(*unpack_x_y_sample_weight(batch)).weighted(self._class_weight)
         if self.check is not None:
-            self.check(batch)
-        return batch
+            self.check(arrays.packed)
+        return arrays.packed
 
 
-def is_sequence(x: Any) -> bool:
+def _is_sequence(x: Any) -> bool:
     """Whether `x[0]`, `x[1]` ... are batches, as with Keras' `PyDataset` (`Sequence` by its older name)."""
     if not hasattr(type(x), "__getitem__") or isinstance(x, (Mapping, str, bytes)):
         return False
     return hasattr(x, "on_epoch_end") or (hasattr(type(x), "__len__") and not hasattr(type(x), "__iter__"))
 
 
-class SequenceReader:
+class _SequenceReader:
     """The batches of a `PyDataset`, or of anything with `__getitem__` and `__len__`, for `IterableBatches`.
 
     With several `workers` they are made ahead, in threads or (`use_multiprocessing`) processes, and come in order.
@@ -187,7 +276,7 @@ class _RowNumbers:
             yield list(numbers[start : start + self._batch_size])
 
 
-def dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str) -> DataLoader[Any]:
+def _dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str) -> DataLoader[Any]:
     """Batches of a Dataset's samples, in this process.
 
     A map-style one is asked for whole batches if it has `__getitems__`, and its rows are taken in the order in which

@@ -1,0 +1,190 @@
+"""Checks of arguments, and of data against the model and what it was compiled for, before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from torchfunc import losses
+from torchfunc.training.data.array_batches import ArrayBatches
+from torchfunc.training.data.arrays import Data, unpack_x_y_sample_weight
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.outputs import Objectives
+from torchfunc.training.trainable import Trainable
+
+__all__ = ["check_class_weight", "check_counts", "check_data", "check_fit", "checked_verbose"]
+
+_Shape: TypeAlias = "tuple[int | None, ...]"
+_MUCH = 2**20
+_OWN_STEP = ("train_step", "test_step", "compute_loss", "compute_metrics")
+
+
+def check_counts(least: int = 1, optional: bool = True, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for what is no integer of at least `least` (nor, if `optional`, None)."""
+    for name, count in counts.items():
+        if count is None and optional:
+            continue
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < least:
+            raise ValueError(
+                f"`{name}` is an integer of at least {least}{' or None' if optional else ''}, got {count!r}."
+            )
+
+
+def checked_verbose(verbose: Any) -> int:
+    """0, 1 or 2; "auto" is 1. Raises ValueError for anything else."""
+    if verbose == "auto":
+        return 1
+    if verbose in (0, 1, 2):
+        return int(verbose)
+    raise ValueError(f"`verbose` is 'auto', 0, 1 or 2, got {verbose!r}.")
+
+
+def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: Any) -> None:
+    """Raise ValueError, naming the argument, for a number that `fit` can't do with; `counts` as for `check_counts`."""
+    check_counts(0, False, epochs=epochs, initial_epoch=initial_epoch)
+    check_counts(**counts)
+    numbers = [validation_freq] if isinstance(validation_freq, Integral) else validation_freq
+    if isinstance(numbers, (str, bytes)) or not isinstance(numbers, Collection):
+        raise ValueError(f"`validation_freq` is an integer or a list of epochs, got {validation_freq!r}.")
+    for number in numbers:
+        check_counts(optional=False, validation_freq=number)
+
+
+def check_class_weight(class_weight: Any, model: Trainable) -> None:
+    """Check what `class_weight` was given: numbers by class index.
+
+    Raises:
+        ValueError: it is no dict, a key is no class of the model's output, or a weight is no number.
+    """
+    if class_weight is None:
+        return
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            f"`class_weight` is a dict of weights by class index, such as {{0: 1.0, 1: 5.0}}, got {class_weight!r}."
+        )
+    shapes = _output_shapes(model)
+    classes = max(shapes[0][-1] or 0, 2) if shapes is not None and len(shapes) == 1 and len(shapes[0]) > 1 else 0
+    valid = f"0 to {classes - 1}" if classes else "from 0 on"
+    for key, weight in class_weight.items():
+        if isinstance(key, bool) or not isinstance(key, Integral):
+            raise ValueError(f"`class_weight` has the key {key!r}, but its keys are class indices, integers {valid}.")
+        if not 0 <= int(key) < (classes or math.inf):
+            raise ValueError(f"`class_weight` has the key {key}, but the model's classes are {valid}.")
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise ValueError(f"`class_weight` holds numbers, got {weight!r} for class {key}.")
+
+
+def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStream) -> None:
+    """Check data against the model's inputs and outputs and their losses, without running the model.
+
+    Arrays are checked here: their keys, number and shapes, and class indices. Of batches from elsewhere the class
+    indices are checked as they come, while they are on the host. Models whose outputs are known only when they run,
+    and steps of the user's own, have their data checked by what is done with them.
+
+    Raises:
+        ValueError: something does not fit; the message names it.
+    """
+    shapes = _output_shapes(model)
+    if objectives is None or shapes is None or any(map(model.overrides, _OWN_STEP)):
+        return
+    batches = stream.batches
+    if not isinstance(batches, ArrayBatches):
+        batches.check = partial(_check_batch, objectives, shapes)
+        return
+    size, arrays = batches.batch_size, batches.arrays
+    first = arrays.first(size)
+    model.prepare_inputs(first.x)
+    targets, weights = objectives.match_data(arrays.y, first.sample_weight)
+    for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
+        if target is not None and output.loss is not None:
+            loss = output.loss.for_shapes(target.shape, shape)
+            _rehearse(loss, shape, target[:size], weight)
+            _check_labels(loss, shape, target, output.of)
+
+
+def _check_batch(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
+    """Check the class indices of a batch, without asking a device for values."""
+    _, y, sample_weight = unpack_x_y_sample_weight(batch)
+    targets, _ = objectives.match_data(y, sample_weight)
+    for output, shape, target in zip(objectives.outputs, shapes, targets, strict=True):
+        if target is not None and output.loss is not None and target.is_cpu:
+            _check_labels(output.loss.for_shapes(target.shape, shape), shape, target, output.of)
+
+
+def _output_shapes(model: Trainable) -> list[_Shape] | None:
+    """The outputs' shapes in the order of their names; None if they are known only when the model runs."""
+    outputs = getattr(model, "outputs", None) if model.output_names is not None and model.is_fully_built() else None
+    return None if outputs is None else [tuple(output.shape) for output in outputs]
+
+
+def _rehearse(loss: losses.Loss, shape: _Shape, target: Tensor, weight: Tensor | None) -> None:
+    """Let a loss see the shapes of a batch, on numbers that mean nothing."""
+    sizes = [size for size in shape[1:] if size is not None]
+    if len(sizes) < len(shape) - 1 or not _can_rehearse(loss):
+        return
+    # (Not on the meta device: for that, torch imports its compiler.)
+    rows = len(target) if len(target) * math.prod(sizes) <= _MUCH else 1
+    prediction = torch.full((rows, *sizes), 0.5, device=target.device)
+    with torch.no_grad():
+        loss(torch.zeros_like(target[:rows]), prediction, None if weight is None else torch.zeros_like(weight[:rows]))
+
+
+def _can_rehearse(loss: losses.Loss) -> bool:
+    """Whether this is a loss of ours that asks for no values; functions of the user's are not called without data."""
+    ours = type(loss).__module__.startswith(losses.__name__ + ".")
+    return (
+        ours and not isinstance(loss, losses.CTC) and type(loss) not in (losses.LossFunctionWrapper, losses.TorchLoss)
+    )
+
+
+def _check_labels(loss: losses.Loss, shape: _Shape, target: Tensor, of: str) -> None:
+    """Raise ValueError for class indices that are none; `of` says whose they are."""
+    if len(shape) < 2 or not target.numel():
+        return
+    axis, ignored = _classes_axis(loss, target, shape)
+    classes = None if axis is None else shape[axis]
+    if classes is not None:
+        _check_indices(target, classes, ignored, of)
+
+
+def _classes_axis(loss: losses.Loss, target: Tensor, shape: _Shape) -> tuple[int | None, int | None]:
+    """The axis of the predictions that the targets are indices of, and the index that stands for no class."""
+    if isinstance(loss, losses.SparseCategoricalCrossentropy):
+        return loss.axis, loss.ignore_class
+    if isinstance(loss, losses.CategoricalGeneralizedCrossEntropy):
+        return -1, None
+    module = getattr(loss, "loss", None)
+    are_indices = target.ndim < len(shape) or target.shape[-1] == 1
+    if isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)) and are_indices:
+        return 1, module.ignore_index
+    return None, None
+
+
+def _check_indices(target: Tensor, classes: int, ignored: int | None, of: str) -> None:
+    values = target.detach()
+    if values.is_floating_point():
+        broken = values[values != values.round()]
+        if broken.numel():
+            raise ValueError(
+                f"Class indices{of} are integers from 0 to {classes - 1}, but y holds {broken[0].item()}. If these are "
+                "no classes, a loss such as 'mse' is meant."
+            )
+    elif values.dtype == torch.bool:
+        values = values.byte()
+    low, high = torch.stack(values.aminmax()).tolist()
+    if low >= 0 and high < classes:
+        return
+    outside = values[(values < 0) | (values >= classes)]
+    outside = outside if ignored is None else outside[outside != ignored]
+    if outside.numel():
+        raise ValueError(
+            f"Class indices{of} are integers from 0 to {classes - 1}, since it has {classes} values a sample, but y "
+            f"holds {int(outside[0])}. Count the classes from 0, or give the last layer as many units as there are "
+            "classes."
+        )

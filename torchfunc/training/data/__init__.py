@@ -1,0 +1,1 @@
+"""Data for training: arrays parsed once, and batches of them or of iterables, epoch by epoch."""

@@ -1,0 +1,156 @@
+"""Batches of arrays in memory, gathered batch by batch and never row by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from torchfunc.graph.torch_internals import storage_use_count
+from torchfunc.structures import map_structure
+from torchfunc.training.data.arrays import Arrays, Data
+from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.transfer import prefetched
+
+__all__ = ["ArrayBatches", "DeferredBatch", "gathered"]
+
+
+class DeferredBatch(NamedTuple):
+    """A batch that is gathered within the step.
+
+    Attributes:
+        data: all the data.
+        rows: the numbers of the batch's rows `(batch,)`.
+    """
+
+    data: Data
+    rows: Tensor
+
+
+def gathered(batch: Data | DeferredBatch) -> Data:
+    """The tensors of a batch."""
+    if not isinstance(batch, DeferredBatch):
+        return batch
+    return map_structure(lambda leaf: None if leaf is None else leaf.index_select(0, batch.rows), batch.data)
+
+
+class ArrayBatches(Batches):
+    """Batches of arrays that lie in memory.
+
+    Each batch is gathered with one `index_select` an array (or is a view, without shuffling), by one permutation an
+    epoch from torch's global generator.
+
+    Args:
+        arrays: the data.
+        batch_size: rows a batch; the last one holds what is left.
+        shuffle: whether to take the rows in a new order each time; "batch" mixes only within each batch.
+        device: where batches are needed. Arrays that fit there are moved as a whole.
+
+    Attributes:
+        arrays: the data, all on one device.
+        batch_size: rows a batch.
+        deferred: whether to yield `DeferredBatch`es, if the data are on the device that needs them.
+    """
+
+    def __init__(self, arrays: Arrays, batch_size: int, shuffle: bool | str, device: torch.device) -> None:
+        self.batch_size = batch_size
+        self.deferred = False
+        self._shuffle = shuffle
+        self._device = device
+        tensors = arrays.tensors
+        # All arrays are on one device, so that one index serves them all.
+        fits = any(leaf.device == device for leaf in tensors) or _fits(tensors, device)
+        self._home = device if fits else torch.device("cpu")
+        self.arrays = arrays.to(self._home)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of a pass, with the short last one."""
+        return math.ceil(self.arrays.rows / self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        rows, data = self.arrays.rows, self.arrays.packed
+        order = row_order(rows, self.batch_size, self._shuffle)
+        order = None if order is None else order.to(self._home)
+        if self.deferred and self._home == self._device:
+            order = torch.arange(rows, device=self._home) if order is None else order
+            yield from (DeferredBatch(data, part) for part in order.split(self.batch_size))
+            return
+        starts = range(0, rows, self.batch_size)
+        parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
+        leaves, structure = tree_flatten(data)
+        takers = [leaf if leaf is None else self._taker(leaf, gathers=order is not None) for leaf in leaves]
+
+        def batch_of(rows: slice | Tensor) -> Data:
+            taken = [take if take is None else take(rows) for take in takers]
+            return tuple(taken) if flat else tree_unflatten(taken, structure)
+
+        # Unflattening takes longer than gathering; most data are a tuple of tensors.
+        flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
+        batches = map(batch_of, parts)
+        yield from batches if self._home == self._device else prefetched(batches, self._device)
+
+    def _taker(self, leaf: Tensor, gathers: bool) -> Callable[[Any], Tensor]:
+        """A function that gives rows of a tensor, by a slice or by their indices."""
+        if self._device.type == "cuda" and self._home != self._device:
+            return partial(_pinned, leaf)
+        if not gathers:
+            return leaf.__getitem__
+        if leaf.is_cpu and type(leaf) is Tensor and not leaf.requires_grad:
+            return _Buffers(leaf, min(self.batch_size, self.arrays.rows)).take
+        return partial(leaf.index_select, 0)
+
+
+def _pinned(leaf: Tensor, rows: slice | Tensor) -> Tensor:
+    """Rows in memory that a device reads by itself. torch keeps such memory for reuse, and knows when it is free."""
+    if isinstance(rows, slice):
+        return leaf[rows].pin_memory()
+    target = torch.empty((len(rows), *leaf.shape[1:]), dtype=leaf.dtype, pin_memory=True)
+    return torch.index_select(leaf.detach(), 0, rows, out=target)
+
+
+class _Buffers:
+    """Memory that rows are gathered into again and again: in fresh memory a large batch costs several times its copy.
+
+    Memory that something else still refers to (a callback, a metric that collects, outputs that alias inputs) is not
+    reused. There are two buffers in turn, since a loop still refers to one batch while it asks for the next.
+
+    Args:
+        source: the tensor whose rows are wanted.
+        rows: how many at most.
+    """
+
+    def __init__(self, source: Tensor, rows: int) -> None:
+        self._source = source
+        self._shape = (rows, *source.shape[1:])
+        self._ring = [self._new(), self._new()]
+
+    def take(self, rows: Tensor) -> Tensor:
+        """These rows, in memory that nothing else refers to."""
+        buffer, storage, alone = self._ring.pop(0)
+        if storage_use_count(storage) != alone:
+            buffer, storage, alone = self._new()
+        self._ring.append((buffer, storage, alone))
+        count = rows.shape[0]
+        target = buffer if count == self._shape[0] else buffer[:count]
+        torch.index_select(self._source, 0, rows, out=target)
+        return target.detach()
+
+    def _new(self) -> tuple[Tensor, torch.UntypedStorage, int]:
+        with torch.inference_mode(False):
+            buffer = torch.empty(self._shape, dtype=self._source.dtype)
+        storage = buffer.untyped_storage()
+        return buffer, storage, storage_use_count(storage)
+
+
+def _fits(tensors: list[Tensor], device: torch.device) -> bool:
+    """Whether a CUDA device has room for all of them and as much again."""
+    if device.type != "cuda":
+        return False
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return 2 * size < torch.cuda.mem_get_info(device)[0]

@@ -1,0 +1,327 @@
+"""What `compile` was given for the outputs of a model: losses, their weights, metrics and their names in the logs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchfunc.losses import Loss
+from torchfunc.losses.adapters import parse_loss
+from torchfunc.metrics import Metric
+from torchfunc.metrics.adapters import parse_metric
+from torchfunc.metrics.reduction import LossMean
+from torchfunc.modules import OutputDescription, TrainingOutputs
+from torchfunc.structures import leaves, map_structure
+from torchfunc.training.data.arrays import Batch, Tensors
+from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
+
+__all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
+
+
+class OutputBatch(NamedTuple):
+    """One output's part of a batch."""
+
+    target: Tensor | None
+    prediction: Tensor
+    sample_weight: Tensor | None
+    mask: Tensor | None
+    logits: Tensor | None
+
+
+class DeferredUpdate(NamedTuple):
+    """An update of a metric that cannot be part of a compiled step."""
+
+    metric: Metric
+    target: Tensor | None
+    prediction: Tensor
+
+
+class ParsedObjectives(NamedTuple):
+    """The losses and metrics of `compile`, looked up once, in the structures that they were given in.
+
+    Attributes:
+        loss: losses, None for outputs without.
+        loss_weights: numbers.
+        metrics, weighted_metrics: `MetricGiven`s.
+    """
+
+    loss: Any
+    loss_weights: Any
+    metrics: Any
+    weighted_metrics: Any
+
+    def losses_and_metrics(self) -> list[Loss | Metric]:
+        """All losses and metrics."""
+        losses = [loss for loss in leaves(self.loss) if loss is not None]
+        given = [each for each in leaves((self.metrics, self.weighted_metrics)) if each is not None]
+        return [*losses, *(each.metric for each in given)]
+
+    @classmethod
+    def parse(cls, loss: Any, loss_weights: Any, metrics: Any, weighted_metrics: Any) -> ParsedObjectives:
+        """Look up the arguments of `compile`. Raises ValueError for an unknown name."""
+
+        def as_loss(leaf: Any) -> Loss | None:
+            return None if leaf is None else parse_loss(leaf)
+
+        def as_metric(leaf: Any) -> MetricGiven | None:
+            return None if leaf is None else MetricGiven(parse_metric(leaf), leaf)
+
+        return cls(
+            map_structure(as_loss, loss),
+            loss_weights,
+            map_structure(as_metric, metrics),
+            map_structure(as_metric, weighted_metrics),
+        )
+
+
+@dataclass
+class OutputObjective:
+    """What one output is trained for and measured by.
+
+    Attributes:
+        name: the output's name, None if it has none.
+        loss: the loss; None if the output is not trained.
+        weight: what the loss is multiplied by in the total.
+        metrics, weighted_metrics: the metrics.
+        tracker: the mean of this output's own loss, if it is logged.
+        logit_loss: the same loss of logits, where the output is known to be their softmax or sigmoid.
+    """
+
+    name: str | None
+    loss: Loss | None
+    weight: float
+    metrics: list[Metric]
+    weighted_metrics: list[Metric]
+    tracker: LossMean | None = None
+    logit_loss: Loss | None = None
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether anything compares this output with a target."""
+        return self.loss is not None or bool(self.metrics or self.weighted_metrics)
+
+    @property
+    def of(self) -> str:
+        """What messages about this output add: which one it is, if it has a name."""
+        return f" of the output {self.name!r}" if self.name else ""
+
+    def resolve(self, y_true: Tensor | None, y_pred: Tensor) -> None:
+        """Choose losses and metrics by the shapes of the first batch, and move them to its device."""
+        if not self.needs_target:
+            return
+        assert y_true is not None
+        if self.loss is not None:
+            self.loss = self.loss.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device)
+        for found in (self.metrics, self.weighted_metrics):
+            found[:] = [metric.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device) for metric in found]
+
+    def loss_of(self, part: OutputBatch) -> Tensor:
+        """The loss of one batch, tracked if it is logged."""
+        assert self.loss is not None
+        assert part.target is not None
+        if part.logits is not None and self.logit_loss is not None:
+            value = self.logit_loss(part.target, part.logits, part.sample_weight, part.mask)
+        else:
+            value = self.loss(part.target, part.prediction, part.sample_weight, part.mask)
+        if self.tracker is not None:
+            self.tracker.update_state(value, part.prediction.shape[0])
+        return value if self.weight == 1.0 else value * self.weight
+
+
+@dataclass
+class Objectives:
+    """What all outputs are trained for and measured by.
+
+    Attributes:
+        outputs: one entry for each output, in order.
+        names: the outputs' names, None if they have none.
+        resolved: whether the first batch was seen, so that all losses and metrics are chosen.
+        log_names: the metrics under the names they have in logs.
+        logits: the numbers of the outputs whose loss is computed from logits; None while that is not known.
+    """
+
+    outputs: list[OutputObjective]
+    names: list[str] | None
+    resolved: bool = False
+    log_names: list[tuple[str, Metric]] = field(default_factory=list)
+    logits: tuple[int, ...] | None = None
+    _described: Sequence[OutputDescription] | None = None
+
+    @classmethod
+    def match(cls, parsed: ParsedObjectives, names: Sequence[str] | None, count: int) -> Objectives:
+        """Match what `compile` was given with `count` outputs.
+
+        Raises:
+            ValueError: something names no output, or a list does not fit the outputs.
+        """
+        per_output = zip(
+            match_setting("loss", parsed.loss, names, count),
+            match_setting("loss_weights", parsed.loss_weights, names, count),
+            match_metrics("metrics", parsed.metrics, names, count),
+            match_metrics("weighted_metrics", parsed.weighted_metrics, names, count),
+            strict=True,
+        )
+        used: set[int] = set()
+
+        def own(given: Sequence[MetricGiven]) -> list[Metric]:
+            return [_metric_of_output(each, used) for each in given]
+
+        outputs = [
+            OutputObjective(
+                names[index] if names else None, loss, _checked_weight(weight), own(plain), own(weighted_metrics)
+            )
+            for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output)
+        ]
+        return cls(outputs, list(names) if names else None)
+
+    def resolve(self, y: list[Tensor | None], y_pred: list[Tensor]) -> None:
+        """Make everything that depends on the shapes of the first batch, and name it for the logs."""
+        # These live longer than an evaluation that may be the first to need them.
+        with torch.inference_mode(False):
+            for output, target, prediction in zip(self.outputs, y, y_pred, strict=True):
+                output.resolve(target, prediction)
+            losses = [(output, output.loss) for output in self.outputs if output.loss is not None]
+            if len(losses) > 1:
+                taken: set[str] = set()
+                for output, loss in losses:
+                    name = _unique_name(f"{output.name or loss.name}_loss", taken)
+                    taken.add(name)
+                    output.tracker = LossMean(name).to(y_pred[0].device)
+        self.log_names = self._name_metrics()
+        self.resolved = True
+        self.find_logits(self._described)
+
+    def _name_metrics(self) -> list[tuple[str, Metric]]:
+        """Keras' log names: the output's name in front if there are several, a number behind a name met before."""
+        named: dict[str, Metric] = {}
+        for output in self.outputs:
+            for metric in output.metrics:
+                named[_unique_name(self._prefixed(output, metric.name), named)] = metric
+        for output in self.outputs:
+            for metric in output.weighted_metrics:
+                name = self._prefixed(output, metric.name)
+                if name in named:
+                    name = self._prefixed(output, f"weighted_{metric.name}")
+                named[_unique_name(name, named)] = metric
+        return list(named.items())
+
+    def _prefixed(self, output: OutputObjective, name: str) -> str:
+        return f"{output.name}_{name}" if len(self.outputs) > 1 and output.name else name
+
+    @property
+    def trackers(self) -> list[LossMean]:
+        """The means of the outputs' own losses."""
+        return [output.tracker for output in self.outputs if output.tracker is not None]
+
+    def match_batch(self, batch: Batch, outputs: TrainingOutputs) -> list[OutputBatch]:
+        """Targets, predictions, weights, masks and logits of one batch, output by output.
+
+        Raises:
+            ValueError: something is missing, or belongs to no output.
+        """
+        y, weight = batch.y, batch.sample_weight
+        y_pred, masks, logits = outputs
+        targets: list[Tensor | None]
+        weights: list[Tensor | None]
+        one = self.resolved and len(self.outputs) == 1 and (weight is None or isinstance(weight, Tensor))
+        if one and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+            targets, weights, predictions = [y], [weight], [y_pred]
+        else:
+            predictions, _ = flatten_outputs(y_pred, self.names)
+            if len(predictions) != len(self.outputs):
+                raise ValueError(
+                    f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled."
+                )
+            targets, weights = self.match_data(y, weight)
+            if not self.resolved:
+                self.resolve(targets, predictions)
+        none = [None] * len(self.outputs)
+        return list(map(OutputBatch, targets, predictions, weights, masks or none, logits or none))
+
+    def match_data(self, y: Tensors, sample_weight: Tensors) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Targets and sample weights output by output; one array of weights counts for all outputs.
+
+        Raises:
+            ValueError: a target that is needed is missing, or something belongs to no output.
+        """
+        needed = [output.needs_target for output in self.outputs]
+        targets = match_values("y", y, self.names, needed)
+        for output, target, wanted in zip(self.outputs, targets, needed, strict=True):
+            if wanted and target is None:
+                raise ValueError(f"There are no targets for the loss or metrics{output.of}: y is missing.")
+        if sample_weight is None or isinstance(sample_weight, Tensor):
+            return targets, [sample_weight] * len(self.outputs)
+        return targets, match_values("sample_weight", sample_weight, self.names, needed)
+
+    def find_logits(self, described: Sequence[OutputDescription] | None) -> tuple[int, ...]:
+        """Find the outputs whose loss can be computed from logits; `described` is what the model knows of them."""
+        self._described = described
+        found = []
+        for index, (output, description) in enumerate(zip(self.outputs, described or (), strict=False)):
+            activation, loss = description.activation, output.loss
+            output.logit_loss = loss.on_logits(activation) if activation is not None and loss is not None else None
+            if output.logit_loss is not None:
+                found.append(index)
+        self.logits = tuple(found)
+        return self.logits
+
+    def total_loss(self, batch: Batch, outputs: TrainingOutputs) -> tuple[list[OutputBatch], Tensor | None]:
+        """The weighted sum of the outputs' losses, which are tracked on the way.
+
+        Returns:
+            the parts of the batch, as `match_batch` gives them; the loss, None if no output has one.
+        """
+        parts = self.match_batch(batch, outputs)
+        total: Tensor | None = None
+        for output, part in zip(self.outputs, parts, strict=True):
+            if output.loss is not None:
+                value = output.loss_of(part)
+                total = value if total is None else total + value
+        return parts, total
+
+    def update_metrics(self, parts: Sequence[OutputBatch]) -> list[DeferredUpdate]:
+        """Update all metrics with one batch, except those that have to stay out of a compiled step."""
+        deferred: list[DeferredUpdate] = []
+        for output, (target, prediction, sample_weight, mask, _) in zip(self.outputs, parts, strict=True):
+            for metrics, given in ((output.metrics, None), (output.weighted_metrics, sample_weight)):
+                for metric in metrics:
+                    weight = given if mask is None else metric.masked_weight(given, mask)
+                    # A metric outside of the step that takes no weights has to say so before anything is changed.
+                    if not metric.outside_step or weight is not None:
+                        metric.update_state(target, prediction, weight)
+                    else:
+                        # What a compiled step returns is no part of its graph of gradients.
+                        deferred.append(DeferredUpdate(metric, target, prediction.detach()))
+        return deferred
+
+
+def _metric_of_output(given: MetricGiven, used: set[int]) -> Metric:
+    """The metric for one output: a name that is given for several outputs stands for one metric each."""
+    if not given.makes_new or id(given.metric) not in used:
+        used.add(id(given.metric))
+        return given.metric
+    return copy.deepcopy(given.metric)
+
+
+def _checked_weight(weight: Any) -> float:
+    if weight is None:
+        return 1.0
+    if isinstance(weight, bool) or not isinstance(weight, Real):
+        raise ValueError(f"`loss_weights` holds numbers, got {weight!r} ({type(weight).__name__}).")
+    return float(weight)
+
+
+def _unique_name(name: str, taken: Iterable[str] | Mapping[str, Any]) -> str:
+    """The name, with the first number behind it that makes it different from those taken."""
+    if name not in taken:
+        return name
+    number = 1
+    while f"{name}_{number}" in taken:
+        number += 1
+    return f"{name}_{number}"

@@ -1,0 +1,56 @@
+"""`RunContext`: what the steps of one run need of the model, looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchfunc.metrics import Metric
+from torchfunc.modules import TrainingOutputs
+from torchfunc.training.settings import TrainingSettings
+
+__all__ = ["RunContext"]
+
+
+@dataclass
+class RunContext:
+    """What the steps of one run (a `fit`, an evaluation, one batch) need of the model, looked up once.
+
+    Attributes:
+        settings: what `compile` made.
+        weights: the parameters that are trained.
+        constraints: functions that project weights after an update.
+        penalties: functions that give the regularization of weights.
+        call_losses: the lists that `add_loss` and activity regularizers append to in a call.
+        metrics: the metrics among the attributes of the model and its parts.
+        overrides_loss, overrides_metrics: whether the model redefines `compute_loss`, `compute_metrics`.
+        outputs: what the model returned for the current batch, while a redefined `compute_loss` or `compute_metrics`
+            runs, which may call Trainer's with nothing but `y_pred`.
+    """
+
+    settings: TrainingSettings
+    weights: list[nn.Parameter]
+    constraints: list[Callable[[], None]]
+    penalties: list[Callable[[], Tensor]]
+    call_losses: list[list[Tensor]]
+    metrics: list[Metric]
+    overrides_loss: bool
+    overrides_metrics: bool
+    outputs: TrainingOutputs | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of a model is in no run.
+        return type(None), ()
+
+    def clear_call_losses(self) -> None:
+        """Forget what calls have added to the loss."""
+        for losses in self.call_losses:
+            losses.clear()
+
+    def outputs_for(self, y_pred: Any) -> TrainingOutputs:
+        """The outputs with their masks and logits, if `y_pred` is what the model returned for the current batch."""
+        outputs = self.outputs
+        return outputs if outputs is not None and outputs.y_pred is y_pred else TrainingOutputs(y_pred)

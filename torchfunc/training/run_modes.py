@@ -1,0 +1,127 @@
+"""The modes of a run: what is set while a model trains, is evaluated or predicts, and restored afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from torchfunc.layers.base.modes import preserved_modes
+from torchfunc.metrics.attributes import metrics_in_attributes
+from torchfunc.training.process_settings import flushed_denormals, kept_heap, restored_threads
+from torchfunc.training.run_context import RunContext
+from torchfunc.training.settings import TrainingSettings, device_of
+from torchfunc.training.trainable import Trainable
+
+__all__ = ["evaluating", "look_again", "new_context", "predicting", "training", "undone_without_a_step"]
+
+
+def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
+    """Look up what the steps of a run need of a built model."""
+    call_losses: list[Any] = [module.call_losses for module in model.modules() if hasattr(module, "call_losses")]
+    return RunContext(
+        settings,
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        model.weight_constraints(),
+        model.weight_penalties(),
+        call_losses,
+        metrics_in_attributes(model),
+        model.overrides("compute_loss"),
+        model.overrides("compute_metrics"),
+    )
+
+
+@contextlib.contextmanager
+def _context(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
+    """Give the model a context for a run. A run within a run (a callback's) has its own."""
+    outer, run = model._run_context, new_context(model, settings)
+    device = device_of(model)
+    settings.to(device)
+    for metric in run.metrics:
+        metric.to(device)
+    model._run_context = run
+    try:
+        yield run
+    finally:
+        run.clear_call_losses()
+        model._run_context = outer
+
+
+def look_again(model: Trainable, run: RunContext) -> RunContext:
+    """The context for the next epoch: a new one if a callback has frozen or freed weights.
+
+    Raises:
+        ValueError: the optimizer has no state for a weight.
+    """
+    fresh = new_context(model, run.settings)
+    if list(map(id, run.weights)) == list(map(id, fresh.weights)):
+        return run
+    if run.settings.optimizer is not None and not model.has_own_training():
+        run.settings.optimizer.build(fresh.weights)
+    model._run_context = fresh
+    return fresh
+
+
+@contextlib.contextmanager
+def training(model: Trainable, settings: TrainingSettings, device: torch.device) -> Iterator[RunContext]:
+    """The mode of training steps."""
+    with (
+        preserved_modes(model),
+        flushed_denormals(device),
+        kept_heap(device),
+        restored_threads(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _context(model, settings) as run,
+    ):
+        if settings.optimizer is not None and not model.has_own_training():
+            settings.optimizer.name_weights(model.named_parameters())
+            settings.optimizer.build(run.weights)
+        try:
+            model.train()
+            yield run
+        finally:
+            # A step of the user's own may have left gradients behind.
+            if model.has_own_training():
+                model.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Iterator[None]:
+    """Restore buffers if the run fails before its first step is done: a batch norm's forward pass changes them.
+
+    For data that only turn out not to fit when the loss meets them.
+    """
+    optimizer = settings.optimizer
+    if optimizer is None or model.has_own_training():
+        yield
+        return
+    before = int(optimizer.iterations)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    except BaseException:
+        if int(optimizer.iterations) == before:
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+        raise
+
+
+@contextlib.contextmanager
+def predicting(model: Trainable) -> Iterator[None]:
+    """The mode of prediction steps, which need no `compile`."""
+    with preserved_modes(model), kept_heap(device_of(model)), torch.inference_mode():
+        model.eval()
+        yield
+
+
+@contextlib.contextmanager
+def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
+    """The mode of evaluation steps."""
+    with preserved_modes(model), kept_heap(device_of(model)), _context(model, settings) as run:
+        model.eval()
+        with torch.inference_mode():
+            yield run

@@ -1,0 +1,213 @@
+"""The function that the loop calls with each batch: one of the user's own, the default step, or its compiled form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from torchfunc.graph_keys import graph_key_of
+from torchfunc.training.compiled_step import MAX_GRAPHS, CompiledStep, weights_key
+from torchfunc.training.data.array_batches import DeferredBatch, gathered
+from torchfunc.training.data.arrays import Data
+from torchfunc.training.settings import TrainingSettings
+from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
+from torchfunc.training.trainable import Logs, StepFunction, Trainable
+
+__all__ = ["StepFunctions", "make_prediction_step", "make_step"]
+
+Step: TypeAlias = Callable[[Any], Logs | None]
+"""Takes a batch, or a tuple of batches if several steps are executed at once; returns the logs that the model makes."""
+
+_CALLED = {"train_step": "training step", "test_step": "evaluation step", "predict_step": "prediction step"}
+
+
+class StepFunctions(Trainable):
+    """Gives a model functions that run in place of its steps, as the attributes or the methods of these names.
+
+    A function of one's own takes one batch (`x`, `(x, y)` or `(x, y, sample_weight)`) and returns what the step of its
+    kind returns; it is called as it is, so what is to be compiled in it has to be compiled there. There are two ways to
+    put one in place: define or set `train_function`, or override `make_train_function` and wrap what `super()` returns.
+    `compile` removes functions that were set. Where there is none, `fit` runs `train_step`.
+
+    Attributes:
+        train_function, test_function, predict_function: functions of one's own, else None.
+    """
+
+    train_function: StepFunction | None = None
+    test_function: StepFunction | None = None
+    predict_function: StepFunction | None = None
+
+    def make_train_function(self, force: bool = False) -> StepFunction:
+        """The function for each batch of a training: `train_function` if there is one, else `train_step`.
+
+        Args:
+            force: return `train_step` even so.
+        """
+        return self.train_step if force or self.train_function is None else self.train_function
+
+    def make_test_function(self, force: bool = False) -> StepFunction:
+        """The function for each batch of an evaluation; see `make_train_function`."""
+        return self.test_step if force or self.test_function is None else self.test_function
+
+    def make_predict_function(self, force: bool = False) -> StepFunction:
+        """The function for each batch of a prediction; see `make_train_function`."""
+        return self.predict_step if force or self.predict_function is None else self.predict_function
+
+    def own_function(self, method: str) -> StepFunction | None:
+        """The function that is to run in place of a step ("train_step" ...); None if there is none.
+
+        Raises:
+            TypeError: it is not a function.
+        """
+        function_name = f"{method.removesuffix('_step')}_function"
+        maker = f"make_{function_name}"
+        made = getattr(self, maker)() if self.overrides(maker) else None
+        function = getattr(self, function_name) if made is None else made
+        if function is None or callable(function):
+            return function
+        raise TypeError(f"{function_name} is a function of one batch, got {function!r} ({type(function).__name__}).")
+
+    def has_own_training(self) -> bool:
+        """Whether a batch is trained on by code of the model's own, which may leave gradients on the weights."""
+        own_maker = self.overrides("make_train_function")
+        return own_maker or self.train_function is not None or self.overrides("train_step")
+
+    def forget_functions(self) -> None:
+        """Remove the functions that were set on this model."""
+        for name in ("train_function", "test_function", "predict_function"):
+            self.__dict__.pop(name, None)
+
+
+def make_step(
+    model: Trainable, settings: TrainingSettings, method: str, device: torch.device, at_once: int = 1
+) -> Step:
+    """The function that the loop calls with each batch of a training or an evaluation.
+
+    It is a function of the model's own (`train_function`), its own `train_step` or `test_step`, or the default one. The
+    public form of the default returns the current results, which takes time that nobody may need; here it does not.
+
+    Args:
+        model: a model in a run.
+        settings: what `compile` made.
+        method: "train_step" or "test_step".
+        device: where the model is.
+        at_once: if it is not 1, the function takes a tuple of up to so many batches.
+    """
+    function = model.own_function(method)
+    eager = _eager_step(model, method, function)
+    step: Callable[[Any], Outcome] = eager if at_once == 1 else _several(eager)
+    if function is None and settings.execution.compiles(method, device):
+        step = _compiled_step(model, settings, method, step, at_once)
+    elif method == "train_step" and settings.thread_probe is not None:
+        step = partial(settings.thread_probe.run, step)
+
+    def run(batch: Any) -> Logs | None:
+        logs, deferred = step(batch)
+        for metric, target, prediction in deferred:
+            metric.update_state(target, prediction)
+        return logs
+
+    return run
+
+
+def make_prediction_step(model: Trainable, settings: TrainingSettings | None, device: torch.device) -> StepFunction:
+    """The function that the loop calls with each batch of a prediction; see `make_step`."""
+    function = model.own_function("predict_step")
+    own = function or (model.predict_step if model.overrides("predict_step") else None)
+
+    def step(data: Data) -> Any:
+        return predict_batch(model, data) if own is None else own(data)
+
+    if settings is None or function is not None or not settings.execution.compiles("predict_step", device):
+        return step
+    return _compiled_step(model, settings, "predict_step", step, 1)
+
+
+def _eager_step(model: Trainable, method: str, function: StepFunction | None) -> Callable[[Data], Outcome]:
+    own = function or (getattr(model, method) if model.overrides(method) else None)
+    default = train_batch if method == "train_step" else evaluate_batch
+
+    def step(data: Data) -> Outcome:
+        # A compiled step outlives the run that it was made in.
+        run = model._run_context
+        assert run is not None
+        for losses in run.call_losses:
+            losses.clear()
+        return default(model, run, data) if own is None else (own(data), [])
+
+    return step
+
+
+def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Any, ...]], Outcome]:
+    """A step on several batches, one after the other. Batches that are not gathered yet are gathered here."""
+
+    def steps(batches: tuple[Data | DeferredBatch, ...]) -> Outcome:
+        outcomes = [step(gathered(batch)) for batch in batches]
+        return outcomes[-1][0], [update for _, deferred in outcomes for update in deferred]
+
+    return steps
+
+
+def _compiled_step(
+    model: Trainable, settings: TrainingSettings, method: str, step: Callable[[Any], Any], at_once: int
+) -> Callable[[Any], Any]:
+    """The compiled form of a step, kept from one run to the next."""
+    graph_keys = list(_graph_keys(model, settings, method))
+    key = at_once, weights_key(model), *graph_keys
+    graphs = settings.graphs.setdefault(method, {})
+    if key not in graphs:
+        if len(graphs) == MAX_GRAPHS:
+            warnings.warn(
+                f"The {_CALLED[method]} of this model was compiled for {MAX_GRAPHS} different settings of its layers "
+                "and optimizer; with others it runs eagerly.",
+                stacklevel=4,
+            )
+            return step
+        what = f"The {_CALLED[method]} of model {model.name!r}"
+        prepare = partial(_prepare, settings, method)
+        graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare)
+    graph, payback = graphs[key], settings.payback
+
+    def run(data: Any) -> Any:
+        if at_once != 1 and len(data) < at_once:
+            # What is left at an epoch's end is not worth a graph of its own.
+            return step(data)
+        return graph(data) if payback is None else payback.run(step, graph, data)
+
+    return run if at_once != 1 or payback is not None else graph
+
+
+def _graph_keys(model: Trainable, settings: TrainingSettings, method: str) -> Iterator[Hashable | None]:
+    """The settings that a graph takes for constants; None stands for code that needs torch.compile's guards."""
+    for module in model.modules():
+        yield graph_key_of(module)
+    if settings.optimizer is not None:
+        key = settings.optimizer.graph_key()
+        # Other steps do not depend on its numbers.
+        yield key if key is None or method == "train_step" else ()
+    for objective in settings.parsed.losses_and_metrics():
+        yield objective.graph_key()
+
+
+def _prepare(settings: TrainingSettings, method: str) -> None:
+    """Prepare all state that a step changes for a graph. Raises ValueError if some cannot be part of one."""
+    changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]
+    if method == "train_step" and settings.optimizer is not None:
+        settings.optimizer.prepare_capture()
+        changed += settings.optimizer.variables
+    for variable in changed:
+        if variable.is_cuda:
+            # Else a CUDA graph would work on a copy of it, or not be made at all.
+            torch._dynamo.mark_static_address(variable)
+    for metric in settings.metrics:
+        scalars = [variable for variable in metric.variables if variable.ndim == 0 and variable.is_cpu]
+        if any(each.dtype is torch.float64 for each in scalars) and metric.graph_key() is None:
+            raise ValueError(
+                f"The metric {metric.name!r} has a state of shape () and dtype float64 on the CPU, changes of which "
+                'torch.compile loses. Give it dtype="float32", or a state of shape (1,).'
+            )
