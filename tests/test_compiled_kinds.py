@@ -86,6 +86,18 @@ def test_batches_of_another_memory_layout_have_a_graph_of_their_own():
     assert made() == before + 1
 
 
+def test_what_a_layer_adds_to_the_loss_is_no_output_of_the_graph():
+    """The step's gradients have used up what it was computed from."""
+    found = []
+    for jit in (False, True):
+        torch.manual_seed(0)
+        inputs = layers.Input((6,))
+        model = Model(inputs, layers.Dense(2, activity_regularizer="l2")(inputs))
+        model.compile("sgd", "mse", jit_compile=jit)
+        found.append(fit(model))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
 def test_only_training_is_ever_compiled_to_pay_off():
     model = regression("payback")
     before = made()

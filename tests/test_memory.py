@@ -4,14 +4,12 @@ import gc
 import pathlib
 import sys
 import tracemalloc
-import weakref
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from torchfunc import callbacks
 from torchfunc.layers import Dense, Dropout, Input
 from torchfunc.models import Model
 
@@ -90,21 +88,3 @@ def test_no_object_is_kept(work):
     gc.collect()
     # The interpreter's own tables grow by some dozens now and then.
     assert sys.getallocatedblocks() - before < 60
-
-
-def test_what_a_batch_adds_to_the_loss_is_gone_after_its_step():
-    added, left = [], []
-
-    def penalty(outputs):
-        loss = outputs.square().sum()
-        added.append(weakref.ref(loss))
-        return loss
-
-    inputs = Input((3,))
-    model = Model(inputs, Dense(2, activity_regularizer=penalty)(inputs))
-    model.compile("sgd", "mse")
-    hook = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: left.extend(each() for each in added))
-    model.fit(np.ones((12, 3)), np.ones((12, 2)), batch_size=4, verbose=0, callbacks=[hook])
-    assert len(added) >= 3
-    assert left
-    assert set(left) == {None}
