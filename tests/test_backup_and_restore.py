@@ -295,6 +295,16 @@ class TestFiles:
         with pytest.raises(ValueError, match="after 3 of 5 batches in an epoch, but there are 3 now"):
             run(OPTIMIZERS["adam"], lambda: {**arrays(), "batch_size": 16}, callbacks.BackupAndRestore(tmp_path))
 
+    def test_other_batches_from_the_next_epoch_on(self, tmp_path):
+        """Saved between two epochs, a training may go on with other data."""
+        backup = callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+        with pytest.raises(Interrupted):
+            run(OPTIMIZERS["adam"], arrays, backup, interrupt(STEPS + 1))
+        backup = callbacks.BackupAndRestore(tmp_path)
+        model, history = run(OPTIMIZERS["adam"], lambda: {**arrays(), "batch_size": 16}, backup)
+        assert history.epoch[-3:] == [1, 2, 3]
+        assert int(model.optimizer.iterations) == 5 + 3 * 3
+
     def test_fewer_data(self, tmp_path):
         def batches(count):
             return lambda: {"x": iter([(X[:8], LABELS[:8])] * count), "steps_per_epoch": 3}

@@ -345,3 +345,18 @@ class TestLoopsByHand:
         assert history == pytest.approx(found, rel=1e-5)
         for a, b in zip(by_fit.parameters(), by_hand.parameters(), strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_logs_of_several_steps_at_once_are_those_of_the_last():
+    class Counting(torchfunc.Model):
+        def train_step(self, data):
+            self.batches = getattr(self, "batches", 0) + 1
+            return {"batches": self.batches}
+
+    model = regression(torchfunc, Counting)
+    model.compile("sgd", "mse", steps_per_execution=3)
+    seen = []
+    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append((batch, dict(logs))))
+    history = model.fit(X[:14], Y[:14], batch_size=2, verbose=0, callbacks=[hook])
+    assert seen == [(2, {"batches": 3}), (5, {"batches": 6}), (6, {"batches": 7})]
+    assert history.history == {"batches": [7]}

@@ -93,6 +93,60 @@ def test_other_layers_stay_direct_beside_a_hooked_one(called):
     assert called == ["Dense"]
 
 
+def test_other_layers_become_direct_again_beside_one_hooked_later(called):
+    """A hook that stays is adapted to after a few calls, and so is its removal."""
+    model = network()
+    check(model)
+    hook = model.get_layer("dense").register_forward_hook(lambda *_: None)
+    for _ in range(6):
+        called.clear()
+        check(model)
+    assert called == ["Dense"]
+    hook.remove()
+    model.get_layer("linear").register_forward_hook(lambda *_: None)
+    for _ in range(6):
+        called.clear()
+        check(model)
+    assert called == ["Linear"]
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return x * 2
+
+
+@pytest.mark.parametrize("make", [lambda: layers.Dense(4), Doubled])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_layer_that_is_compiled_by_itself(make, early):
+    """`layer.compile()`, before or after the model's first call, changes what a call of the layer does."""
+    compiled = []
+
+    def backend(graph, examples):
+        compiled.append(graph)
+        return graph.forward
+
+    layer, inputs = make(), Input((3,))
+    model = Model(inputs, layer(inputs))
+    expected = layer(X)
+    if not early:
+        torch.testing.assert_close(model(X), expected)
+    nn.Module.compile(layer, backend=backend)
+    torch.testing.assert_close(model(X), expected)
+    assert len(compiled) == 1
+
+
+def test_losses_added_by_each_call_of_a_model_within_another():
+    inputs = Input((3,))
+    inner = Model(inputs, layers.Dense(4, activity_regularizer="l2")(inputs))
+    outer = Input((3,))
+    model = Model(outer, inner(outer) + inner(outer * 2))
+    for _ in range(2):
+        model(X)
+        dense = inner.get_layer("dense")
+        expected = [0.01 * (F.linear(x, dense.weight, dense.bias) ** 2).sum() / 2 for x in (X, X * 2)]
+        torch.testing.assert_close(sum(model.losses), sum(expected))
+
+
 def test_a_forward_of_its_own():
     model = network()
     check(model)

@@ -121,6 +121,16 @@ def test_dict_inputs_take_keys_and_names(case):
     assert_same(calls[case](), A - B)
 
 
+def test_keys_count_where_names_cross_them():
+    """Each input is called like the other one's key: the keys of the dict the model was made with decide."""
+    left, right = Input((8,), name="right"), Input((8,), name="left")
+    model = Model({"left": left, "right": right}, left - right)
+    assert_same(model({"left": A, "right": B}), A - B)
+    assert_same(model(left=A, right=B), A - B)
+    assert_same(model(A, right=B), A - B)
+    np.testing.assert_allclose(model.predict({"right": B, "left": A}, verbose=0), A - B)
+
+
 def test_one_input_in_any_wrapping():
     inputs = Input((8,), name="a")
     model = Model(inputs, inputs * 2)

@@ -293,6 +293,16 @@ def test_calls_take_place_where_the_weights_are(device):
     assert CountingLayer().to(device)(x).shape == (None, 8)
 
 
+def test_a_module_that_takes_gradients_is_traced_under_no_grad():
+    class Slopes(nn.Linear):
+        def forward(self, x):
+            return torch.autograd.grad(super().forward(x).square().sum(), self.weight, create_graph=True)[0]
+
+    x = Input((3,))
+    with torch.no_grad():
+        assert Slopes(3, 2)(x).shape == (2, 3)
+
+
 def test_tracing_a_module_under_no_grad_or_inference_mode():
     for context in (torch.no_grad(), torch.inference_mode()):
         with context:

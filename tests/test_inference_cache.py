@@ -68,6 +68,17 @@ def test_changed_modules_are_run_again(runs):
     assert len(runs) == 3
 
 
+def test_under_a_hook_on_all_modules_every_call_is_run(runs):
+    x, linear = Input((3,)), nn.Linear(3, 5)
+    assert linear(x).shape == (None, 5)
+    with nn.modules.module.register_module_forward_hook(lambda module, args, output: output[:, :2]):
+        assert [linear(x).shape for _ in range(2)] == [(None, 2)] * 2
+    with nn.modules.module.register_module_forward_pre_hook(lambda module, args: (torch.cat(args * 2),)):
+        assert nn.Flatten(0)(x).shape == (None,)
+    assert linear(x).shape == (None, 5)
+    assert len(runs) == 4
+
+
 def test_what_is_no_module_of_torch_is_run_every_time(runs):
     class Doubling(nn.Linear):
         def forward(self, x):

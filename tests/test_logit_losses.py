@@ -169,3 +169,34 @@ def test_a_hook_sees_and_changes_what_is_trained_on(hooked):
         assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected_hooked, rel=1e-5)
         np.testing.assert_allclose(model.predict(X, verbose=0), probabilities, rtol=1e-5)
     assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_another_output_of_a_model_that_has_a_softmax():
+    """The first output of the inner model is its softmax; the outer model trains on the second one."""
+    h = Input((CLASSES,))
+    inner = Model(h, [layers.Softmax()(h), layers.Activation("relu")(h) + 0.1])
+    inputs = Input((CLASSES,))
+    x = layers.Dense(CLASSES, name="logits")(inputs)
+    model = Model(inputs, inner(x)[1])
+    assert model.describe_outputs() == [(None, False)]
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    scores = torch.from_numpy(model.predict(X, verbose=0))
+    expected = F.nll_loss((scores / scores.sum(-1, keepdim=True)).log(), SPARSE).item()
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_graph_that_was_changed_trains_as_it_is():
+    """Of an output that somebody put into the graph it is not known what its logits are."""
+    model, _ = scaled(dense("softmax"), 1.0)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(F.cross_entropy(X, SPARSE).item(), rel=1e-5)
+    output = next(node for node in model.graph.nodes if node.op == "output")
+    with model.graph.inserting_before(output):
+        output.args = (model.graph.call_function(torch.pow, (output.args[0], 3)),)
+    model.recompile()
+    assert model.describe_outputs() == [(None, False)]
+    cubes = torch.softmax(X, -1) ** 3
+    expected = F.nll_loss((cubes / cubes.sum(-1, keepdim=True)).log(), SPARSE).item()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+    assert model.train_on_batch(X, SPARSE) == pytest.approx(expected, rel=1e-5)

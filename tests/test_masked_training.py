@@ -262,3 +262,46 @@ def test_constants_in_masks(copied):
     mine = copied(mine)
     assert list(mine.state_dict()) == [name for name, _ in mine.named_parameters()]
     check(mine, theirs, x, TAGS, None, loss=ENTROPY, metrics=["accuracy"])
+
+
+class Detected(layers.Layer):
+    """Its mask is what another layer makes of its inputs."""
+
+    def __init__(self, detector):
+        super().__init__()
+        # Out of sight: the layer is no part of this one, nor of a model that has this one.
+        self.detectors = lambda: detector
+
+    def call(self, inputs):
+        return inputs * 2
+
+    def compute_mask(self, inputs, mask=None):
+        return self.detectors()(inputs)[..., 0] > 0
+
+
+def test_a_mask_of_a_layer_outside_the_model_is_none():
+    x = Input((TIME, 3))
+    detector = layers.Dense(1, name="detector")
+    output = Detected(detector)(x)
+    assert output.mask is not None
+    model = Model(x, output)
+    assert model.describe_outputs() == [(None, False)]
+    assert model.layers[1:] == [output.node.target]
+    assert list(model.state_dict()) == []
+    assert list(model.children()) == [output.node.target]
+    # With the layer in it, it has the mask.
+    model = Model(x, [output, detector(x)])
+    assert model.describe_outputs() == [(None, True), (None, False)]
+    values = torch.randn(2, TIME, 3)
+    expected = detector(values)[..., 0] > 0
+    torch.testing.assert_close(model.forward_for_training(values).masks[0], expected)
+
+
+def test_a_mask_of_an_input_outside_the_model_is_none():
+    tokens = Input((TIME,), dtype="int64")
+    x = layers.Embedding(7, 3, mask_zero=True)(tokens)
+    model = Model(x, layers.Dense(2)(x))
+    assert model.describe_outputs() == [(None, False)]
+    model.compile("sgd", "mse")
+    values = torch.randn(2, TIME, 3)
+    assert model.evaluate(values, model(values).detach(), verbose=0) == pytest.approx(0.0, abs=1e-12)

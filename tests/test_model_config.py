@@ -316,6 +316,21 @@ def test_clone_function_and_call_function():
     torch.testing.assert_close(doubled(A), 2 * model.layers[2](2 * model.layers[1](A)))
 
 
+def test_layers_of_two_clones_in_one_model():
+    """Names that nobody gave are no more binding in a clone than in the model it is of."""
+    model = chain()
+    clones = [clone_model(model) for _ in range(2)]
+    firsts = [clone.layers[1] for clone in clones]
+    assert [layer.name for layer in firsts] == ["dense", "dense"]
+    x = Input((8,))
+    both = Model(x, [first(x) for first in firsts])
+    assert both.layer_names()[1:] == ["dense", "dense_1"]
+    lasts = [clone.layers[2] for clone in clones]
+    h = Input(model.layers[2].input_shape[1:])
+    with pytest.raises(ValueError, match="'out'"):
+        Model(h, [last(h) for last in lasts])
+
+
 def test_clone_on_given_inputs():
     model = chain()
     fresh = Input((8,), name="fresh")

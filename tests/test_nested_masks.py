@@ -158,3 +158,34 @@ def test_an_input_called_mask_stays_an_input():
     x, mask = Input((3,), name="x"), Input((3,), name="mask")
     model = Model([x, mask], x * mask)
     torch.testing.assert_close(model(x=torch.ones(1, 3), mask=torch.zeros(1, 3)), torch.zeros(1, 3))
+
+
+class Rounded(layers.Layer):
+    """Token numbers out of floats."""
+
+    def call(self, inputs):
+        return inputs.round().long()
+
+
+def test_a_mask_behind_a_module_stays_within_the_nested_model():
+    """To have it outside, the module would be called once more there."""
+    x = Input((5,))
+    inner = Model(x, layers.Embedding(7, 3, mask_zero=True)(Rounded(name="rounded")(x)), name="inner")
+    assert inner.describe_outputs() == [(None, True)]
+    outer = Input((5,))
+    model = Model(outer, layers.LSTM(4, return_sequences=True, name="lstm")(inner(outer)))
+    assert [node.target for node in model.graph.nodes if node.op == "call_module"] == ["inner", "lstm"]
+    assert model.describe_outputs() == [(None, False)]
+    values = torch.from_numpy(TOKENS).float()
+    torch.testing.assert_close(model(values), model.get_layer("lstm")(inner(values)))
+
+
+def test_outputs_of_a_nested_model_share_their_mask():
+    tokens = Input((5,), dtype="int64")
+    x = layers.Embedding(7, 3, mask_zero=True)(tokens)
+    inner = Model(tokens, [layers.Dense(2)(x), layers.Dense(4)(x)], name="inner")
+    outer = Input((5,), dtype="int64")
+    first, second = inner(outer)
+    assert first.mask is second.mask
+    model = Model(outer, layers.Concatenate()([layers.LSTM(2)(first), layers.LSTM(2)(second)]))
+    assert [node.target for node in model.graph.nodes if node.op == "call_function"].count(torch.ne) == 1

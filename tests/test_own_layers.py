@@ -183,3 +183,15 @@ def test_build_and_call_of_a_mixin():
         torch.testing.assert_close(model(torch.zeros(1, 3), training=True), torch.full((1, 3), 2.0))
         torch.testing.assert_close(model.eval()(torch.zeros(1, 3)), torch.ones(1, 3))
         assert model.layers[-1].get_build_config() == {"input_shape": (None, 3)}
+
+
+@pytest.mark.parametrize("scale", [Scale, lambda: ScaleModule(3)])
+def test_a_mask_that_is_given_counts_more_than_that_of_the_input(scale):
+    tokens, other = Input((5,), dtype="int64"), Input((5,), dtype="bool")
+    embedding, layer = layers.Embedding(7, 3, mask_zero=True), scale()
+    x = embedding(tokens)
+    model = Model([tokens, other], [layer(x, mask=other), layer(x)])
+    values, mask = torch.tensor([[1, 2, 0, 4, 0]]), torch.tensor([[True, False, True, False, True]])
+    found = model(values, mask)
+    for output, expected in zip(found, (mask, values != 0), strict=True):
+        torch.testing.assert_close(output, embedding(values) * 2.0 * expected.unsqueeze(-1))
