@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # The floors, lowest first. A room (a folder or file of torchfunc/) imports from the floors below its own: not from
 # those above, nor from another room of its floor.
 FLOORS = (
-    ("dtypes", "naming", "structures"),
+    ("dtypes", "graph_keys", "naming", "structures"),
     ("config", "registry", "graph"),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),
     ("metrics", "optimizers", "ops"),
@@ -37,12 +37,8 @@ MAX_FUNCTION_LINES = 60
 
 # The private attributes of others that a room uses all the same: (room, attribute) and the reason. At most ten.
 PRIVATE_EXCEPTIONS = {
-    ("graph", "_forward_hooks"): "torch has no public way to take all hooks off a copy of a module",
-    ("graph", "_dynamo_marked_constant"): "what torch.compiler.assume_constant_result sets, which imports the compiler",
-    ("layers", "_forward_hooks"): "whether a cell is hooked; torch does not tell",
-    ("layers", "_forward_pre_hooks"): "whether a cell is hooked; torch does not tell",
-    ("modules", "_lineno_map"): "of torch.fx's code, which has one line more here",
-    ("training", "_cdata"): "how many tensors share a batch's memory; torch does not tell",
+    ("modules", "_lineno_map"): "of the code that torch.fx generated, for its `print_readable`",
+    ("modules", "_prologue_start"): "likewise",
 }
 # The one file for names of torch that are private; it says for which versions of torch they were read.
 TORCH_INTERNALS = "graph/torch_internals.py"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
-from torchfunc.naming import numbered_names, unique_name, unique_names
+from torchfunc.naming import numbered_name, unique_name, unique_names
 
 
 def test_numbers_go_on_without_end():
-    assert list(itertools.islice(numbered_names("dense"), 3)) == ["dense", "dense_1", "dense_2"]
+    assert [numbered_name("dense", number) for number in range(3)] == ["dense", "dense_1", "dense_2"]
 
 
 def test_the_first_free_name():

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 
-__all__ = ["numbered_names", "unique_name", "unique_names"]
+__all__ = ["numbered_name", "unique_name", "unique_names"]
 
 
-def numbered_names(base: str) -> Iterator[str]:
-    """`base`, `base_1`, `base_2` ... without end."""
-    yield base
-    yield from (f"{base}_{number}" for number in itertools.count(1))
+def numbered_name(base: str, number: int) -> str:
+    """`base` for 0, then `base_1`, `base_2` ..."""
+    return f"{base}_{number}" if number else base
 
 
 def unique_name(base: str, taken: Container[str]) -> str:
     """`base`, or the first of `base_1`, `base_2` ... that is not taken."""
-    return next(name for name in numbered_names(base) if name not in taken)
+    number = 0
+    while (name := numbered_name(base, number)) in taken:
+        number += 1
+    return name
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

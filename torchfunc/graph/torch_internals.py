@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 # Shape inference runs calls on tensors without data; torch has no other way to ask what a function returns.
 from torch._subclasses.fake_tensor import (
@@ -34,6 +34,7 @@ __all__ = [
     "autograd_in_operator",
     "cudnn_rnn",
     "cudnn_rnn_backward",
+    "graph_specs",
     "has_step_hooks",
     "hook_tables",
     "is_exporting",
@@ -109,3 +110,9 @@ cudnn_rnn_backward = torch.ops.aten._cudnn_rnn_backward.default
 def persistent_buffers(module: nn.Module) -> list[str]:
     """The names of a module's own buffers that its state_dict holds, those that are None too."""
     return [name for name in module._buffers if name not in module._non_persistent_buffers_set]
+
+
+def graph_specs(graph: fx.Graph) -> tuple[Any, Any] | None:
+    """The structures of inputs and outputs, of a graph whose tracer was given nested ones; None for all others."""
+    info = getattr(graph._codegen, "pytree_info", None)
+    return None if info is None else (info.in_spec, info.out_spec)

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.graph import GLOBAL_HOOKS, hook_tables, is_hooked
 from torchfunc.layers import Dense, Layer
-from torchfunc.modules.hooks import GLOBAL_HOOKS, hook_tables, is_hooked
 
 __all__ = ["DirectCalls"]
 

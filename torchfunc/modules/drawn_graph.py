@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, symbolic_tensors, topological_order
 from torchfunc.layers import InputLayer
 from torchfunc.modules.binding import InputBinding
-from torchfunc.modules.naming import Namer, name_nodes, submodule_key, unique_name
+from torchfunc.modules.naming import Namer, name_nodes, submodule_key
+from torchfunc.naming import unique_name
 from torchfunc.structures import leaves, map_structure
 
 __all__ = ["DrawnGraph", "RecordedTensor", "Structure", "draw", "is_declared"]

@@ -20,6 +20,8 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 
+from torchfunc.graph import graph_specs
+
 __all__ = ["FxModule", "GeneratedCode", "drawn_class", "generate", "with_forward", "written_class"]
 
 M = TypeVar("M", bound="FxModule")
@@ -86,10 +88,10 @@ class FxModule(fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Generate `forward` from `graph` anew. Call it after changing the graph in place."""
-        pytree = getattr(self._graph._codegen, "pytree_info", None)
-        if pytree is not None:
-            # The graph of a torch.fx tracer that was given nested inputs; its code looks these up.
-            self._in_spec, self._out_spec = pytree.in_spec, pytree.out_spec
+        specs = graph_specs(self._graph)
+        if specs is not None:
+            # The code looks these up.
+            self._in_spec, self._out_spec = specs
         generated = generate(self._graph)
         python = generated.python
         # (The line numbers are for torch.fx's `print_readable`.)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.graph import PythonCode
 
-from torchfunc.graph import Node, SymbolicTensor, contains_symbolic, pass_over, record, with_own_code
+from torchfunc.graph import Node, SymbolicTensor, contains_symbolic, is_hooked, pass_over, record, with_own_code
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.tracking import restore_tracking
@@ -19,7 +19,6 @@ from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, Structure, draw
 from torchfunc.modules.functional_config import graph_config, graph_from_config
 from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, with_forward, written_class
-from torchfunc.modules.hooks import is_hooked
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
 from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs

@@ -15,18 +15,10 @@ from torch import nn
 
 from torchfunc.graph import Node
 from torchfunc.layers import Layer
+from torchfunc.naming import numbered_name, unique_name
 from torchfunc.registry import to_snake_case
 
-__all__ = ["Namer", "name_nodes", "submodule_key", "unique_name"]
-
-
-def unique_name(base: str, taken: Set[str]) -> str:
-    """`base`, or `base_1`, `base_2` ... if that is taken."""
-    name, count = base, 0
-    while name in taken:
-        count += 1
-        name = f"{base}_{count}"
-    return name
+__all__ = ["Namer", "name_nodes", "submodule_key"]
 
 
 def submodule_key(name: str, taken: Set[str], is_reserved: Callable[[str], bool]) -> str:
@@ -84,12 +76,10 @@ class Namer:
 
     def next(self, base: str) -> str:
         """`base`, or the first of `base_1`, `base_2` ... that is free."""
-        count = self._counts.get(base, 0)
-        name = f"{base}_{count}" if count else base
-        while name in self.taken:
-            count += 1
-            name = f"{base}_{count}"
-        self._counts[base] = count + 1
+        number = self._counts.get(base, 0)
+        while (name := numbered_name(base, number)) in self.taken:
+            number += 1
+        self._counts[base] = number + 1
         self.taken.add(name)
         return name
 

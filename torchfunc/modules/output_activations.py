@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchfunc import activations
-from torchfunc.graph import SymbolicTensor
+from torchfunc.graph import SymbolicTensor, is_hooked
 from torchfunc.layers.activation import Softmax
 from torchfunc.layers.base.weighted_layer import ActivationLast
-from torchfunc.modules.hooks import is_hooked
 from torchfunc.modules.network import Network
 
 __all__ = ["OutputActivation", "find_activation"]

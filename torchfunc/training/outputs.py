@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from torchfunc.metrics import Metric
 from torchfunc.metrics.adapters import parse_metric
 from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules import OutputDescription, TrainingOutputs
+from torchfunc.naming import unique_name, unique_names
 from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Batch, Tensors
 from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
@@ -188,10 +189,8 @@ class Objectives:
                 output.resolve(target, prediction)
             losses = [(output, output.loss) for output in self.outputs if output.loss is not None]
             if len(losses) > 1:
-                taken: set[str] = set()
-                for output, loss in losses:
-                    name = _unique_name(f"{output.name or loss.name}_loss", taken)
-                    taken.add(name)
+                names = unique_names(f"{output.name or loss.name}_loss" for output, loss in losses)
+                for (output, _), name in zip(losses, names, strict=True):
                     output.tracker = LossMean(name).to(y_pred[0].device)
         self.log_names = self._name_metrics()
         self.resolved = True
@@ -202,13 +201,13 @@ class Objectives:
         named: dict[str, Metric] = {}
         for output in self.outputs:
             for metric in output.metrics:
-                named[_unique_name(self._prefixed(output, metric.name), named)] = metric
+                named[unique_name(self._prefixed(output, metric.name), named)] = metric
         for output in self.outputs:
             for metric in output.weighted_metrics:
                 name = self._prefixed(output, metric.name)
                 if name in named:
                     name = self._prefixed(output, f"weighted_{metric.name}")
-                named[_unique_name(name, named)] = metric
+                named[unique_name(name, named)] = metric
         return list(named.items())
 
     def _prefixed(self, output: OutputObjective, name: str) -> str:
@@ -315,13 +314,3 @@ def _checked_weight(weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, Real):
         raise ValueError(f"`loss_weights` holds numbers, got {weight!r} ({type(weight).__name__}).")
     return float(weight)
-
-
-def _unique_name(name: str, taken: Iterable[str] | Mapping[str, Any]) -> str:
-    """The name, with the first number behind it that makes it different from those taken."""
-    if name not in taken:
-        return name
-    number = 1
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"
