@@ -8,11 +8,14 @@ import inspect
 import linecache
 import pickle
 
+import keras
+import numpy as np
 import pytest
 import torch
 from torch import fx, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+import torchfunc
 from torchfunc import Input, Model, Sequential, layers
 from torchfunc.modules import DrawnGraph
 
@@ -165,3 +168,23 @@ class TestGeneratedCode:
         given = torch.randn(2, 3)
         torch.testing.assert_close(model(given), given @ dense.weight.T @ dense.weight)
         assert list(model.state_dict()) == ["dense.weight"]
+
+
+def test_layers_and_weights_are_in_keras_order():
+    def draw(library, model_class):
+        tokens, image = library.Input((5,)), library.Input((3,))
+        late = library.layers.Dense(2, name="late")(image)
+        early = library.layers.Dense(2, name="early")(library.layers.Dense(4, name="first")(tokens))
+        shared = library.layers.Dense(2, name="shared")
+        joined = library.layers.Add(name="joined")([late, early, shared(early)])
+        return model_class([tokens, image], [library.layers.Dense(1, name="head")(shared(joined)), late])
+
+    theirs, ours = draw(keras, keras.Model), draw(torchfunc, Model)
+    named = [layer.name for layer in theirs.layers if not isinstance(layer, keras.layers.InputLayer)]
+    assert [layer.name for layer in ours.layers if not isinstance(layer, layers.InputLayer)] == named
+    assert [weight.shape for weight in ours.get_weights()] == [weight.shape for weight in theirs.get_weights()]
+    ours.set_weights(theirs.get_weights())
+    data = [np.random.default_rng(0).normal(size=(2, size)).astype("float32") for size in (5, 3)]
+    for mine, other in zip(ours.predict(data, verbose=0), theirs.predict(data, verbose=0), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+    assert list(copy.deepcopy(ours).state_dict()) == list(ours.state_dict())

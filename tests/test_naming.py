@@ -22,7 +22,7 @@ def test_the_same_code_gives_the_same_names():
     first, second = build(), build()
     assert list(first.state_dict()) == list(second.state_dict())
     assert first.layer_names() == [
-        *("input_layer", "input_layer_1", "dense", "dense_1", "linear", "head", "linear_1")
+        *("input_layer_1", "input_layer", "dense_1", "dense", "linear", "head", "linear_1")
     ]  # fmt: skip
     assert first.layer_names() == second.layer_names()
     assert first.code == second.code

@@ -13,7 +13,8 @@ from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, record
 from torchfunc.layers import Layer
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph
-from torchfunc.structures import map_structure
+from torchfunc.modules.keras_order import parts_by_depth
+from torchfunc.structures import leaves, map_structure
 
 __all__ = ["FlatGraph"]
 
@@ -89,15 +90,20 @@ class FlatGraph:
             look_up(reference).mask = look_up(mask)
         targets = [node.target if isinstance(node.target, nn.Module) else node for node in nodes]
         inputs = map_structure(look_up, self.inputs)
+        outputs = map_structure(look_up, self.outputs)
+        outside = {value for made in values[: len(self.outside)] for value in made}
+        parts = parts_by_depth(leaves(inputs), leaves(outputs), outside)
+        keys = {node.target: key for node, key in zip(nodes, self.keys, strict=True) if key is not None}
         count = len(nodes) - self.mask_calls
         drawn = DrawnGraph(
             inputs=inputs,
-            outputs=map_structure(look_up, self.outputs),
+            outputs=outputs,
             nodes=nodes[:count],
             masks=[look_up(mask) for mask in self.masks],
             mask_nodes=nodes[count:],
+            parts=parts,
             names=dict(zip(targets, self.names, strict=True)),
-            keys={node.target: key for node, key in zip(nodes, self.keys, strict=True) if key is not None},
+            keys={part: keys[part] for part in parts if isinstance(part, nn.Module) and part in keys},
             tensors=self.tensors,
             binding=InputBinding(inputs, self.input_names, self.owner),
         )

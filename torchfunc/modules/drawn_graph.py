@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, symbolic_tensors, topological_order
 from torchfunc.layers import InputLayer
 from torchfunc.modules.binding import InputBinding
+from torchfunc.modules.keras_order import Part, parts_by_depth
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key
 from torchfunc.naming import unique_name
 from torchfunc.structures import leaves, map_structure
@@ -52,8 +53,9 @@ class DrawnGraph:
         nodes: the calls in topological order, those of the declared inputs included.
         masks: the mask of each output, in flat order; None where it has none.
         mask_nodes: the calls that compute the masks and are not among `nodes`, in topological order.
+        parts: the layers, the calls of functions and the outside inputs, in Keras' order, each with its depth.
         names: of each layer and module, and of each call of a function or method.
-        keys: the submodule key of each layer and module; input layers have none.
+        keys: the submodule key of each layer and module, in Keras' order; input layers have none.
         tensors: the parameters and constants among the arguments of the calls.
         binding: which argument of a call is which input.
         output_tensors: the outputs in flat order.
@@ -66,6 +68,7 @@ class DrawnGraph:
     nodes: Sequence[Node]
     masks: Sequence[SymbolicTensor | None]
     mask_nodes: Sequence[Node]
+    parts: Mapping[Part, int]
     names: Mapping[nn.Module | Node, str]
     keys: Mapping[nn.Module, str]
     tensors: Sequence[RecordedTensor]
@@ -95,8 +98,8 @@ class DrawnGraph:
 
     @property
     def layers(self) -> list[nn.Module]:
-        """The layers and modules in the order of their first calls, input layers included."""
-        return list(dict.fromkeys(node.target for node in self.nodes if isinstance(node.target, nn.Module)))
+        """The layers and modules in Keras' order, input layers included."""
+        return [part for part in self.parts if isinstance(part, nn.Module)]
 
     @property
     def outside_inputs(self) -> dict[str, SymbolicTensor]:
@@ -144,15 +147,16 @@ def draw(
     nodes = sorted({*nodes, *(value.node for value in values if is_declared(value))}, key=lambda node: node.order)
     masks, mask_nodes = _find_masks(results, values, nodes)
     everything = [*nodes, *mask_nodes]
+    parts = parts_by_depth(values, results, {value for value in values if not is_declared(value)})
     if names is None:
         named = name_nodes(everything)
     else:
         functions = [node for node in everything if node.op in ("function", "method")]
         named = {**names, **name_nodes(functions, names.values())}
-    keys = _submodule_keys(named, is_reserved) if keys is None else keys
+    keys = _submodule_keys(parts, named, is_reserved) if keys is None else keys
     tensors = _find_tensors(everything, set(nodes), keys)
     binding = InputBinding(inputs, _input_names(values, named), owner)
-    return DrawnGraph(inputs, outputs, nodes, masks, mask_nodes, named, keys, tensors, binding)
+    return DrawnGraph(inputs, outputs, nodes, masks, mask_nodes, parts, named, keys, tensors, binding)
 
 
 def is_declared(value: SymbolicTensor) -> bool:
@@ -160,14 +164,17 @@ def is_declared(value: SymbolicTensor) -> bool:
     return value.node.op == "input" and isinstance(value.node.target, InputLayer)
 
 
-def _submodule_keys(names: Mapping[Any, str], is_reserved: Callable[[str], bool]) -> dict[nn.Module, str]:
+def _submodule_keys(
+    parts: Iterable[Part], names: Mapping[nn.Module | Node, str], is_reserved: Callable[[str], bool]
+) -> dict[nn.Module, str]:
     keys: dict[nn.Module, str] = {}
     taken: set[str] = set()
+    # Where names differ only in what a key cannot hold, the earlier call gets the plain one.
     for target, name in names.items():
         if isinstance(target, nn.Module) and not isinstance(target, InputLayer):
             keys[target] = submodule_key(name, taken, is_reserved)
             taken.add(keys[target])
-    return keys
+    return {part: keys[part] for part in parts if isinstance(part, nn.Module) and part in keys}
 
 
 def _input_names(values: Iterable[SymbolicTensor], names: Mapping[Any, str]) -> list[str]:

@@ -53,7 +53,7 @@ class _Lowering:
 
     def run(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
         for name, value in zip(self.drawn.binding.names, self.drawn.input_tensors, strict=True):
-            placeholder = self.graph.placeholder(name if name != "self" else "self_")
+            placeholder = self.graph.placeholder(_variable(name))
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
             self.values[value] = placeholder
@@ -69,14 +69,20 @@ class _Lowering:
         kwargs = dict(map_aggregate(node.kwargs, self._argument))
         if node.op == "module":
             key = self.drawn.keys[node.target]
-            return self.graph.create_node("call_module", key, args, kwargs, name=self.drawn.names[node.target])
-        return self.graph.create_node(f"call_{node.op}", node.target, args, kwargs, name=self.drawn.names[node])
+            return self.graph.create_node(
+                "call_module", key, args, kwargs, name=_variable(self.drawn.names[node.target])
+            )
+        return self.graph.create_node(
+            f"call_{node.op}", node.target, args, kwargs, name=_variable(self.drawn.names[node])
+        )
 
     def _call_with_logits(self, node: Node) -> fx.Node:
         layer = self.graph.get_attr(self.drawn.keys[node.target])
         both = self.graph.call_function(outputs_and_logits, (layer, *map_aggregate(node.args, self._argument)))
         self.values[BeforeActivation(node)] = self.graph.call_function(operator.getitem, (both, 1))
-        return self.graph.create_node("call_function", operator.getitem, (both, 0), name=self.drawn.names[node.target])
+        return self.graph.create_node(
+            "call_function", operator.getitem, (both, 0), name=_variable(self.drawn.names[node.target])
+        )
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, BeforeActivation):
@@ -115,6 +121,11 @@ class _Lowering:
                     self.values[step] = self.graph.call_function(operator.getitem, (found, entry))
             found = self.values[step]
         return found
+
+
+def _variable(name: str) -> str:
+    """What a value is called in the code, where `self` is the model; torch.fx makes identifiers of all other names."""
+    return "self_" if name == "self" else name
 
 
 def _entry(key: object) -> Any:

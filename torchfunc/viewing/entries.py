@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import nn
 
@@ -14,9 +14,6 @@ from torchfunc.modules import DrawnGraph, GraphNetwork, Network, SequentialNetwo
 from torchfunc.structures import leaves
 
 __all__ = ["Entry", "connections", "entries_of"]
-
-# A call; or an input of the model that some call outside of it makes.
-Vertex: TypeAlias = "Node | SymbolicValue"
 
 
 @dataclass(frozen=True)
@@ -86,16 +83,15 @@ def _arguments(call: Node, recorded: Mapping[int, str]) -> list[Any]:
 def _in_keras_order(drawn: DrawnGraph) -> tuple[list[Entry], bool]:
     calls = _calls(drawn.nodes)
     outside = _outside_inputs(drawn)
-    depths, order = _depths_and_order(drawn, outside)
     entries = []
-    for target in sorted(order, key=lambda target: (-depths[target], order[target])):
+    for target in drawn.parts:
         if isinstance(target, SymbolicValue):
             entries.append(Entry(outside[target], "InputLayer", target))
         elif isinstance(target, Node):
             entries.append(Entry(drawn.name_of(target), _called(target), target, (target,)))
         else:
             entries.append(Entry(drawn.name_of(calls[target][0]), type(target).__name__, target, calls[target]))
-    branches = len(set(depths.values())) < len(depths)
+    branches = len(set(drawn.parts.values())) < len(drawn.parts)
     joins = any(len(entry.calls) > 1 or any(len(node.inputs) > 1 for node in entry.calls) for entry in entries)
     return entries, not branches and not joins
 
@@ -119,65 +115,6 @@ def _called(node: Node) -> str:
     if node.target is getattr:
         return str(node.args[1])
     return str(getattr(node.target, "__name__", node.target))
-
-
-def _depths_and_order(drawn: DrawnGraph, outside: Mapping[SymbolicValue, str]) -> tuple[dict[Any, int], dict[Any, int]]:
-    """How far each target is from the outputs, and its place in a walk from the outputs backwards.
-
-    Source: `map_graph` in keras/src/ops/function.py, without its recursion.
-    """
-    finished, order = _walk_back(drawn.output_tensors, outside)
-    vertex_depths: dict[Vertex, int] = {}
-    depths: dict[Any, int] = {}
-    for vertex in reversed(finished):
-        target = _target(vertex)
-        # A shared layer stands where its earliest call does.
-        depth = max(vertex_depths.get(vertex, 0), depths.get(target, 0))
-        vertex_depths[vertex] = depths[target] = depth
-        for before in _before(vertex, outside):
-            vertex_depths[before] = max(depth + 1, vertex_depths.get(before, 0))
-    for value in drawn.input_tensors:
-        target = _target(_vertex(value, outside))
-        if target not in depths:
-            depths[target], order[target] = 0, -1
-    return depths, order
-
-
-def _walk_back(
-    outputs: Iterable[SymbolicValue], outside: Mapping[SymbolicValue, str]
-) -> tuple[list[Vertex], dict[Any, int]]:
-    """Depth first from the outputs: the vertices, each behind what it depends on, and when each target was met."""
-    finished: list[Vertex] = []
-    order: dict[Any, int] = {}
-    seen: set[Vertex] = set()
-    path: list[tuple[Vertex, Iterator[Vertex]]] = []
-    for output in outputs:
-        ahead: Iterator[Vertex] = iter([_vertex(output, outside)])
-        while True:
-            vertex = next(ahead, None)
-            if vertex is not None and vertex not in seen:
-                seen.add(vertex)
-                order.setdefault(_target(vertex), len(order))
-                path.append((vertex, ahead))
-                ahead = iter(_before(vertex, outside))
-            elif vertex is None and path:
-                vertex, ahead = path.pop()
-                finished.append(vertex)
-            elif vertex is None:
-                break
-    return finished, order
-
-
-def _vertex(value: SymbolicValue, outside: Mapping[SymbolicValue, str]) -> Vertex:
-    return value if value in outside else value.node
-
-
-def _before(vertex: Vertex, outside: Mapping[SymbolicValue, str]) -> list[Vertex]:
-    return [_vertex(value, outside) for value in vertex.inputs] if isinstance(vertex, Node) else []
-
-
-def _target(vertex: Vertex) -> Any:
-    return vertex.target if isinstance(vertex, Node) and isinstance(vertex.target, nn.Module) else vertex
 
 
 def connections(model: Network, entries: Iterable[Entry]) -> dict[int, str]:

@@ -1,0 +1,84 @@
+"""The order in which Keras lists the parts of a drawn model: in `model.layers`, `get_weights()`, files and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+from torch import nn
+
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue
+
+__all__ = ["Part", "parts_by_depth"]
+
+Part: TypeAlias = "nn.Module | Node | SymbolicValue"
+"""A layer or module; the call of a function or method; an input of the model that a call outside of it makes."""
+
+# A call; or an input that some call outside of the model makes.
+Vertex: TypeAlias = "Node | SymbolicValue"
+
+
+def parts_by_depth(
+    inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor], outside: Collection[SymbolicValue]
+) -> dict[Part, int]:
+    """The parts of the graph between inputs and outputs, in Keras' order, and how far each is from the outputs.
+
+    The farther from the outputs the earlier, then in the order in which a walk from the outputs backwards meets them.
+    Source: `map_graph` in keras/src/ops/function.py, without its recursion.
+
+    Args:
+        inputs, outputs: the symbolic tensors in flat order.
+        outside: those of the inputs that calls outside of the graph make.
+    """
+    finished, order = _walk_back(outputs, outside)
+    vertex_depths: dict[Vertex, int] = {}
+    depths: dict[Part, int] = {}
+    for vertex in reversed(finished):
+        part = _part(vertex)
+        # A shared layer stands where its earliest call does.
+        depth = max(vertex_depths.get(vertex, 0), depths.get(part, 0))
+        vertex_depths[vertex] = depths[part] = depth
+        for before in _before(vertex, outside):
+            vertex_depths[before] = max(depth + 1, vertex_depths.get(before, 0))
+    for value in inputs:
+        part = _part(_vertex(value, outside))
+        if part not in depths:
+            depths[part], order[part] = 0, -1
+    return {part: depths[part] for part in sorted(order, key=lambda part: (-depths[part], order[part]))}
+
+
+def _walk_back(
+    outputs: Iterable[SymbolicValue], outside: Collection[SymbolicValue]
+) -> tuple[list[Vertex], dict[Part, int]]:
+    """Depth first from the outputs: the vertices, each behind what it depends on, and when each part was met."""
+    finished: list[Vertex] = []
+    order: dict[Part, int] = {}
+    seen: set[Vertex] = set()
+    path: list[tuple[Vertex, Iterator[Vertex]]] = []
+    for output in outputs:
+        ahead: Iterator[Vertex] = iter([_vertex(output, outside)])
+        while True:
+            vertex = next(ahead, None)
+            if vertex is not None and vertex not in seen:
+                seen.add(vertex)
+                order.setdefault(_part(vertex), len(order))
+                path.append((vertex, ahead))
+                ahead = iter(_before(vertex, outside))
+            elif vertex is None and path:
+                vertex, ahead = path.pop()
+                finished.append(vertex)
+            elif vertex is None:
+                break
+    return finished, order
+
+
+def _vertex(value: SymbolicValue, outside: Collection[SymbolicValue]) -> Vertex:
+    return value if value in outside else value.node
+
+
+def _before(vertex: Vertex, outside: Collection[SymbolicValue]) -> list[Vertex]:
+    return [_vertex(value, outside) for value in vertex.inputs] if isinstance(vertex, Node) else []
+
+
+def _part(vertex: Vertex) -> Part:
+    return vertex.target if isinstance(vertex, Node) and isinstance(vertex.target, nn.Module) else vertex
