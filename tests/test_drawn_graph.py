@@ -170,6 +170,7 @@ class TestGeneratedCode:
         assert list(model.state_dict()) == ["dense.weight"]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in Keras
 def test_layers_and_weights_are_in_keras_order():
     def draw(library, model_class):
         tokens, image = library.Input((5,)), library.Input((3,))
