@@ -129,7 +129,9 @@ class TestOneClass:
 
 
 class TestGeneratedCode:
-    @pytest.mark.parametrize("name", ["lambda", "class", "two words", "a.b", "1st", "output"])
+    @pytest.mark.parametrize(
+        "name", ["lambda", "class", "two words", "a.b", "1st", "output", "self", "a\nb", '"quoted"', "back\\slash"]
+    )
     def test_any_name_of_a_layer(self, name):
         a = Input((2,))
         model = Model(a, layers.Dense(3, name=name)(a))
@@ -137,6 +139,16 @@ class TestGeneratedCode:
         assert model(torch.zeros(1, 2)).shape == (1, 3)
         # torch.fx can make its own module of it, from the same code.
         assert fx.GraphModule(model, model.graph)(torch.zeros(1, 2)).shape == (1, 3)
+
+    def test_a_hook_may_take_other_arguments(self):
+        a = Input((4,))
+        model = Model(a, nn.Linear(4, 3)(a))
+        first, second = torch.randn(2, 4), torch.randn(3, 4)
+        hook = model.register_forward_pre_hook(lambda module, args: (torch.cat(args),))
+        torch.testing.assert_close(model(first, second), model.linear(torch.cat([first, second])))
+        hook.remove()
+        with pytest.raises(ValueError, match="takes 1 inputs"):
+            model(first, second)
 
     def test_nothing_is_left_of_a_function_that_is_dropped(self):
         model = make()

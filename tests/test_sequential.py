@@ -228,3 +228,46 @@ def test_a_layer_that_does_not_fit_is_not_added():
     assert model(A).shape == (4, 4)
     model.add(nn.Linear(4, 3))
     assert model(A).shape == (4, 3)
+
+
+class Joined(layers.Layer):
+    def call(self, inputs):
+        return inputs["a"] + inputs["b"]
+
+
+@pytest.mark.parametrize("form", [dict, list])
+def test_nested_inputs(form):
+    first, second = torch.randn(3, 2), torch.randn(3, 2)
+    given = {"a": first, "b": second} if form is dict else [first, second]
+    model = Sequential([Joined() if form is dict else layers.Add(), layers.Dense(4)])
+    outputs = model(given)
+    torch.testing.assert_close(outputs, model.layers[1](first + second))
+    assert model.input_shape == ({"a": (None, 2), "b": (None, 2)} if form is dict else [(None, 2), (None, 2)])
+    torch.testing.assert_close(copy.deepcopy(model)(given), outputs)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(model))(given), outputs)
+    again = type(model).from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    torch.testing.assert_close(again(given), outputs)
+    model.pop()
+    model.pop()
+    assert model.layers == []
+    model.add(Joined() if form is dict else layers.Add())
+    torch.testing.assert_close(model(given), first + second)
+
+
+def test_nested_inputs_are_trained_on():
+    rows = torch.randn(16, 2)
+    model = Sequential([Joined(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    losses = model.fit({"a": rows, "b": rows}, rows.sum(1), epochs=5, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_before_the_input_is_known():
+    model = Sequential([layers.Dense(4), nn.ReLU(), layers.Dense(8)])
+    assert model.compute_output_shape((None, 2)) == (None, 8)
+    assert not model.layers[0].built
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.drawn is None
+        assert isinstance(twin.layers[1], nn.ReLU)
+        assert twin(torch.zeros(2, 3)).shape == (2, 8)

@@ -224,7 +224,13 @@ class GraphNetwork(Network, FxModule):
                 return self.run_outermost(self.generated_forward, direct.calls, *args)
             values = args
         else:
-            values = self.prepare_inputs(*args, **kwargs)
+            try:
+                values = self.prepare_inputs(*args, **kwargs)
+            except ValueError:
+                if not self._forward_pre_hooks:
+                    raise
+                # A hook may make of them what the model takes.
+                return self._call_with_hooks(args, {**kwargs, **({} if training is None else {"training": training})})
         given: dict[str, Any] = {} if training is None else {"training": training}
         if mask is not None and not self.graph_was_changed:
             given["mask"] = masks = drawn.binding.arrange((mask,), {})
@@ -265,6 +271,12 @@ class GraphNetwork(Network, FxModule):
         function = code.function
         view = with_forward(self, lambda this, *inputs: function(this, *inputs, *further))
         return view(*values) if training is None else view(*values, training=training)
+
+    def _call_with_hooks(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Call the model on arguments that its forward pre-hooks, and not it, know how to take."""
+        function = self.generated_forward
+        view = with_forward(self, lambda this, *inputs: function(this, *this.prepare_inputs(*inputs)))
+        return super(GraphNetwork, view).__call__(*args, **kwargs)
 
     def _call_with_masks(self, values: Sequence[Any], masks: Sequence[Any], training: bool | None) -> Any:
         code = self._masked.get(masks)

@@ -22,12 +22,12 @@ __all__ = ["Namer", "name_nodes", "submodule_key"]
 
 
 def submodule_key(name: str, taken: Set[str], is_reserved: Callable[[str], bool]) -> str:
-    """The key a layer is registered under: its name, with `_` for dots, and behind a name that means something else.
+    """The key a layer is registered under: its name, with `_` for what generated code cannot write in one.
 
     A layer called "output" is registered as `output_`, since `model.output` is the model's output, and one called
-    "lambda" as `lambda_`, since generated code cannot say `self.lambda`.
+    "lambda" as `lambda_`, since code cannot say `self.lambda`.
     """
-    key = name.replace(".", "_")
+    key = re.sub(r"""[.\\"'\x00-\x1f]""", "_", name)
     return unique_name(f"{key}_" if is_reserved(key) or keyword.iskeyword(key) else key, taken)
 
 

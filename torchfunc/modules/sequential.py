@@ -7,12 +7,16 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from torchfunc.graph import SymbolicTensor, record_module
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
+from torchfunc.graph import SymbolicTensor, infer_module, record_input, record_module
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.modules.drawn_graph import DrawnGraph, draw
+from torchfunc.layers.base.shapes import is_shape
+from torchfunc.modules.drawn_graph import DrawnGraph, Structure, draw
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.naming import Namer, submodule_key
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from torchfunc.structures import leaves, map_structure
 
 __all__ = ["SequentialNetwork"]
 
@@ -31,9 +35,9 @@ class SequentialNetwork(GraphNetwork):
     _stack: list[nn.Module]
     _layer_names: dict[nn.Module, str]
     _keys: dict[nn.Module, str]
-    # The ends of the row, as soon as the input's shape is known.
-    _first: SymbolicTensor | None = None
-    _last: SymbolicTensor | None = None
+    # The ends of the row, as soon as the input's shape is known. (Only the input may be nested.)
+    _first: Structure = None
+    _last: Structure = None
 
     def __init__(self, layers: Iterable[Any] | None = None, trainable: bool = True, name: str | None = None) -> None:
         self._begin_empty(name, trainable)
@@ -60,7 +64,7 @@ class SequentialNetwork(GraphNetwork):
         if isinstance(layer, InputLayer):
             if self._stack or self._first is not None:
                 raise ValueError(f"{self.label} has its input already: an Input comes first, once.")
-            self._start(layer)
+            self._start(layer.output)
             return
         if not isinstance(layer, nn.Module):
             raise TypeError(f"A Sequential model holds layers and modules, got {layer!r} ({type(layer).__name__}).")
@@ -78,7 +82,7 @@ class SequentialNetwork(GraphNetwork):
         layer: nn.Module = self._stack.pop()
         if self._last is not None:
             node = self._last.node
-            self._last, self._drawn = node.args[0], None
+            self._last, self._drawn = node.args[0] if self._stack else self._first, None
             if isinstance(layer, Layer):
                 layer.inbound_nodes.remove(node)
         if layer not in self._stack:
@@ -98,20 +102,23 @@ class SequentialNetwork(GraphNetwork):
         """Start drawing, if the first layer says what it takes."""
         if isinstance(layer, GraphNetwork) and layer.built:
             first = layer.inputs[0]
-            self._start(InputLayer(batch_shape=first.shape, dtype=first.dtype))
+            self._start(InputLayer(batch_shape=first.shape, dtype=first.dtype).output)
         elif isinstance(layer, Layer) and layer.declared_batch_shape is not None:
-            self._start(InputLayer(batch_shape=layer.declared_batch_shape))
+            self._start(InputLayer(batch_shape=layer.declared_batch_shape).output)
 
-    def _start(self, layer: InputLayer) -> None:
-        """Draw the layers that are there on this input."""
-        output = layer.output
-        for each in self._stack:
-            output = self._call(each, output)
-        self._first, self._last, self._drawn = layer.output, output, None
-        self._layer_names[layer] = self._namer.automatic(layer) if layer.assigned_name is None else layer.name
+    def _start(self, inputs: Structure) -> None:
+        """Draw the layers that are there on these inputs, made by `InputLayer`s."""
+        output = inputs
+        for layer in self._stack:
+            output = self._call(layer, output)
+        # Not by `__setattr__`, which would look for layers in a list or dict.
+        self.__dict__.update(_first=inputs, _last=output, _drawn=None)
+        for value in leaves(inputs):
+            layer = value.node.target
+            self._layer_names[layer] = self._namer.automatic(layer) if layer.assigned_name is None else layer.name
         self.built = True
 
-    def _call(self, layer: nn.Module, value: SymbolicTensor) -> SymbolicTensor:
+    def _call(self, layer: nn.Module, value: Structure) -> SymbolicTensor:
         output = layer(value) if isinstance(layer, Layer) else record_module(layer, (value,), {})
         if not isinstance(output, SymbolicTensor):
             raise ValueError(
@@ -150,18 +157,37 @@ class SequentialNetwork(GraphNetwork):
     def build(self, input_shape: Any = None) -> None:
         """Draw the model for an input of this shape, batch axis included."""
         if self._first is None:
-            self._start(InputLayer(batch_shape=tuple(input_shape)))
+            shapes = input_shape
+            self._start(map_structure(lambda shape: InputLayer(batch_shape=shape).output, shapes, is_leaf=is_shape))
         self._lower()
 
     def build_from_inputs(self, *inputs: Any) -> None:
         if self._first is not None:
             return
-        if len(inputs) != 1 or not isinstance(inputs[0], (Tensor, SymbolicTensor)):
-            raise ValueError(f"{self.label} takes one tensor, got {len(inputs)} arguments.")
-        (value,) = inputs
-        shape = value.shape if isinstance(value, SymbolicTensor) else (None, *value.shape[1:])
-        self._start(InputLayer(batch_shape=shape, dtype=value.dtype))
+        strange = [leaf for leaf in leaves(inputs) if not isinstance(leaf, (Tensor, SymbolicTensor))]
+        if len(inputs) != 1 or strange:
+            got = f"{type(strange[0]).__name__} {strange[0]!r}" if strange else f"{len(inputs)} arguments"
+            raise ValueError(f"{self.label} takes one tensor, or a list or dict of tensors, got {got}.")
+
+        def declare(value: Tensor | SymbolicTensor) -> SymbolicTensor:
+            shape = value.shape if isinstance(value, SymbolicTensor) else (None, *value.shape[1:])
+            declared: SymbolicTensor = InputLayer(batch_shape=shape, dtype=value.dtype).output
+            return declared
+
+        self._start(map_structure(declare, inputs[0]))
         self._lower()
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        if self._first is not None:
+            return super().compute_output_shape(input_shape)
+        shape = input_shape
+        for layer in self._stack:
+            if isinstance(layer, Layer):
+                shape = layer.compute_output_shape(shape)
+            else:
+                value = record_input("data", shape, as_dtype(floatx())).outputs
+                shape = infer_module(layer, (value,), {}, type(layer).__name__).shape
+        return shape
 
     def is_fully_built(self) -> bool:
         return self._first is not None
@@ -185,9 +211,9 @@ class SequentialNetwork(GraphNetwork):
     def get_config(self) -> dict[str, Any]:
         """The layers' configs in order, as Keras writes a Sequential model."""
         first = self._first
-        stack = self._stack if first is None else [first.node.target, *self._stack]
+        stack = [first.node.target, *self._stack] if isinstance(first, SymbolicTensor) else self._stack
         config = {**Layer.get_config(self), "layers": [serialize_keras_object(layer) for layer in stack]}
-        return config if first is None else {**config, "build_input_shape": first.shape}
+        return config if first is None else {**config, "build_input_shape": self.input_shape}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
