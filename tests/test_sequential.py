@@ -245,7 +245,7 @@ def test_nested_inputs(form):
     assert model.input_shape == ({"a": (None, 2), "b": (None, 2)} if form is dict else [(None, 2), (None, 2)])
     torch.testing.assert_close(copy.deepcopy(model)(given), outputs)
     torch.testing.assert_close(pickle.loads(pickle.dumps(model))(given), outputs)
-    again = type(model).from_config(model.get_config())
+    again = Sequential.from_config(model.get_config(), {"Joined": Joined})
     again.set_weights(model.get_weights())
     torch.testing.assert_close(again(given), outputs)
     model.pop()
