@@ -444,6 +444,7 @@ def test_symbolic_tensors_in_dicts():
 
     x, y = Input((3,)), Input((3,))
     total = Summing()({"a": x, "more": {"b": [y]}})
+    assert total.node.op == "module"
     assert total.node.inputs == [x, y]
     data = torch.ones(2, 3)
     torch.testing.assert_close(Model([x, y], total)(data, data), 2 * data)
