@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from eager_parity import check_traced
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils import parametrizations, prune
 
 from torchfunc import Input, Layer
-from torchfunc.layers import Dense, TorchModule
+from torchfunc.layers import Dense, Embedding, TorchModule
 from torchfunc.models import Model
 
 ROWS = (None, 8)
@@ -413,3 +413,53 @@ def test_errors_name_the_call_the_shapes_and_the_line(case):
         assert "test_inference.py" in str(caught.value)
         assert "call(x)" in str(caught.value) or "lambda" in str(caught.value)
     assert (x * 2).shape == x.shape
+
+
+def test_only_our_own_fake_runs_are_left_out_of_the_log(caplog):
+    def fail(x):
+        with pytest.raises(RuntimeError):
+            torch.cat([x, torch.empty(1)], 1)
+
+    with FakeTensorMode():
+        fail(torch.empty(2, 3))
+    assert caplog.records
+    caplog.clear()
+    Returning(lambda x: (fail(x), x)[1])(Input((8,)))
+    assert not caplog.records
+
+
+def test_masks_that_are_given_win():
+    class Masked(nn.Module):
+        supports_masking = True
+
+        def forward(self, x, mask=None):
+            return x if mask is None else x * mask.unsqueeze(-1)
+
+    ids = Input((4,), dtype="int64")
+    x = Embedding(5, 2, mask_zero=True)(ids)
+    own = ids > 2
+    assert Masked()(x).node.kwargs == {"mask": x.mask}
+    assert Masked()(x, mask=own).node.kwargs["mask"] is own
+    assert Masked()(x, own).node.kwargs == {}
+    model = Model(ids, [x, Masked()(x), Masked()(x, mask=own)])
+    plain, masked, given = model(torch.tensor([[0, 1, 3, 4]]))
+    keep = torch.tensor([[False, True, True, True]]), torch.tensor([[False, False, True, True]])
+    torch.testing.assert_close([masked, given], [plain * mask.unsqueeze(-1) for mask in keep])
+
+
+def test_symbolic_tensors_in_dicts():
+    class Summing(nn.Module):
+        def forward(self, parts):
+            return parts["a"] + parts["more"]["b"][0]
+
+    x, y = Input((3,)), Input((3,))
+    total = Summing()({"a": x, "more": {"b": [y]}})
+    assert total.node.op == "module"
+    assert total.node.inputs == [x, y]
+    data = torch.ones(2, 3)
+    torch.testing.assert_close(Model([x, y], total)(data, data), 2 * data)
+    # A layer looks into dicts of arrays as well.
+    layer = TorchModule(Summing())
+    layer({"a": data, "more": {"b": [data]}})
+    found = layer({"a": np.ones((2, 3)), "more": {"b": [np.ones((2, 3), dtype="float32")]}})
+    torch.testing.assert_close(found, 2 * data)

@@ -147,3 +147,12 @@ def test_arguments_by_name_and_in_tuples_are_told_apart(runs):
     assert unpool(pooled, indices, (7,)).shape == (None, 3, 7)
     assert unpool(pooled, indices, output_size=(9,)).shape == (None, 3, 9)
     assert len(runs) == 4
+
+
+def test_only_so_many_results_are_stored(runs, monkeypatch):
+    monkeypatch.setattr(inference, "_CACHE_SIZE", 2)
+    x = Input((3,))
+    for size in (1, 2, 3, 4):
+        assert nn.Linear(3, size)(x).shape == (None, size)
+        assert len(inference._inferred) <= 2
+    assert len(runs) == 4

@@ -1,6 +1,7 @@
 """SymbolicTensor and SymbolicInt: what can be written with them, and what cannot."""
 
 import copy
+import inspect
 import math
 import pickle
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from eager_parity import check_traced
 from torch import nn
 
 from torchfunc import Input, SymbolicTensor
-from torchfunc.graph import SymbolicInt
+from torchfunc.graph import SymbolicInt, record, topological_order
 from torchfunc.models import Model
 
 ROWS = (None, 6)
@@ -291,6 +292,8 @@ NO_VALUE = {
     "in": (lambda x: 1 in x, "torch.eq"),
     "numpy()": (lambda x: x.numpy(), "predict"),
     "numpy function": (np.sin, "torch.sin"),
+    "numpy function with options": (lambda x: np.add(x, 1.0, dtype=np.float64), "torch.add"),
+    "numpy reduction": (np.add.reduce, "torch.add"),
     "numpy array": (np.asarray, "NumPy"),
     "numpy concatenate": (lambda x: np.concatenate([x, x]), "NumPy"),
     "item": (lambda x: x.sum().item(), r"item\(\)"),
@@ -322,3 +325,26 @@ def test_a_tensor_computed_from_a_parameter_is_refused():
         Input((3,)) * weight.exp()
     assert isinstance(Input((3,)) * weight, SymbolicTensor)
     assert isinstance(Input((3,)) * weight.exp().detach(), SymbolicTensor)
+
+
+def test_nodes_in_the_order_of_their_calls():
+    x = y = Input((3,))
+    chain = [x.node]
+    for _ in range(200):
+        y = y + 1
+        chain.append(y.node)
+    assert topological_order([y]) == chain
+    assert topological_order([y, x]) == chain
+    # Not past the values given as inputs.
+    inner = chain[50].outputs
+    assert topological_order([y], [inner]) == chain[51:]
+    assert topological_order([inner], [inner]) == []
+
+
+def test_a_replayed_call_has_the_line_of_the_first():
+    x = Input((3,))
+    y = torch.relu(x)
+    assert y.node.source == (__file__, inspect.currentframe().f_lineno - 1)
+    specs = y.node.specs
+    assert record("method", "relu", (x,), {}, specs, y.node.source).source == y.node.source
+    assert record("method", "relu", (x,), {}, specs).source != y.node.source

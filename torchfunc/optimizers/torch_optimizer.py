@@ -144,7 +144,8 @@ class TorchOptimizer(Optimizer):
         try:
             for param, gradient in zip(params, gradients, strict=True):
                 # Fused kernels go through the memory of both side by side.
-                param.grad = gradient if gradient.is_sparse or not param.is_contiguous() else gradient.contiguous()
+                alike = gradient.is_sparse or gradient.stride() == param.stride()
+                param.grad = gradient if alike else torch.empty_like(param).copy_(gradient)
             for group, rate in rates:
                 if rate is not None:
                     # Kernels outside of a graph take a number only.
