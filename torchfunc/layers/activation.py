@@ -202,10 +202,7 @@ class Softmax(Elementwise):
             mask = mask if mask.dtype == torch.bool else mask > 0.5
             # As in Keras, a finite value: where all is masked, nothing becomes NaN.
             inputs = torch.where(mask, inputs, -3e4 if inputs.dtype == torch.float16 else -1e9)
-        if len(self._axes) == 1:
-            outputs = torch.softmax(inputs, self._axes[0])
-        else:
-            outputs = torch.exp(inputs - torch.logsumexp(inputs, self._axes, keepdim=True))
+        outputs = activations.softmax(inputs, self._axes if len(self._axes) > 1 else self._axes[0])
         return outputs if mask is None else torch.where(mask, outputs, 0.0)
 
     def get_config(self) -> Config:

@@ -150,7 +150,7 @@ class Embedding(WeightedLayer):
             inputs = inputs.to(torch.int64)
         return F.embedding(inputs, self.weight)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return torch.ne(inputs, 0) if self.mask_zero else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -222,8 +222,8 @@ class Lambda(Layer):
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        return self.mask(inputs, previous_mask) if callable(self.mask) else self.mask
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        return self.mask(inputs, mask) if callable(self.mask) else self.mask
 
     def get_config(self) -> Config:
         config = {**super().get_config(), "function": serialize_keras_object(self.function)}

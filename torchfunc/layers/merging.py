@@ -66,10 +66,10 @@ class Merge(Layer):
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        if previous_mask is None or any(mask is None for mask in previous_mask):
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        if mask is None or any(mask is None for mask in mask):
             return None
-        return functools.reduce(torch.logical_or, _align(previous_mask))
+        return functools.reduce(torch.logical_or, _align(mask))
 
 
 class _Operator(Merge):
@@ -189,10 +189,10 @@ class Concatenate(Merge):
         total = None if None in parts else sum(part for part in parts if part is not None)
         return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        if previous_mask is None or all(mask is None for mask in previous_mask):
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        if mask is None or all(mask is None for mask in mask):
             return None
-        masks = [_full_mask(x, mask) for x, mask in zip(inputs, previous_mask, strict=True)]
+        masks = [_full_mask(x, mask) for x, mask in zip(inputs, mask, strict=True)]
         return torch.cat(masks, self.axis).any(-1)
 
     def get_config(self) -> Config:
@@ -252,7 +252,7 @@ class Dot(Merge):
             )
         return (shapes[0][0], *(rests[0] + rests[1] or (1,)))
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return None
 
     def get_config(self) -> Config:

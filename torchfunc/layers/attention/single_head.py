@@ -148,8 +148,8 @@ class Attention(Layer):
                 )
         return mask[:2]
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        return None if previous_mask is None else previous_mask[0]
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        return None if mask is None else mask[0]
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         shapes = None if is_shape(input_shape) else [tuple(shape) for shape in input_shape]

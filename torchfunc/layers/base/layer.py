@@ -20,6 +20,7 @@ from torchfunc.graph import (
     fake_copy,
     infer,
     is_exporting,
+    located,
     once_for_all,
     only_real,
     pass_over,
@@ -261,6 +262,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def build(self, input_shape: Shapes) -> None:
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
+        self.built = True
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
         self.build_from_shapes(shapes_of(arguments))
@@ -321,11 +323,15 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def _build_like(self, first: nn.Module, second: nn.Module) -> None:
         """Build the sublayers that two copies of this layer built, for what their input shapes have in common."""
-        seconds = dict(second.named_modules())
+        own, seconds = dict(self.named_modules()), dict(second.named_modules())
         for path, copy in first.named_modules():
             if not isinstance(copy, Layer) or not copy.built or copy.build_shapes is None:
                 continue
-            mine = self.get_submodule(path)
+            if path not in own:
+                raise ValueError(
+                    located(f"{self.describe()} makes the layer {path!r} in `call`. Make it in `__init__` or `build`.")
+                )
+            mine = own[path]
             assert isinstance(mine, Layer)
             if not mine.built:
                 other = seconds[path].build_shapes

@@ -106,7 +106,7 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         total = inputs.masked_fill(~counted, 0).sum(self._axes, self.keepdims)
         return total / counted.to(inputs.dtype).sum(self._axes, self.keepdims)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return None
 
 

@@ -88,8 +88,11 @@ class SequenceLayer(Layer):
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
-            if mask.ndim != 2:
-                raise ValueError(f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)}.")
+            if mask.ndim != 2 or mask.shape != sequences.shape[:2]:
+                raise ValueError(
+                    f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)} for inputs of "
+                    f"shape {tuple(sequences.shape)}."
+                )
             mask = mask.to(torch.bool)
         if self.go_backwards:
             sequences = sequences.flip(1)
@@ -177,8 +180,8 @@ class SequenceLayer(Layer):
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
-        mask = previous_mask if self.return_sequences else None
+    def compute_mask(self, inputs: Any, mask: Masks) -> Masks:
+        mask = mask if self.return_sequences else None
         if not self.return_state:
             return mask
         sequences = inputs[0] if isinstance(inputs, list) else inputs
