@@ -141,7 +141,7 @@ class PReLU(WeightedLayer, Elementwise):
             )
         shared = {axis % rank for axis in self.shared_axes or ()}
         sizes = {axis: known_size(input_shape, axis, self) for axis in range(1, rank) if axis not in shared}
-        self._make("alpha", [sizes.get(axis, 1) for axis in range(1, rank)], "weight")
+        self._make_weight("alpha", [sizes.get(axis, 1) for axis in range(1, rank)], "weight")
         self.input_spec = InputSpec(ndim=rank, axes=sizes)
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class ELU(Elementwise):
     """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, unchanged.
 
     Args:
-        alpha: what it goes down to.
+        alpha: minus the lower bound.
         **kwargs: of `Layer`.
     """
 

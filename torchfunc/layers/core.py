@@ -76,7 +76,7 @@ class Dense(KernelLayer):
 
     def build(self, input_shape: Shape) -> None:
         features = known_size(input_shape, -1, self)
-        self._make("kernel", (features, self.units), "weight", LINEAR)
+        self._make_weight("kernel", (features, self.units), "weight", LINEAR)
         self._make_bias((self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
@@ -143,7 +143,7 @@ class Embedding(WeightedLayer):
 
     def build(self, input_shape: Shape | None = None) -> None:
         if "weight" not in self._parameters:
-            self._make("embeddings", (self.input_dim, self.output_dim), "weight")
+            self._make_weight("embeddings", (self.input_dim, self.output_dim), "weight")
 
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.dtype not in (torch.int64, torch.int32):

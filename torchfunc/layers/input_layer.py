@@ -100,11 +100,11 @@ def Input(
         sparse: must be None or False.
         batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
         name: the input's name; `input_layer`, `input_layer_1` ... by default.
-        tensor: a symbolic tensor, returned as it is (for Keras' sake).
+        tensor: a symbolic tensor, returned unchanged, for compatibility with Keras.
         optional: whether the model may be called with None here.
 
     Raises:
-        ValueError: the shape is missing, given twice, or holds something else than sizes.
+        ValueError: the shape is missing, given twice, or contains anything but sizes.
     """
     install_hook()
     if tensor is not None:

@@ -229,7 +229,7 @@ class Dot(Merge):
         a, b = self._pair[0] % first.ndim, self._pair[1] % second.ndim
         if self.normalize:
             first, second = F.normalize(first, dim=a, eps=epsilon()), F.normalize(second, dim=b, eps=epsilon())
-        # Axes by number, for einsum: 0 is the batch, 1 what is summed over.
+        # Axes by number, for einsum: 0 is the batch, 1 the axis that is summed over.
         left = [0, *range(2, first.ndim)]
         right = [0, *range(first.ndim, first.ndim + second.ndim - 2)]
         summed = [left[:a] + [1] + left[a:], right[:b] + [1] + right[b:]]
@@ -298,7 +298,7 @@ def _step_masks(inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
 
 
 def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask with the shape of what it masks; an input without one counts everywhere."""
+    """The mask in the shape of its input; all True for an input without one."""
     if mask is None:
         return torch.ones_like(inputs, dtype=torch.bool)
     return mask.unsqueeze(-1).expand_as(inputs) if mask.ndim < inputs.ndim else mask

@@ -41,7 +41,7 @@ class Attention(Layer):
     The output's mask is the query's.
 
     Args:
-        use_scale: whether there is a `scale` for the scores, or in "concat" for what goes into tanh.
+        use_scale: whether there is a `scale` for the scores, or in "concat" for the argument of tanh.
         score_mode: "dot", or "concat" for `concat_score_weight * sum(tanh(query + key))`, which no fused kernel
             computes.
         dropout: the share of the scores that training drops.

@@ -292,7 +292,7 @@ class Layer(NodeIntrospection, WeightHolder):
         return functools.reduce(torch.promote_types, input_dtypes)
 
     def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
-        """The output's mask; by default the input's, if the layer says it `supports_masking`."""
+        """The output's mask; by default the input's, if the layer `supports_masking`."""
         return previous_mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
@@ -354,7 +354,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @property
     def losses(self) -> list[Tensor]:
-        """Penalties on the weights as they are now, and what the last call added."""
+        """The current penalties on the weights, and what the last call added."""
         added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module.call_losses]
         return added + [penalty() for penalty in self.weight_penalties()]
 

@@ -1,4 +1,4 @@
-"""What a layer's call gives: the `Spec` of each output, found by a shape formula, and dtypes."""
+"""The specs of a layer's outputs, from a formula for their shapes, and their dtypes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def specs_by_formula(
     """The outputs of a call, from the shapes of its arguments.
 
     Args:
-        formula: gives the outputs' shapes for the arguments' shapes, as `compute_output_shape` does.
+        formula: returns the outputs' shapes for the arguments' shapes, as `compute_output_shape` does.
         arguments: of the call, by name.
         dtype: of the outputs.
-        describe: gives the name of the layer for an error.
+        describe: returns the name of the layer for an error.
 
     Raises:
         ValueError: the formula refuses these shapes.

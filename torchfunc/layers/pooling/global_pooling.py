@@ -92,7 +92,7 @@ class _GlobalAveragePooling(GlobalPooling):
 class GlobalAveragePooling1D(_GlobalAveragePooling):
     """The average over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
 
-    Steps that a mask (batch, steps) leaves out do not count; a sample without any step left gives NaN.
+    Steps where the mask (batch, steps) is False do not count; a sample without any other step gives NaN.
     """
 
     rank = 1

@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Pooling(SpatialLayer):
-    """One value for each of several windows of positions, channel by channel. A subclass says which windows."""
+    """One value for each of several windows of positions, channel by channel. A subclass defines the windows."""
 
     _kernel: ClassVar[Callable[..., Tensor]]
 
@@ -47,7 +47,7 @@ class Pooling(SpatialLayer):
         raise NotImplementedError
 
     def _new_positions(self, positions: Shape) -> Shape:
-        """How many windows there are along each spatial axis."""
+        """The number of windows along each spatial axis."""
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:

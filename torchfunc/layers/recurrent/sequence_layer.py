@@ -1,4 +1,4 @@
-"""SequenceLayer: what all recurrent layers share: states, masks, and what is returned."""
+"""SequenceLayer: the base of all recurrent layers: states, masks, and what is returned."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class SequenceLayer(Layer):
             raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {len(shapes)}.")
         for shape, each in zip(shapes, expected, strict=True):
             if len(shape) != len(each) or any(
-                have != want for have, want in zip(shape, each, strict=True) if None not in (have, want)
+                ours != theirs for ours, theirs in zip(shape, each, strict=True) if None not in (ours, theirs)
             ):
                 raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {tuple(shape)}.")
 
