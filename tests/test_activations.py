@@ -21,6 +21,7 @@ CASES = [
     ("relu6", {}),
     ("softmax", {}),
     ("softmax", {"axis": 0}),
+    ("softmax", {"axis": (0, 1)}),
     ("log_softmax", {}),
     ("log_softmax", {"axis": 1}),
     ("elu", {}),

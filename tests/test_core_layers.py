@@ -312,6 +312,12 @@ def test_input(kwargs, shape):
     assert again.output.shape == shape
 
 
+@pytest.mark.parametrize("kwargs", [{"input_shape": (3,)}, {"batch_input_shape": (2, 3)}])
+@pytest.mark.filterwarnings("ignore:Argument .* is deprecated")
+def test_input_layers_of_old_guides(kwargs):
+    assert InputLayer(**kwargs).batch_shape == tuple(keras.layers.InputLayer(**kwargs).batch_shape)
+
+
 def test_input_takes_a_size_as_a_number_and_follows_floatx():
     assert Input(3).shape == (None, 3)
     try:
@@ -328,6 +334,7 @@ def test_input_takes_a_size_as_a_number_and_follows_floatx():
     [
         ({}, "needs `shape`"),
         ({"shape": (3,), "batch_shape": (2, 3)}, "not both"),
+        ({"batch_size": 4, "batch_shape": (2, 3)}, "not both"),
         ({"shape": (3,), "sparse": True}, "dense tensors"),
         ({"shape": "ab"}, "shape"),
         ({"shape": (2.5,)}, "2.5"),

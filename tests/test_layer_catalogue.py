@@ -119,6 +119,23 @@ def test_masks_are_passed_on_as_by_keras(name):
     assert LAYERS[name](**kwargs).supports_masking == getattr(keras.layers, name)(**kwargs).supports_masking
 
 
+@examples
+def test_arguments_of_compute_mask_are_called_as_by_keras(name):
+    ours, theirs = (inspect.signature(cls.compute_mask) for cls in (LAYERS[name], getattr(keras.layers, name)))
+    assert list(ours.parameters)[2] == list(theirs.parameters)[2]
+
+
+@examples
+def test_a_layer_without_weights_is_built_by_build_too(name):
+    kwargs, shape = EXAMPLES[name]
+    layer, theirs = LAYERS[name](**kwargs), getattr(keras.layers, name)(**kwargs)
+    if not isinstance(shape, list):
+        layer.build(shape)
+        theirs.build(shape)
+        assert layer.built
+        assert theirs.built
+
+
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - set(WITHOUT_FORMULA)))
 def test_shapes_are_formulas(name):
     """So nothing is run, on fake tensors either, when a built-in layer is drawn."""

@@ -189,6 +189,17 @@ def test_axis(name):
     assert str((None, *STEPS)) in str(caught.value)
 
 
+def test_a_layer_made_in_call():
+    class Late(layers.Layer):
+        def call(self, x):
+            if not hasattr(self, "inner"):
+                self.inner = layers.Dense(2)
+            return self.inner(x)
+
+    with pytest.raises(ValueError, match=r"Late 'here'.* makes the layer 'inner' in `call`. Make it in .*`build`"):
+        Late(name="here")(Input(ROW))
+
+
 def test_the_layer_stays_usable():
     layer = layers.Conv2D(4, 3, name="here")
     for wrong in ((6, 7), (6, 7, None), (2, 7, 3)):

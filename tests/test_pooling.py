@@ -86,9 +86,11 @@ def test_same_windows(window: int, size: int) -> None:
 
 @pytest.mark.parametrize(("layer_cls", "rank"), [(AveragePooling2D, 2), (AveragePooling3D, 3)])
 @pytest.mark.parametrize("kwargs", [{"pool_size": 3, "strides": 2}, {"pool_size": 2, "strides": 1}])
-def test_same_average_leaves_out_padding(layer_cls: type, rank: int, kwargs: dict) -> None:
+# (Also smaller than a window, on some axes or all.)
+@pytest.mark.parametrize("sizes", [(5, 8, 7), (3, 2, 2), (1, 1, 1)])
+def test_same_average_leaves_out_padding(layer_cls: type, rank: int, kwargs: dict, sizes: tuple) -> None:
     """Keras' numpy reference: NaN around the input, and nanmean. (Its torch backend repeats the edge instead.)"""
-    inputs = np.random.default_rng(0).normal(size=(2, *(5, 8, 7)[:rank], 3))
+    inputs = np.random.default_rng(0).normal(size=(2, *sizes[:rank], 3))
     window, stride = kwargs["pool_size"], kwargs["strides"]
     pairs = []
     for size in inputs.shape[1:-1]:

@@ -6,7 +6,7 @@ All of them also take a symbolic tensor, since they are made of torch functions 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,19 +93,21 @@ def relu6(x: Tensor) -> Tensor:
     return F.relu6(x)
 
 
-def softmax(x: Tensor, axis: int = -1) -> Tensor:
+def softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
     """`exp(x) / sum(exp(x))` along `axis`: each slice is non-negative and sums to 1.
 
     Args:
         x: the logits.
-        axis: the axis that is normalised. Default: the last.
+        axis: the axis that is normalised, or several that are normalised together. Default: the last.
     """
-    return torch.softmax(x, axis)
+    return torch.softmax(x, axis) if isinstance(axis, int) else log_softmax(x, axis).exp()
 
 
-def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
+def log_softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
     """The logarithm of `softmax(x, axis)`, computed without taking the softmax first."""
-    return torch.log_softmax(x, axis)
+    if isinstance(axis, int):
+        return torch.log_softmax(x, axis)
+    return x - torch.logsumexp(x, tuple(axis), keepdim=True)
 
 
 def sparsemax(x: Tensor, axis: int = -1) -> Tensor:

@@ -141,7 +141,7 @@ class PReLU(WeightedLayer, Elementwise):
             )
         shared = {axis % rank for axis in self.shared_axes or ()}
         sizes = {axis: known_size(input_shape, axis, self) for axis in range(1, rank) if axis not in shared}
-        self._make("alpha", [sizes.get(axis, 1) for axis in range(1, rank)], "weight")
+        self._make_weight("alpha", [sizes.get(axis, 1) for axis in range(1, rank)], "weight")
         self.input_spec = InputSpec(ndim=rank, axes=sizes)
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class ELU(Elementwise):
     """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere. Shape: any, unchanged.
 
     Args:
-        alpha: what it goes down to.
+        alpha: minus the lower bound.
         **kwargs: of `Layer`.
     """
 
@@ -202,10 +202,7 @@ class Softmax(Elementwise):
             mask = mask if mask.dtype == torch.bool else mask > 0.5
             # As in Keras, a finite value: where all is masked, nothing becomes NaN.
             inputs = torch.where(mask, inputs, -3e4 if inputs.dtype == torch.float16 else -1e9)
-        if len(self._axes) == 1:
-            outputs = torch.softmax(inputs, self._axes[0])
-        else:
-            outputs = torch.exp(inputs - torch.logsumexp(inputs, self._axes, keepdim=True))
+        outputs = activations.softmax(inputs, self._axes if len(self._axes) > 1 else self._axes[0])
         return outputs if mask is None else torch.where(mask, outputs, 0.0)
 
     def get_config(self) -> Config:

@@ -76,7 +76,7 @@ class Dense(KernelLayer):
 
     def build(self, input_shape: Shape) -> None:
         features = known_size(input_shape, -1, self)
-        self._make("kernel", (features, self.units), "weight", LINEAR)
+        self._make_weight("kernel", (features, self.units), "weight", LINEAR)
         self._make_bias((self.units,))
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
@@ -143,14 +143,14 @@ class Embedding(WeightedLayer):
 
     def build(self, input_shape: Shape | None = None) -> None:
         if "weight" not in self._parameters:
-            self._make("embeddings", (self.input_dim, self.output_dim), "weight")
+            self._make_weight("embeddings", (self.input_dim, self.output_dim), "weight")
 
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.dtype not in (torch.int64, torch.int32):
             inputs = inputs.to(torch.int64)
         return F.embedding(inputs, self.weight)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return torch.ne(inputs, 0) if self.mask_zero else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -222,8 +222,8 @@ class Lambda(Layer):
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        return self.mask(inputs, previous_mask) if callable(self.mask) else self.mask
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        return self.mask(inputs, mask) if callable(self.mask) else self.mask
 
     def get_config(self) -> Config:
         config = {**super().get_config(), "function": serialize_keras_object(self.function)}

@@ -28,7 +28,7 @@ __all__ = ["EinsumDense"]
 class EinsumDense(KernelLayer):
     """`activation(einsum(equation, inputs, kernel) + bias)`.
 
-    Shape: as the equation says. `"abc,cd->abd"` makes `(batch, steps, units)` of `(batch, steps, features)`; an
+    Shape: given by the equation. `"abc,cd->abd"` makes `(batch, steps, units)` of `(batch, steps, features)`; an
     ellipsis, `"...c,cd->...d"` or `"ab...,bc->ac..."`, stands for any further axes.
     Parameters: `weight` and `bias`, with the axes of the equation.
 
@@ -103,7 +103,7 @@ class EinsumDense(KernelLayer):
             sizes[axis] = sizes[axis] or known_size(input_shape, self._terms.position(axis, len(input_shape)), self)
         in_axes = [index for index, axis in enumerate(kernel) if axis not in output]
         out_axes = [index for index, axis in enumerate(kernel) if axis in output]
-        self._make(
+        self._make_weight(
             "kernel",
             [sizes[axis] for axis in kernel],
             "weight",

@@ -27,6 +27,10 @@ class InputLayer(Layer):
         batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
         name: the input's name.
         optional: whether the model may be called with None here.
+        input_shape, batch_input_shape: the names of `shape` and `batch_shape` before Keras 3.
+
+    Raises:
+        ValueError: the shape is missing, given twice, or contains anything but sizes.
     """
 
     def __init__(
@@ -39,13 +43,19 @@ class InputLayer(Layer):
         batch_shape: Sequence[int | None] | None = None,
         name: str | None = None,
         optional: bool = False,
+        input_shape: Sequence[int | None] | None = None,
+        batch_input_shape: Sequence[int | None] | None = None,
     ) -> None:
+        shape = input_shape if shape is None else shape
+        batch_shape = batch_input_shape if batch_shape is None else batch_shape
         if sparse or ragged:
             raise ValueError("Sparse and ragged inputs are not supported: give dense tensors, padded where needed.")
         if shape is None and batch_shape is None:
             raise ValueError("Input(...) needs `shape`, the sizes of one sample, or `batch_shape`.")
         if shape is not None and batch_shape is not None:
             raise ValueError("Input(...) takes `shape` or `batch_shape`, not both.")
+        if batch_size is not None and batch_shape is not None:
+            raise ValueError("Input(...) takes `batch_size` or `batch_shape`, not both.")
         super().__init__(name=name, dtype=floatx() if dtype is None else dtype)
         if batch_shape is None:
             batch_shape = (batch_size, *((shape,) if isinstance(shape, (int, np.integer)) else shape or ()))
@@ -90,11 +100,11 @@ def Input(
         sparse: must be None or False.
         batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
         name: the input's name; `input_layer`, `input_layer_1` ... by default.
-        tensor: a symbolic tensor, returned as it is (for Keras' sake).
+        tensor: a symbolic tensor, returned unchanged, for compatibility with Keras.
         optional: whether the model may be called with None here.
 
     Raises:
-        ValueError: the shape is missing, given twice, or holds something else than sizes.
+        ValueError: the shape is missing, given twice, or contains anything but sizes.
     """
     install_hook()
     if tensor is not None:

@@ -40,7 +40,7 @@ class Masking(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return torch.where(torch.ne(inputs, self.mask_value).any(-1, keepdim=True), inputs, 0)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return torch.ne(inputs, self.mask_value).any(-1)
 
     def get_config(self) -> Config:

@@ -66,10 +66,10 @@ class Merge(Layer):
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        if previous_mask is None or any(mask is None for mask in previous_mask):
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        if mask is None or any(mask is None for mask in mask):
             return None
-        return functools.reduce(torch.logical_or, _align(previous_mask))
+        return functools.reduce(torch.logical_or, _align(mask))
 
 
 class _Operator(Merge):
@@ -189,10 +189,10 @@ class Concatenate(Merge):
         total = None if None in parts else sum(part for part in parts if part is not None)
         return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        if previous_mask is None or all(mask is None for mask in previous_mask):
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        if mask is None or all(mask is None for mask in mask):
             return None
-        masks = [_full_mask(x, mask) for x, mask in zip(inputs, previous_mask, strict=True)]
+        masks = [_full_mask(x, mask) for x, mask in zip(inputs, mask, strict=True)]
         return torch.cat(masks, self.axis).any(-1)
 
     def get_config(self) -> Config:
@@ -229,7 +229,7 @@ class Dot(Merge):
         a, b = self._pair[0] % first.ndim, self._pair[1] % second.ndim
         if self.normalize:
             first, second = F.normalize(first, dim=a, eps=epsilon()), F.normalize(second, dim=b, eps=epsilon())
-        # Axes by number, for einsum: 0 is the batch, 1 what is summed over.
+        # Axes by number, for einsum: 0 is the batch, 1 the axis that is summed over.
         left = [0, *range(2, first.ndim)]
         right = [0, *range(first.ndim, first.ndim + second.ndim - 2)]
         summed = [left[:a] + [1] + left[a:], right[:b] + [1] + right[b:]]
@@ -252,7 +252,7 @@ class Dot(Merge):
             )
         return (shapes[0][0], *(rests[0] + rests[1] or (1,)))
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return None
 
     def get_config(self) -> Config:
@@ -298,7 +298,7 @@ def _step_masks(inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
 
 
 def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """The mask with the shape of what it masks; an input without one counts everywhere."""
+    """The mask in the shape of its input; all True for an input without one."""
     if mask is None:
         return torch.ones_like(inputs, dtype=torch.bool)
     return mask.unsqueeze(-1).expand_as(inputs) if mask.ndim < inputs.ndim else mask

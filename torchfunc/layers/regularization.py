@@ -90,8 +90,8 @@ class Dropout(RandomLayer):
 
     Args:
         rate: the share to drop, in [0, 1].
-        noise_shape: the shape of what is drawn, None for a size of the input; it is broadcast over the axes of size
-            1, `(None, 1, None)` to drop the same features at all steps.
+        noise_shape: the shape of the random numbers, None for a size of the input; it is broadcast over axes of size 1,
+            `(None, 1, None)` to drop the same features at all steps.
         seed: an integer, for reproducible numbers.
         **kwargs: of `Layer`.
 

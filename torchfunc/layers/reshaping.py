@@ -51,7 +51,7 @@ class Reshape(Layer):
     """The same values with other sizes. Shape: `(batch, ...)` -> `(batch, *target_shape)`.
 
     Args:
-        target_shape: the new sizes without the batch axis. One may be -1: what is left over for it.
+        target_shape: the new sizes without the batch axis. One may be -1: it is inferred.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
 
     Raises:
@@ -89,7 +89,7 @@ class Reshape(Layer):
         return total // known if known else 0
 
     def call(self, inputs: Tensor) -> Tensor:
-        # What -1 stands for is worked out here: torch cannot do it for a batch of no samples.
+        # The size for -1 is computed here: torch cannot do it for an empty batch.
         left_over = self._left_over(inputs.shape[1:]) if -1 in self.target_shape else -1
         return inputs.reshape(inputs.shape[0], *(left_over if size == -1 else size for size in self.target_shape))
 

@@ -1,4 +1,4 @@
-"""AttentionAxes: inputs, masks and results of attention over some axes, as the kernels have them and back."""
+"""AttentionAxes: inputs, masks and results of attention over some axes, in the layout of the kernels and back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["AttentionAxes"]
 
 @dataclass(frozen=True)
 class AttentionAxes:
-    """Which axes of `(batch, ..., features)` attention goes over. The others are as good as more of the batch.
+    """The axes of `(batch, ..., features)` that attention is over. The other axes are part of the batch.
 
-    The kernels have `(batch, heads, steps, size)`: there `steps` counts through all axes of attention, and `batch`
+    The kernels take `(batch, heads, steps, size)`: there `steps` counts through all axes of attention, and `batch`
     through the batch and all other axes.
 
     Attributes:
         rank: how many axes the inputs have.
-        over: the axes that attention goes over, none of them negative.
+        over: the axes that attention is over, none of them negative.
     """
 
     rank: int
@@ -46,11 +46,11 @@ class AttentionAxes:
 
     @property
     def others(self) -> tuple[int, ...]:
-        """The axes between batch and features that attention does not go over."""
+        """The axes between batch and features that attention is not over."""
         return tuple(axis for axis in range(1, self.rank - 1) if axis not in self.over)
 
     def steps(self, shape: Sequence[int]) -> int:
-        """How many steps inputs of this shape have."""
+        """The number of steps in inputs of this shape."""
         return math.prod([shape[axis] for axis in self.over])
 
     def split(self, projected: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class AttentionAxes:
         return self._spread(scores, query_shape, sizes)
 
     def scores_shape(self, query_shape: Shape, key_shape: Shape, heads: int) -> Shape:
-        """The shape `join_scores` gives."""
+        """The shape of the result of `join_scores`."""
         targets, sources = ([shape[axis] for axis in self.over] for shape in (query_shape, key_shape))
         return (query_shape[0], *(query_shape[axis] for axis in self.others), heads, *targets, *sources)
 
@@ -103,7 +103,7 @@ class AttentionAxes:
         return mask
 
     def fold(self, mask: Tensor, shape: Sequence[int]) -> Tensor:
-        """A mask of that form as the kernels have it, for a query of this shape."""
+        """A mask of that form in the layout of the kernels, for a query of this shape."""
         others = self.others
         if not others or mask.ndim < 4:
             return mask

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchfunc import regularizers
 from torchfunc.layers.attention.axes import AttentionAxes
-from torchfunc.layers.attention.dot_product import attend, attend_openly, causal_mask, penalty, window_mask
+from torchfunc.layers.attention.dot_product import attend, attend_with_scores, causal_mask, penalty, window_mask
 from torchfunc.layers.attention.projection import Projection
 from torchfunc.layers.base.argument_types import Config, RegularizerLike, RoleArguments
 from torchfunc.layers.base.checks import check_output_shape, known_size, positive
@@ -153,7 +153,7 @@ class HeadedAttention(WeightedLayer):
             if use_causal_mask and mask is None:
                 mask = causal_mask(q.shape[-2], k.shape[-2], q.device)
             drop = functools.partial(self._drop, training=bool(training))
-            output, scores = attend_openly(q, k, v, mask, scale=scale, dropout=drop)
+            output, scores = attend_with_scores(q, k, v, mask, scale=scale, dropout=drop)
         else:
             if mask is not None and not self.dropout and axes.rank == 3:
                 mask = penalty(mask, 0.7 * torch.finfo(q.dtype).max, q.dtype)
@@ -171,7 +171,7 @@ class HeadedAttention(WeightedLayer):
     def _merge_masks(
         self, axes: AttentionAxes, query: Tensor, value: Tensor, masks: Sequence[Tensor | None], causal: bool
     ) -> Tensor | None:
-        """Where the kernels may look; None for everywhere, and for what they know as causal themselves."""
+        """The mask for the kernels; None for no mask, and for a causal mask that they apply themselves."""
         *step_masks, attention_mask = masks
         targets, sources = axes.steps(query.shape), axes.steps(value.shape)
         parts = [
@@ -280,7 +280,7 @@ _MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
 
 def _fits(shape: Sequence[int | None], expected: Sequence[int | None]) -> bool:
-    """Whether a mask of this shape broadcasts to what is expected."""
+    """Whether a mask of this shape broadcasts to the expected shape."""
     return len(shape) == len(expected) and all(
         a == b or a == 1 or a is None or b is None for a, b in zip(shape, expected, strict=True)
     )

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["attend", "attend_openly", "causal_mask", "penalty", "window_mask"]
+__all__ = ["attend", "attend_with_scores", "causal_mask", "penalty", "window_mask"]
 
 _KERNELS = {
     True: [SDPBackend.FLASH_ATTENTION],
@@ -34,8 +34,8 @@ def attend(
     Args:
         query: `(batch, heads, targets, size)`.
         key, value: `(batch, heads, sources, size)`; with fewer heads, each serves as many neighbouring queries.
-        mask: `(batch, heads, targets, sources)` or what broadcasts to it: bools, False where a target must not look
-            (one that may look nowhere gets zeros), or floats to add to the scores.
+        mask: `(batch, heads, targets, sources)` or what broadcasts to it: bools, False where a target must not attend
+            (one that may attend to nothing gets zeros), or floats to add to the scores.
         scale: the factor of the scores.
         causal: whether no target may look at later sources; instead of a mask.
         dropout: the share of the scores to drop.
@@ -43,7 +43,7 @@ def attend(
     """
     grouped = query.shape[1] != key.shape[1]
     if grouped and mask is not None:
-        # Of the kernels that know groups, none but the slowest knows masks.
+        # Of the kernels that support groups, only the slowest supports masks.
         key, value, grouped = _repeat_heads(key, query), _repeat_heads(value, query), False
     with contextlib.nullcontext() if flash is None else sdpa_kernel(_KERNELS[flash]):
         return F.scaled_dot_product_attention(
@@ -51,7 +51,7 @@ def attend(
         )
 
 
-def attend_openly(
+def attend_with_scores(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -75,7 +75,7 @@ def attend_openly(
 
 
 def penalty(mask: Tensor, amount: float, dtype: torch.dtype) -> Tensor:
-    """What to add to the scores: nothing where the mask is True, minus `amount` where it is False."""
+    """The term to add to the scores: 0 where the mask is True, minus `amount` where it is False."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -amount)
 
 

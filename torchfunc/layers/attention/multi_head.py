@@ -40,7 +40,7 @@ class MultiHeadAttention(HeadedAttention):
         kernel_initializer, bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint,
         bias_constraint: of the projections, see `WeightedLayer`.
         activity_regularizer: a penalty on the output of every projection.
-        use_gate: whether `sigmoid` of one more projection of the query scales what the heads give.
+        use_gate: whether the outputs of the heads are scaled by `sigmoid` of one more projection of the query.
         seed: an integer, for reproducible dropout; no fused kernel in training then.
         **kwargs: `name`, `trainable`, `dtype`.
 

@@ -48,8 +48,8 @@ class Projection(WeightedLayer):
         self.activation = activation
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
         kernel_shape = (*inputs, *outputs)
-        self._make("kernel", kernel_shape, "weight", _matrix_layout(kernel_shape, math.prod(inputs)))
-        self._make("bias", self._outputs, "bias", _vector_layout(self._outputs), used=use_bias)
+        self._make_weight("kernel", kernel_shape, "weight", _matrix_layout(kernel_shape, math.prod(inputs)))
+        self._make_weight("bias", self._outputs, "bias", _vector_layout(self._outputs), used=use_bias)
         self.built = True
 
     def extra_repr(self) -> str:

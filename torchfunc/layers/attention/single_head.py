@@ -41,7 +41,7 @@ class Attention(Layer):
     The output's mask is the query's.
 
     Args:
-        use_scale: whether there is a `scale` for the scores, or in "concat" for what goes into tanh.
+        use_scale: whether there is a `scale` for the scores, or in "concat" for the argument of tanh.
         score_mode: "dot", or "concat" for `concat_score_weight * sum(tanh(query + key))`, which no fused kernel
             computes.
         dropout: the share of the scores that training drops.
@@ -148,8 +148,8 @@ class Attention(Layer):
                 )
         return mask[:2]
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
-        return None if previous_mask is None else previous_mask[0]
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        return None if mask is None else mask[0]
 
     def compute_output_shape(self, input_shape: Sequence[Shape]) -> Shape:
         shapes = None if is_shape(input_shape) else [tuple(shape) for shape in input_shape]

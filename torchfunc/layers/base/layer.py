@@ -20,6 +20,7 @@ from torchfunc.graph import (
     fake_copy,
     infer,
     is_exporting,
+    located,
     once_for_all,
     only_real,
     pass_over,
@@ -262,6 +263,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def build(self, input_shape: Shapes) -> None:
         """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
+        self.built = True
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
         self.build_from_shapes(shapes_of(arguments))
@@ -291,7 +293,7 @@ class Layer(NodeIntrospection, WeightHolder):
         return functools.reduce(torch.promote_types, input_dtypes)
 
     def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
-        """The output's mask; by default the input's, if the layer says it `supports_masking`."""
+        """The output's mask; by default the input's, if the layer `supports_masking`."""
         return previous_mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
@@ -322,11 +324,15 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def _build_like(self, first: nn.Module, second: nn.Module) -> None:
         """Build the sublayers that two copies of this layer built, for what their input shapes have in common."""
-        seconds = dict(second.named_modules())
+        own, seconds = dict(self.named_modules()), dict(second.named_modules())
         for path, copy in first.named_modules():
             if not isinstance(copy, Layer) or not copy.built or copy.build_shapes is None:
                 continue
-            mine = self.get_submodule(path)
+            if path not in own:
+                raise ValueError(
+                    located(f"{self.describe()} makes the layer {path!r} in `call`. Make it in `__init__` or `build`.")
+                )
+            mine = own[path]
             assert isinstance(mine, Layer)
             if not mine.built:
                 other = seconds[path].build_shapes
@@ -349,7 +355,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @property
     def losses(self) -> list[Tensor]:
-        """Penalties on the weights as they are now, and what the last call added."""
+        """The current penalties on the weights, and what the last call added."""
         added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module.call_losses]
         return added + [penalty() for penalty in self.weight_penalties()]
 

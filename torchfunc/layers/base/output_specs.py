@@ -1,8 +1,8 @@
-"""What a layer's call gives: the `Spec` of each output, found by a shape formula, and dtypes."""
+"""The specs of a layer's outputs, from a formula for their shapes, and their dtypes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -26,10 +26,10 @@ def specs_by_formula(
     """The outputs of a call, from the shapes of its arguments.
 
     Args:
-        formula: gives the outputs' shapes for the arguments' shapes, as `compute_output_shape` does.
+        formula: returns the outputs' shapes for the arguments' shapes, as `compute_output_shape` does.
         arguments: of the call, by name.
         dtype: of the outputs.
-        describe: gives the name of the layer for an error.
+        describe: returns the name of the layer for an error.
 
     Raises:
         ValueError: the formula refuses these shapes.
@@ -39,27 +39,28 @@ def specs_by_formula(
     except (ValueError, IndexError) as error:
         found = ", ".join(str(tensor.shape) for tensor in symbolic_tensors(arguments))
         raise ValueError(located(f"{describe()} cannot be called on {found}: {error}")) from error
-    first, second = (_example_output(formula, arguments, trial, shapes) for trial in (0, 1))
-    if is_shape(shapes):
-        # Most layers have one output, and a graph is drawn of many layers.
+    # Most layers have one output, and a graph is drawn of many layers.
+    single = is_shape(shapes)
+    first, second = (_example_output(formula, arguments, trial, shapes, single) for trial in (0, 1))
+    if single:
         return Spec(tuple(shapes), dtype, (first, second))
     return map_shapes(lambda shape, a, b: Spec(shape, dtype, (a, b)), shapes, first, second)
 
 
-def _example_output(formula: Callable[..., Shapes], arguments: Mapping[str, Any], trial: int, shapes: Shapes) -> Shapes:
+def _example_output(
+    formula: Callable[..., Shapes], arguments: Mapping[str, Any], trial: int, shapes: Shapes, single: bool
+) -> Shapes:
     """The outputs' shapes for the inputs' example shapes; where no formula fits them, any that fit `shapes`."""
 
     def example(tensor: torch.Tensor | SymbolicTensor) -> Shape:
         return tensor.spec.examples[trial] if isinstance(tensor, SymbolicTensor) else tuple(tensor.shape)
 
-    def choose(shape: Shape, found: Sequence[int | None]) -> Sequence[int | None]:
+    def choose(shape: Shape, found: Shape) -> Shape:
         return found if None not in found else example_shapes(shape)[trial]
 
     try:
         found = call_with_shapes(formula, shapes_of(arguments, example))
-        if is_shape(shapes) and is_shape(found):
-            return choose(tuple(shapes), tuple(found))
-        return map_shapes(choose, shapes, found)
+        return choose(tuple(shapes), tuple(found)) if single else map_shapes(choose, shapes, found)
     except ValueError:
         return map_shapes(lambda shape: example_shapes(shape)[trial], shapes)
 

@@ -12,15 +12,15 @@ from torchfunc.structures import map_structure
 __all__ = ["Shape", "Shapes", "declared_input_shape", "differ", "is_shape", "map_shapes", "merge_shapes"]
 
 Shape: TypeAlias = "tuple[int | None, ...]"
-# One shape, or a structure of them: lists, tuples and dicts, nested as the tensors are. Which of these it is depends
-# on what a layer is called on, so that a type of each would have to be asked for wherever a shape is used.
+# One shape, or nested lists, tuples and dicts of them, as the tensors are nested. Any, since most layers take one
+# structure only, and would have to cast a union to it.
 Shapes: TypeAlias = Any
 
 _SIZE_TYPES = (int, type(None), torch.SymInt)
 
 
 def declared_input_shape(kwargs: dict[str, Any]) -> Shape | None:
-    """Take the arguments old guides give a first layer out of `kwargs`; return the batch shape they mean."""
+    """Remove the arguments for a first layer in older guides from `kwargs`; return the batch shape they declare."""
     input_dim = kwargs.pop("input_dim", None)
     shape = kwargs.pop("input_shape", (input_dim,) if input_dim is not None else None)
     batch_shape = kwargs.pop("batch_input_shape", kwargs.pop("batch_shape", None))

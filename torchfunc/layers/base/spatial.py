@@ -62,7 +62,7 @@ class SpatialLayer(Layer):
 
 
 class Windows(NamedTuple):
-    """The arguments of a convolution that say where its windows are.
+    """The arguments of a convolution that determine its windows.
 
     Attributes:
         kernel_size, strides, dilation_rate: an integer, or one for each spatial axis.

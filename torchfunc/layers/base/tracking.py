@@ -225,7 +225,7 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
     Args:
         owner: the layer.
         name: the attribute.
-        value: what is assigned to it.
+        value: the assigned value.
 
     Returns:
         Whether the attribute was set; if not, the caller sets it like any other.

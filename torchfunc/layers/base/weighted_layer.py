@@ -57,7 +57,7 @@ class WeightedLayer(Layer):
             setattr(self, f"{role}_regularizer", regularizers.get(regularizer))
             setattr(self, f"{role}_constraint", constraints.get(constraint))
 
-    def _make(
+    def _make_weight(
         self,
         role: str,
         shape: Sequence[int],
@@ -123,7 +123,7 @@ class KernelLayer(ActivationLast, WeightedLayer):
         self.use_bias = bool(use_bias)
 
     def _make_bias(self, shape: Sequence[int]) -> None:
-        self._make("bias", shape, "bias", used=self.use_bias)
+        self._make_weight("bias", shape, "bias", used=self.use_bias)
 
     def _kernel_config(self) -> Config:
         return {

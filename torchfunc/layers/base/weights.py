@@ -1,7 +1,7 @@
 """Weights of a layer: torch's parameters and buffers, with what Keras records of them.
 
 A parameter has torch's name and layout. Keras' layout is used by initializers, regularizers, constraints and
-`get_weights`/`set_weights` only; a `Layout` says how to go from one to the other.
+`get_weights`/`set_weights` only; a `Layout` converts one to the other.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class WeightHolder(nn.Module):
         weight.names = (attribute,)
 
     def _entries(self) -> Iterator[tuple[nn.Module, Weight]]:
-        """Every weight of this module and what is in it, each once, in Keras' order."""
+        """Every weight of this module and its submodules, each once, in Keras' order."""
         seen: set[int] = set()
         for module in self.modules():
             known = module._weights if isinstance(module, WeightHolder) else []

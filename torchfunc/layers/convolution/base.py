@@ -74,7 +74,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
 
 class SlidingKernel(WindowKernel):
-    """Windows slid over the input, with Keras' three paddings. A subclass says how many channels come out."""
+    """Windows slid over the input, with Keras' three paddings. A subclass defines the number of output channels."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class SlidingKernel(WindowKernel):
         raise NotImplementedError
 
     def _slide(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        """The windows over an NCHW view, padded as the layer says."""
+        """The windows over an NCHW view, with the padding of the layer."""
         padding, strides = self._symmetric, self.strides
         if padding is None:
             inputs, padding = self._pad(inputs)

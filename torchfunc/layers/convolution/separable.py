@@ -52,7 +52,7 @@ class _Depthwise(SlidingKernel):
 
     def _make_depthwise(self, channels: int, name: str) -> None:
         layout = Layout(_depthwise_to_torch, functools.partial(_depthwise_to_keras, multiplier=self.depth_multiplier))
-        self._make("depthwise", (*self.kernel_size, channels, self.depth_multiplier), name, layout)
+        self._make_weight("depthwise", (*self.kernel_size, channels, self.depth_multiplier), name, layout)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
@@ -71,7 +71,7 @@ class DepthwiseConvolution(_Depthwise):
         kernel_size, strides, dilation_rate: an integer, or one for each spatial axis. Strides and dilation cannot both
             be above 1.
         padding: "valid" (none) or "same" (zeros on both sides; an odd one goes to the end).
-        depth_multiplier: how many output channels each input channel gives.
+        depth_multiplier: the number of output channels for each input channel.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         activation, use_bias: see `KernelLayer`.
         depthwise_initializer, bias_initializer, depthwise_regularizer, bias_regularizer, depthwise_constraint,
@@ -187,7 +187,7 @@ class SeparableConvolution(_Depthwise):
     def _make_weights(self, channels: int) -> None:
         self._make_depthwise(channels, "depthwise_weight")
         shape = (*(1,) * self.rank, channels * self.depth_multiplier, self.filters)
-        self._make("pointwise", shape, "pointwise_weight", CONVOLUTION)
+        self._make_weight("pointwise", shape, "pointwise_weight", CONVOLUTION)
         self._make_bias((self.filters,))
 
     def _channels_out(self, channels: int | None) -> int:

@@ -34,7 +34,7 @@ class Convolution(SlidingKernel):
         filters: the number of output channels.
         kernel_size, strides, dilation_rate: an integer, or one for each spatial axis. Strides and dilation cannot both
             be above 1.
-        padding: "valid" (none), "same" (zeros on both sides; an odd one goes to the end, so where depends on the
+        padding: "valid" (none), "same" (zeros on both sides; an odd one goes to the end, so the position depends on the
             input's size), or for `Conv1D` "causal" (zeros before the first step only).
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         groups: the number of groups into which channels and filters are split.
@@ -85,7 +85,7 @@ class Convolution(SlidingKernel):
             raise ValueError(
                 f"{self.describe()} needs input channels that divide by groups={self.groups}, got {channels} channels."
             )
-        self._make("kernel", (*self.kernel_size, channels // self.groups, self.filters), "weight", CONVOLUTION)
+        self._make_weight("kernel", (*self.kernel_size, channels // self.groups, self.filters), "weight", CONVOLUTION)
         self._make_bias((self.filters,))
 
     def _channels_out(self, channels: int | None) -> int:

@@ -103,7 +103,7 @@ class TransposedConvolution(WindowKernel):
         self._cuts = [(2 + axis, after - before) for axis, (before, after) in enumerate(self._crops) if after > before]
 
     def _make_weights(self, channels: int) -> None:
-        self._make("kernel", (*self.kernel_size, self.filters, channels), "weight", CONVOLUTION)
+        self._make_weight("kernel", (*self.kernel_size, self.filters, channels), "weight", CONVOLUTION)
         self._make_bias((self.filters,))
 
     def _convolve(self, inputs: Tensor) -> Tensor:

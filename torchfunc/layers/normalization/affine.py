@@ -1,4 +1,4 @@
-"""AffineLayer: the scale and the shift after a normalization; and the checks of the axes it goes over."""
+"""AffineLayer: the scale and the shift after a normalization; and checks of the normalized axes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AffineLayer", "as_axis", "check_axes"]
 
 
 class AffineLayer(WeightedLayer):
-    """A layer that scales (`weight`, Keras' gamma) and shifts (`bias`, beta) what it has normalized.
+    """A layer that scales (`weight`, Keras' gamma) and shifts (`bias`, beta) the normalized values.
 
     Args:
         center, scale: whether there is a beta, a gamma.
@@ -35,8 +35,8 @@ class AffineLayer(WeightedLayer):
         self.scale = bool(scale)
 
     def _make_affine(self, shape: Sequence[int], center: bool, scale: bool) -> None:
-        self._make("gamma", shape, "weight", used=scale)
-        self._make("beta", shape, "bias", used=center)
+        self._make_weight("gamma", shape, "weight", used=scale)
+        self._make_weight("beta", shape, "bias", used=center)
 
     def _as_float(self, inputs: Tensor) -> Tensor:
         """Inputs in the precision to normalize in: half precision is too small for sums."""

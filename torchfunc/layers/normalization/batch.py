@@ -144,8 +144,8 @@ class BatchNormalization(AffineLayer):
         count = inputs.numel() // self.running_mean.numel()
         if mask is not None or count == 1 or self.renorm or self._is_distributed():
             return self._with_moments(inputs, mask)
-        # The kernel lets a variance divided by `count - 1` into the average. Scaled by this factor before and
-        # divided by it after, the average gets the one divided by `count`. In a new tensor, since the kernel's
+        # The kernel averages variances divided by `count - 1`. With the average multiplied by this factor before
+        # and divided by it after, it is that of variances divided by `count`. In a new tensor, since the kernel's
         # backward pass raises if the tensor it saved is changed.
         factor = count / (count - 1)
         variance = self.running_var * factor
@@ -154,9 +154,9 @@ class BatchNormalization(AffineLayer):
         return output
 
     def _on_view(self, inputs: Tensor, mean: Tensor, variance: Tensor, training: bool) -> Tensor:
-        """Normalize through the kernel, which finds out from the strides which layout the memory has."""
+        """Normalize with the kernel, which finds the memory layout from the strides."""
         view = inputs if self._to_view is None else inputs.permute(self._to_view)
-        # As an image of width 1, a sequence that lies channels-last is seen as such.
+        # As an image of width 1, a channels-last sequence is recognized as such.
         sequence = inputs.ndim == 3
         view = view.unsqueeze(-1) if sequence else view
         output = F.batch_norm(view, mean, variance, self.weight, self.bias, training, 1 - self.momentum, self.epsilon)
@@ -164,7 +164,7 @@ class BatchNormalization(AffineLayer):
         return output if self._to_view is None else output.permute(self._from_view)
 
     def _with_moments(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
-        """Normalize by moments computed here, for what the kernel does not know; a single value has the variance 0."""
+        """Normalize by moments computed here, where the kernel cannot; a single value has the variance 0."""
         if mask is not None and mask.ndim != inputs.ndim - 1:
             raise ValueError(
                 f"The mask of {self.describe()} must have the input's shape without the last axis, "

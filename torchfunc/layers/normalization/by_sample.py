@@ -200,7 +200,7 @@ class GroupNormalization(AffineLayer):
     def build(self, input_shape: Shape) -> None:
         check_output_shape(self, input_shape)
         channels = known_size(input_shape, self.axis, self)
-        # As in Keras, the config of a built layer says how many.
+        # As in Keras, the config of a built layer contains the number.
         self.groups = channels if self.groups == -1 else self.groups
         self._make_affine((channels,), self.center, self.scale)
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: channels})

@@ -84,8 +84,8 @@ class SpectralNormalization(Wrapper):
         with torch.no_grad():
             vector_u, sigma = self._power_iteration()
             normalized = kernel / sigma
-        # This call uses a new tensor, so that another call before the backward pass may change the
-        # kernel again. Its gradient is that of the kernel.
+        # A new tensor, so that another call before the backward pass may change the kernel again. Its gradient is
+        # that of the kernel.
         used = kernel + (normalized - kernel).detach()
         with torch.no_grad():
             kernel.copy_(normalized)

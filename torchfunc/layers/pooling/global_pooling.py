@@ -92,7 +92,7 @@ class _GlobalAveragePooling(GlobalPooling):
 class GlobalAveragePooling1D(_GlobalAveragePooling):
     """The average over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
 
-    Steps that a mask (batch, steps) leaves out do not count; a sample without any step left gives NaN.
+    Steps where the mask (batch, steps) is False do not count; a sample without any other step gives NaN.
     """
 
     rank = 1
@@ -106,7 +106,7 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
         total = inputs.masked_fill(~counted, 0).sum(self._axes, self.keepdims)
         return total / counted.to(inputs.dtype).sum(self._axes, self.keepdims)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks = None) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return None
 
 

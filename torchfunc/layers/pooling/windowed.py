@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import integers, one_of
 from torchfunc.layers.base.shapes import Shape
-from torchfunc.layers.base.spatial import SpatialLayer, output_size, same_padding
+from torchfunc.layers.base.spatial import SpatialLayer, output_size, pad, same_padding
 
 __all__ = [
     "AdaptiveAveragePooling1D",
@@ -37,7 +38,7 @@ __all__ = [
 
 
 class Pooling(SpatialLayer):
-    """One value for each of several windows of positions, channel by channel. A subclass says which windows."""
+    """One value for each of several windows of positions, channel by channel. A subclass defines the windows."""
 
     _kernel: ClassVar[Callable[..., Tensor]]
 
@@ -46,7 +47,7 @@ class Pooling(SpatialLayer):
         raise NotImplementedError
 
     def _new_positions(self, positions: Shape) -> Shape:
-        """How many windows there are along each spatial axis."""
+        """The number of windows along each spatial axis."""
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -178,6 +179,16 @@ class AveragePooling3D(WindowPooling):
 
     rank = 3
     _kernel = _average(F.avg_pool3d)
+
+    def _pool_same(self, inputs: Tensor) -> Tensor:
+        sizes = inputs.shape[2:]
+        if all(size >= window for size, window in zip(sizes, self.pool_size, strict=True)):
+            return super()._pool_same(inputs)
+        # torch's kernel refuses volumes smaller than a window. On padded copies: the sums, by how many they are of.
+        pairs = list(map(same_padding, sizes, self.pool_size, self.strides))
+        ones = torch.ones_like(inputs[:1, :1])
+        sums, counts = (F.avg_pool3d(pad(each, pairs), self.pool_size, self.strides) for each in (inputs, ones))
+        return sums / counts
 
 
 class AdaptivePooling(Pooling):

@@ -24,7 +24,7 @@ _MODES = ("one_hot", "multi_hot", "count")
 
 
 class _Encoder(Layer):
-    """What integers become: one_hot, multi_hot or count vectors of a length."""
+    """The base of layers that encode integers as one_hot, multi_hot or count vectors."""
 
     output_mode: str
 
@@ -211,7 +211,7 @@ class Discretization(_Encoder):
         found = config.get("bin_boundaries")
         if found is None or config.get("num_bins") is None:
             return cls(**config)
-        # What `adapt` has found goes in afterwards.
+        # The boundaries that `adapt` has found are set afterwards.
         layer = cls(**{**config, "bin_boundaries": None})
         layer._set_boundaries(found)
         return layer

@@ -67,7 +67,7 @@ class Resizing(_ImageSize):
         crop_to_aspect_ratio: whether to cut off what makes the image too long for the new size, and not to distort it.
         pad_to_aspect_ratio: whether to widen the image with `fill_value` where it is too short, and not to distort it.
         fill_mode: must be "constant".
-        fill_value: what is padded with.
+        fill_value: the value of the padding.
         antialias: whether to average over the pixels that one new pixel covers, for "bilinear" and "bicubic".
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
@@ -163,7 +163,7 @@ def _crop_to_ratio(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def _pad_to_ratio(images: Tensor, height: int, width: int, value: float) -> Tensor:
-    """The images with as much added on two sides as gives them the proportions of height and width."""
+    """The images, padded on two sides to the proportions of height and width."""
     rows, columns = images.shape[2:]
     above = (max(rows, columns * height // width) - rows) // 2
     left = (max(columns, rows * width // height) - columns) // 2

@@ -180,9 +180,9 @@ class Bidirectional(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.forward_layer.compute_output_dtype(*input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks) -> Masks:
         layers = (self.forward_layer, self.backward_layer)
-        forward, backward = (layer.compute_mask(inputs, previous_mask) for layer in layers)
+        forward, backward = (layer.compute_mask(inputs, mask) for layer in layers)
         return self._combine(forward, backward, lambda mask, _: mask)
 
     def get_config(self) -> Config:

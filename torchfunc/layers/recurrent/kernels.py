@@ -21,7 +21,7 @@ from torchfunc.layers.recurrent.cudnn import cudnn_fits, run_cudnn, run_cudnn_op
 __all__ = ["run_kernel"]
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
-# What oneDNN calls the kind of a recurrent layer, among these operators' arguments.
+# oneDNN's number for an LSTM, an argument of these operators.
 _ONEDNN_LSTM = 2
 _KERNELS = {"gru": torch.gru, "rnn_tanh": torch.rnn_tanh, "rnn_relu": torch.rnn_relu}
 
@@ -150,7 +150,7 @@ _recurrent.register_autograd(_differentiate_recurrent, setup_context=_save_recur
 def _lstm_onednn(
     inputs: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # (time, batch, features), (1, batch, units): oneDNN gives a workspace only in grad mode, whatever `train` says.
+    # (time, batch, features), (1, batch, units): oneDNN returns a workspace only in grad mode, whatever `train` is.
     with torch.enable_grad():
         *results, workspace = torch.ops.aten.mkldnn_rnn_layer(
             inputs.contiguous(),

@@ -92,7 +92,7 @@ class RNN(SequenceLayer):
     Cells of this package run on torch's kernels where those fit, as their layers do, also when stacked.
 
     Args:
-        cell: `cell(inputs, states)` gives the output and a list of new states, and `cell.state_size` is the length of
+        cell: `cell(inputs, states)` returns the output and a list of new states, and `cell.state_size` is the length of
             the state, or a list of those of several. It may have `output_size` (else that is the first state's) and
             `get_initial_state(batch_size)` (else zeros). A layer, any `torch.nn.Module`, another object with `call`;
             or a list of cells, which are stacked.

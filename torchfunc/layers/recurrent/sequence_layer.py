@@ -1,4 +1,4 @@
-"""SequenceLayer: what all recurrent layers share: states, masks, and what is returned."""
+"""SequenceLayer: the base of all recurrent layers: states, masks, and what is returned."""
 
 from __future__ import annotations
 
@@ -88,8 +88,11 @@ class SequenceLayer(Layer):
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
-            if mask.ndim != 2:
-                raise ValueError(f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)}.")
+            if mask.ndim != 2 or mask.shape != sequences.shape[:2]:
+                raise ValueError(
+                    f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)} for inputs of "
+                    f"shape {tuple(sequences.shape)}."
+                )
             mask = mask.to(torch.bool)
         if self.go_backwards:
             sequences = sequences.flip(1)
@@ -126,7 +129,7 @@ class SequenceLayer(Layer):
             raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {len(shapes)}.")
         for shape, each in zip(shapes, expected, strict=True):
             if len(shape) != len(each) or any(
-                have != want for have, want in zip(shape, each, strict=True) if None not in (have, want)
+                ours != theirs for ours, theirs in zip(shape, each, strict=True) if None not in (ours, theirs)
             ):
                 raise ValueError(f"{self.describe()} takes {_states_text(expected)}, got {tuple(shape)}.")
 
@@ -177,8 +180,8 @@ class SequenceLayer(Layer):
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
-        mask = previous_mask if self.return_sequences else None
+    def compute_mask(self, inputs: Any, mask: Masks) -> Masks:
+        mask = mask if self.return_sequences else None
         if not self.return_state:
             return mask
         sequences = inputs[0] if isinstance(inputs, list) else inputs

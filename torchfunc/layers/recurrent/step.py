@@ -76,11 +76,11 @@ class RecurrentStep(WeightedLayer):
         """Make all weights; the shapes are of one gate, in Keras' layout."""
         shapes = {"kernel": ("weight_ih", kernel_shape), "recurrent": ("weight_hh", recurrent_shape)}
         for role, (name, (*sizes, units)) in shapes.items():
-            self._make(role, (*sizes, self.gates * units), name + self._suffix, self.kernel_layout)
+            self._make_weight(role, (*sizes, self.gates * units), name + self._suffix, self.kernel_layout)
         self._build_biases()
 
     def _build_biases(self) -> None:
-        self._make("bias", (self.gates * self.units,), "bias_ih" + self._suffix, used=self.use_bias)
+        self._make_weight("bias", (self.gates * self.units,), "bias_ih" + self._suffix, used=self.use_bias)
 
     def _weight(self, name: str) -> Any:
         return getattr(self, name + self._suffix)

@@ -1,4 +1,4 @@
-"""What one step of an RNN, an LSTM and a GRU computes."""
+"""SimpleRNNStep, LSTMStep and GRUStep: the formula of one step of each."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LSTMStep(GatedStep):
     def _build_biases(self) -> None:
         initializer = self._open_forget_gate if self.unit_forget_bias else None
         name = "bias_ih" + self._suffix
-        self._make("bias", (4 * self.units,), name, initializer=initializer, used=self.use_bias)
+        self._make_weight("bias", (4 * self.units,), name, initializer=initializer, used=self.use_bias)
 
     def _open_forget_gate(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         first = self.bias_initializer((self.units,), dtype=dtype)
@@ -118,7 +118,7 @@ class LSTMStep(GatedStep):
         return {**super().get_config(), "unit_forget_bias": self.unit_forget_bias}
 
 
-# Keras orders a GRU's gates z, r, h; torch r, z, n. Swapping the first two goes either way.
+# Keras orders a GRU's gates z, r, h; torch r, z, n. Swapping the first two converts either way.
 
 
 def _swap_gates(tensor: Tensor) -> Tensor:
@@ -168,9 +168,9 @@ class GRUStep(GatedStep):
     def _build_biases(self) -> None:
         size, names = 3 * self.units, ("bias_ih" + self._suffix, "bias_hh" + self._suffix)
         if self.reset_after:
-            self._make("bias", (2, size), names, _GRU_BIASES, used=self.use_bias)
+            self._make_weight("bias", (2, size), names, _GRU_BIASES, used=self.use_bias)
         else:
-            self._make("bias", (size,), names[0], _GRU_BIAS, used=self.use_bias)
+            self._make_weight("bias", (size,), names[0], _GRU_BIAS, used=self.use_bias)
             self.register_parameter(names[1], None)
 
     def _kernel(self) -> str | None:
