@@ -96,8 +96,16 @@ def test_what_a_layer_adds_to_the_loss_is_no_output_of_the_graph():
         inputs = layers.Input((6,))
         model = Model(inputs, layers.Dense(2, activity_regularizer="l2")(inputs))
         model.compile("sgd", "mse", jit_compile=jit)
-        found.append(fit(model))
+        found.append([*fit(model), model.evaluate(X, Y, batch_size=BATCH, verbose=0)])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_what_is_left_of_several_steps_at_once_has_no_graph():
+    model = regression()
+    model.compile("sgd", "mse", jit_compile=True, steps_per_execution=4)
+    before = made()
+    model.fit(X, Y, batch_size=4, epochs=3, verbose=0)
+    assert made() == before + 1
 
 
 def test_what_code_of_a_users_own_reads_is_looked_at_in_each_step():
