@@ -379,3 +379,13 @@ def test_own_logs_under_the_names_of_metrics_are_those_of_the_whole_epoch():
     history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[hook]).history
     assert len(set(seen)) == len(seen) == 3
     assert history["loss"] == [pytest.approx(np.mean(seen), rel=1e-5)]
+
+
+def test_a_step_that_one_model_was_given():
+    model = regression(torchfunc)
+    model.compile("sgd", "mse")
+    model.train_step = lambda data: {"rows": len(data[0])}
+    assert model.fit(X[:8], Y[:8], batch_size=4, verbose=0).history == {"rows": [4]}
+    assert model.train_on_batch(X[:3], Y[:3], return_dict=True) == {"rows": 3}
+    del model.train_step
+    assert list(model.fit(X[:8], Y[:8], verbose=0).history) == ["loss"]

@@ -322,3 +322,12 @@ def test_a_tensor_computed_from_a_parameter_is_refused():
         Input((3,)) * weight.exp()
     assert isinstance(Input((3,)) * weight, SymbolicTensor)
     assert isinstance(Input((3,)) * weight.exp().detach(), SymbolicTensor)
+
+
+@pytest.mark.parametrize(
+    "option", [{"where": np.array([True, False, True])}, {"out": np.ones(3)}, {"dtype": "float64"}]
+)
+def test_options_of_numpys_functions_are_refused(option):
+    """The operator has no place for them."""
+    with pytest.raises(TypeError, match=r"np.add\(...\).*torch.add"):
+        np.add(np.ones(3), Input((3,)), **option)
