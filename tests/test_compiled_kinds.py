@@ -1,5 +1,7 @@
 """What makes a compiled step another one: frozen weights, an optimizer's numbers, the layout of batches in memory."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -19,12 +21,12 @@ X = RNG.standard_normal((ROWS, 6)).astype("float32")
 Y = RNG.standard_normal((ROWS, 2)).astype("float32")
 
 
-def regression(jit=True, optimizer="sgd"):
+def regression(jit=True, optimizer="sgd", loss="mse"):
     torch.manual_seed(0)
     inputs = layers.Input((6,))
     hidden = nn.Linear(6, 4)(inputs)
     model = Model(inputs, layers.Dense(2, name="last")(torch.tanh(hidden)))
-    model.compile(optimizer, "mse", jit_compile=jit)
+    model.compile(optimizer, loss, jit_compile=jit)
     return model
 
 
@@ -94,7 +96,31 @@ def test_what_a_layer_adds_to_the_loss_is_no_output_of_the_graph():
         inputs = layers.Input((6,))
         model = Model(inputs, layers.Dense(2, activity_regularizer="l2")(inputs))
         model.compile("sgd", "mse", jit_compile=jit)
-        found.append(fit(model))
+        found.append([*fit(model), model.evaluate(X, Y, batch_size=BATCH, verbose=0)])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_what_is_left_of_several_steps_at_once_has_no_graph():
+    model = regression()
+    model.compile("sgd", "mse", jit_compile=True, steps_per_execution=4)
+    before = made()
+    model.fit(X, Y, batch_size=4, epochs=3, verbose=0)
+    assert made() == before + 1
+
+
+def test_what_code_of_a_users_own_reads_is_looked_at_in_each_step():
+    """A loss depends on a number that lies anywhere."""
+    found = []
+    for jit in (False, True):
+        anywhere = SimpleNamespace(factor=1.0)
+
+        def loss(y_true, y_pred, anywhere=anywhere):
+            return (y_true - y_pred).square().mean(-1) * anywhere.factor
+
+        model = regression(jit, loss=loss)
+        losses = fit(model)
+        anywhere.factor = 3.0
+        found.append(losses + fit(model))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 

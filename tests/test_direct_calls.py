@@ -110,6 +110,20 @@ def test_other_layers_become_direct_again_beside_one_hooked_later(called):
     assert called == ["Linear"]
 
 
+def test_a_new_layer_in_its_place_is_built_when_it_is_called():
+    model = network()
+    check(model)
+    model.add_module("dense", layers.Dense(4, activation="relu"))
+    assert not model.dense.built
+    linear = model.get_layer("linear")
+    found = model(X)
+    dense = model.dense
+    assert dense.built
+    expected = F.linear(F.linear(X, dense.weight, dense.bias).relu(), linear.weight, linear.bias)
+    for output in (found, model(X)):
+        torch.testing.assert_close(output, expected)
+
+
 class Doubled(nn.Module):
     def forward(self, x):
         return x * 2

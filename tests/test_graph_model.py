@@ -265,6 +265,14 @@ def test_symbolic_calls_convert_and_reshape_as_real_ones_do():
     assert known_size(Input((None, 3))).shape == (None, 3)
 
 
+def test_symbolic_calls_on_another_float_type():
+    x = Input((8,))
+    model = Model(x, torch.tanh(x) * 2)
+    double = Input((8,), dtype="float64")
+    assert model(double).dtype == torch.float64
+    assert Model(double, model(double))(A.double()).dtype == torch.float64
+
+
 def test_several_models_over_one_graph():
     inputs = Input((8,))
     encoded = Dense(3, name="encoded")(inputs)

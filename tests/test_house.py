@@ -299,17 +299,23 @@ def private_accesses(source: Source) -> Iterator[tuple[ast.AST, str]]:
         if (getattr(node, "module", None) or alias.name).split(".")[0] == "torch" and _is_module(node, alias)
     }
     for node in source.nodes:
-        if isinstance(node, ast.Attribute):
-            value, names = node.value, [node.attr]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr"):
-            value, names = node.args[0], [getattr(node.args[1], "value", None)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("attrgetter", "operator.attrgetter"):
-            value, names = node, [name for text in _strings(node) for name in text.split(".")]
-        else:
-            continue
-        if _is_own(value) or ast.unparse(value).split(".")[0] in of_torch:
-            continue
-        yield from ((node, name) for name in names if is_private(name) and name not in NOT_PRIVATE)
+        value, names = _read_names(node)
+        private = [name for name in names if is_private(name) and name not in NOT_PRIVATE]
+        if private and not _is_own(value) and ast.unparse(value).split(".")[0] not in of_torch:
+            yield from ((node, name) for name in private)
+
+
+def _read_names(node: ast.AST) -> tuple[ast.AST, list[object]]:
+    """The object and the names of attributes of it, where an expression reads or sets them."""
+    if isinstance(node, ast.Attribute):
+        return node.value, [node.attr]
+    if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+        called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        if called in ("getattr", "setattr", "hasattr", "delattr") and len(node.args) > 1:
+            return node.args[0], [getattr(node.args[1], "value", None)]
+        if called == "attrgetter":
+            return node, [name for text in _strings(node) for name in text.split(".")]
+    return node, []
 
 
 def _is_module(node: ast.Import | ast.ImportFrom, alias: ast.alias) -> bool:

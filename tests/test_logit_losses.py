@@ -171,6 +171,42 @@ def test_a_hook_sees_and_changes_what_is_trained_on(hooked):
     assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_forward_that_a_layer_was_given():
+    """What it computes has nothing to do with the layer's softmax."""
+    model, layer = scaled(dense("softmax"), 1.0)
+    layer.forward = lambda x: x**2 + 1
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    outputs = X**2 + 1
+    expected = F.nll_loss((outputs / outputs.sum(-1, keepdim=True)).log(), SPARSE).item()
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("activate", [lambda x: torch.softmax(x, -1, dtype=torch.float64), lambda x: x.softmax(0)])
+def test_a_softmax_of_its_own_kind_stays_as_it_is(activate):
+    """In another float type, or over another axis."""
+    model, _ = scaled(ending(activate), 1.0)
+    assert model.describe_outputs() == [(None, False)]
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    probabilities = activate(X)
+    expected = F.nll_loss((probabilities / probabilities.sum(-1, keepdim=True)).log(), SPARSE).item()
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_of_other_numbers_than_the_model_returned():
+    """A `compute_loss` that changes the outputs has them compared, and not the logits behind them."""
+
+    class Squares(Model):
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return super().compute_loss(x, y, y_pred**2, sample_weight, training)
+
+    inputs = Input((CLASSES,))
+    model = Squares(inputs, layers.Softmax()(inputs))
+    model.compile(None, "sparse_categorical_crossentropy")
+    squares = torch.softmax(X, -1) ** 2
+    expected = F.nll_loss((squares / squares.sum(-1, keepdim=True)).log(), SPARSE).item()
+    assert model.evaluate(X, SPARSE, verbose=0) == pytest.approx(expected, rel=1e-5)
+
+
 def test_another_output_of_a_model_that_has_a_softmax():
     """The first output of the inner model is its softmax; the outer model trains on the second one."""
     h = Input((CLASSES,))

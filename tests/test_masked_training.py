@@ -305,3 +305,11 @@ def test_a_mask_of_an_input_outside_the_model_is_none():
     model.compile("sgd", "mse")
     values = torch.randn(2, TIME, 3)
     assert model.evaluate(values, model(values).detach(), verbose=0) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["own compute_mask", "LSTM"])
+def test_calls_for_masks_alone_are_no_part_of_a_copy_either(name):
+    mine = MODELS[name](OURS)
+    again = copy.deepcopy(mine)
+    assert list(map(again.node_name, again.nodes)) == list(map(mine.node_name, mine.nodes))
+    assert again.get_config() == mine.get_config()

@@ -292,9 +292,57 @@ def test_only_listed_functions_are_called(target):
     entry["config"]["target"] = target
     with pytest.raises(ValueError, match=target):
         Model.from_config(config)
-    entry["config"] = {"op": "method", "target": "__reduce_ex__"}
-    with pytest.raises(ValueError, match="__reduce_ex__"):
-        Model.from_config(config)
+    for method in ("__reduce_ex__", "apply_", "no_method_at_all"):
+        entry["config"] = {"op": "method", "target": method}
+        with pytest.raises(ValueError, match=method):
+            Model.from_config(config)
+
+
+def copies(model):
+    """What a config and a clone make of a model, with its weights."""
+    for again in (Model.from_config(through_json(model.get_config())), clone_model(model)):
+        again.load_state_dict(model.state_dict())
+        yield again
+
+
+def test_a_weight_that_is_used_before_its_layer_is_called():
+    dense = layers.Dense(8)
+    dense(Input((8,)))
+    x = Input((8,))
+    model = Model(x, dense(torch.nn.functional.linear(x, dense.weight).tanh()))
+    for again in copies(model):
+        assert len(list(again.parameters())) == 2
+        torch.testing.assert_close(again(A), model(A))
+
+
+def test_numbers_in_names_that_other_models_have_given():
+    x = Input((8,))
+    layer = layers.Dense(2)
+    assert Model(x, [layers.Dense(3)(x), layer(x)]).layer_names()[-1] == "dense_1"
+    alone = Model(x, layer(x))
+    assert alone.layer_names()[-1] == "dense_1"
+    again = Model.from_config(through_json(alone.get_config()))
+    assert again.layer_names()[-1] == "dense_1"
+    assert list(again.state_dict()) == list(alone.state_dict())
+
+
+def test_an_input_that_is_one_of_two_outputs_of_a_call():
+    x = Input((8,), name="x")
+    first, second = torch.chunk(x, 2, -1)
+    model = Model([x, first], [first + 1, second + 2])
+    given = torch.full((4, 4), 7.0)
+    expected = [given + 1, A[:, 4:] + 2]
+    torch.testing.assert_close(model(A, given), expected)
+    for again in copies(model):
+        torch.testing.assert_close(again(A, given), expected)
+
+
+def test_a_model_within_a_config_of_keras_ends_in_what_it_ends_in():
+    """Keras writes `mask=None` for its call, which says nothing."""
+    inner_x, x = keras.Input((8,)), keras.Input((8,))
+    inner = keras.Model(inner_x, keras.layers.Dense(3, activation="softmax")(inner_x))
+    model = Model.from_config(through_json(keras.Model(x, inner(x)).get_config()))
+    assert model.describe_outputs() == [("softmax", False)]
 
 
 # clone_model

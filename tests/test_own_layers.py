@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -195,3 +196,34 @@ def test_a_mask_that_is_given_counts_more_than_that_of_the_input(scale):
     found = model(values, mask)
     for output, expected in zip(found, (mask, values != 0), strict=True):
         torch.testing.assert_close(output, embedding(values) * 2.0 * expected.unsqueeze(-1))
+
+
+def test_a_loss_of_several_numbers_counts_as_their_sum():
+    class Adding(Layer):
+        def call(self, inputs):
+            self.add_loss(inputs.square().mean(-1))
+            return inputs
+
+    inputs = Input((3,))
+    model = Model(inputs, layers.Dense(2)(Adding()(inputs)))
+    model.compile("sgd")
+    x = torch.arange(12.0).reshape(4, 3)
+    assert model.evaluate(x, verbose=0) == pytest.approx(x.square().mean(-1).sum().item())
+
+
+def test_dicts_of_what_is_no_tensor_yet():
+    """Also when the layer is built: arrays become tensors, and symbolic tensors a call in the graph."""
+
+    class Sum(Layer):
+        def call(self, inputs):
+            assert all(isinstance(value, torch.Tensor) for value in inputs.values())
+            return inputs["a"] + inputs["b"]
+
+    layer = Sum()
+    for _ in range(2):
+        found = layer({"a": np.ones((2, 3)), "b": torch.ones(2, 3)})
+        torch.testing.assert_close(found, torch.full((2, 3), 2.0))
+    a, b = Input((3,)), Input((3,))
+    output = layer({"a": a, "b": b})
+    assert layer.inbound_nodes == [output.node]
+    assert output.node.target is layer

@@ -248,7 +248,7 @@ def test_drawn_graphs(program):
 def test_graphs_between_tensors_that_layers_made(program, cut):
     """The model begins in the middle: what the first calls have made are its inputs."""
     values = program.run(program.inputs_of_a_model())
-    first = cut % len(program.calls)
+    first = cut % (len(program.calls) + 1)
     given_count = len(Program(program.widths, program.inputs, program.calls[:first]).run(program.data()))
     rest = Program(program.widths, given_count, program.calls[first:], program.outputs, program.whole)
     model = Model(values[:given_count], [values[place] for place in program.outputs])
@@ -273,13 +273,13 @@ def check(model, program, values):
 
 
 def calls_of(model):
-    """What the model calls, in order. (A tensor that a layer made has an input layer in its place in another model.)"""
+    """What the model calls. (A tensor that a layer made has an input layer in its place in another model.)"""
     return [model.node_name(node) for node in model.nodes if node.op != "input"]
 
 
 def check_again(again, model, values, expected):
     """Another model of the same architecture gives the same with the same weights."""
-    assert calls_of(again) == calls_of(model)
+    assert sorted(calls_of(again)) == sorted(calls_of(model))
     assert list(again.state_dict()) == list(model.state_dict())
     again.load_state_dict(model.state_dict())
     same(again.eval(), values, expected)

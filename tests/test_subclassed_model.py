@@ -297,3 +297,30 @@ def test_what_a_model_cannot_be_drawn_to(outputs):
         Model(Input((8,)), outputs)
     with pytest.raises(TypeError, match="outputs"):
         Model(Input((8,)))
+
+
+@pytest.mark.parametrize("first", ["evaluate", "predict"])
+def test_weights_made_in_inference_mode_can_be_trained(first):
+    class Own(Layer):
+        def build(self, input_shape):
+            self.factor = torch.nn.Parameter(torch.ones(input_shape[-1]))
+
+        def call(self, x):
+            return x * self.factor
+
+    class Late(Model):
+        def __init__(self):
+            super().__init__()
+            self.own, self.dense = Own(), Dense(1)
+
+        def call(self, x):
+            return self.dense(self.own(x))
+
+    model, x, y = Late(), np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    model.compile("sgd", "mse")
+    with torch.inference_mode():
+        _ = model.evaluate(x, y, verbose=0) if first == "evaluate" else model.predict(x, verbose=0)
+    assert not any(weight.is_inference() for weight in model.parameters())
+    before = model.own.factor.detach().clone()
+    model.fit(x, y, verbose=0)
+    assert not torch.equal(model.own.factor, before)

@@ -4,6 +4,7 @@ import copy
 import operator
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -264,3 +265,17 @@ def test_losses_added_by_layers_are_those_of_the_last_call():
     for _ in range(2):
         model.forward_for_training(TOKENS)
         assert len(model.losses) == 1
+
+
+def test_metrics_of_an_output_without_a_loss():
+    inputs = Input((3,))
+    model = Model(inputs, {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(1, name="b")(inputs)})
+    rng = np.random.default_rng(0)
+    x, a, b = (rng.random((8, size)).astype("float32") for size in (3, 1, 1))
+    model.compile("sgd", {"a": "mse"}, metrics={"b": ["mae"]})
+    outputs = model.predict(x, verbose=0)
+    found = model.evaluate(x, {"a": a, "b": b}, verbose=0, return_dict=True)
+    assert found["b_mae"] == pytest.approx(np.abs(outputs["b"] - b).mean(), rel=1e-5)
+    assert found["loss"] == pytest.approx(np.square(outputs["a"] - a).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="'b'"):
+        model.evaluate(x, {"a": a}, verbose=0)
