@@ -84,7 +84,7 @@ class Metric:
             shape: its shape.
             initializer: a name ("zeros", "ones"), an initializer, or any `f(shape, dtype)`.
             dtype: by default the metric's.
-            name: for the reader of the code; states are told apart by their order.
+            name: for the reader of the code; states are identified by their order.
 
         Raises:
             RuntimeError: `super().__init__()` has not been called yet.

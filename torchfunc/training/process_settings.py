@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ThreadProbe", "flushed_denormals", "kept_heap", "restored_threads"]
+__all__ = ["ThreadProbe", "flushed_denormals", "restored_threads", "retained_memory"]
 
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -29,7 +29,7 @@ _users = 0
 
 
 @contextlib.contextmanager
-def kept_heap(device: torch.device) -> Iterator[None]:
+def retained_memory(device: torch.device) -> Iterator[None]:
     """Let the process keep memory that it frees while a model runs on the CPU; afterwards, the most that glibc keeps.
 
     glibc returns the top of its heap to the system when more than 64 MiB of it (at most) are free. A training step

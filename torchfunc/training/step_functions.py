@@ -29,13 +29,13 @@ _CALLED = {"train_step": "training step", "test_step": "evaluation step", "predi
 class StepFunctions(Trainable):
     """Gives a model functions that run in place of its steps, as the attributes or the methods of these names.
 
-    A function of one's own takes one batch (`x`, `(x, y)` or `(x, y, sample_weight)`) and returns what the step of its
+    Such a function takes one batch (`x`, `(x, y)` or `(x, y, sample_weight)`) and returns what the step of its
     kind returns; it is called as it is, so what is to be compiled in it has to be compiled there. There are two ways to
     put one in place: define or set `train_function`, or override `make_train_function` and wrap what `super()` returns.
     `compile` removes functions that were set. Where there is none, `fit` runs `train_step`.
 
     Attributes:
-        train_function, test_function, predict_function: functions of one's own, else None.
+        train_function, test_function, predict_function: the user's functions, else None.
     """
 
     train_function: StepFunction | None = None
@@ -156,7 +156,7 @@ def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Any, ...]], Out
 def _compiled_step(
     model: Trainable, settings: TrainingSettings, method: str, step: Callable[[Any], Any], at_once: int
 ) -> Callable[[Any], Any]:
-    """The compiled form of a step, kept from one run to the next."""
+    """The compiled form of a step, reused by later runs."""
     graph_keys = list(_graph_keys(model, settings, method))
     key = at_once, weights_key(model), *graph_keys
     graphs = settings.graphs.setdefault(method, {})

@@ -315,7 +315,7 @@ class Trainer(StepFunctions):
         if validation_data is not None:
             size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
             validation = make_batches(validation_data, size, validation_steps, device=device)
-        called = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
+        callback_list = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
         self._build_for_data(stream, device)
         for part in (stream, validation):
             if part is not None:
@@ -325,11 +325,11 @@ class Trainer(StepFunctions):
                 run_modes.training(self, settings, device) as run,
                 run_modes.undone_without_a_step(self, settings),
             ):
-                run_epochs(self, run, stream, called, range(initial_epoch, epochs), validation, validation_freq)
+                run_epochs(self, run, stream, callback_list, range(initial_epoch, epochs), validation, validation_freq)
         finally:
-            called.close()
-        assert called.history is not None
-        return called.history
+            callback_list.close()
+        assert callback_list.history is not None
+        return callback_list.history
 
     def evaluate(
         self,
@@ -355,13 +355,13 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
         stream = make_batches(data, batch_size, steps, device=device)
-        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         check_data(self, settings.objectives, stream)
         try:
-            return _returned(settings, run_evaluation(self, settings, stream, called), return_dict)
+            return _returned(settings, run_evaluation(self, settings, stream, callback_list), return_dict)
         finally:
-            called.close()
+            callback_list.close()
 
     def predict(
         self,
@@ -381,12 +381,12 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         data = parse_data(x, input_names=self.input_names, batch_size=batch_size)
         stream = make_batches(data, batch_size, steps, device=device)
-        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         try:
-            return run_prediction(self, settings, stream, called)
+            return run_prediction(self, settings, stream, callback_list)
         finally:
-            called.close()
+            callback_list.close()
 
     def _callback_list(
         self, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
