@@ -303,16 +303,16 @@ class Optimizer(OptimizerState):
         if self.clipnorm or self.clipvalue or self.global_clipnorm:
             grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self._step_rate()
-        if self.weight_decay is not None:
-            self._decay_weights(params, rate * self.weight_decay)
+        self._decay_weights(params, rate)
         self.update(grads, params, rate)
         for param, constraint in self._constraints:
             param.copy_(constraint(param))
 
-    def _decay_weights(self, params: list[Tensor], share: Any) -> None:
-        decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
-        if decayed:
-            torch._foreach_mul_(decayed, 1 - share)
+    def _decay_weights(self, params: list[Tensor], rate: Any) -> None:
+        if self.weight_decay is not None:
+            decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
+            if decayed:
+                torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Any) -> None:
         """Change all weights by their gradients. Override this or `update_step`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.callbacks import Callback, CallbackList, History
+from torchfunc.callbacks import CallbackList, History
 from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.graph_keys import settings_key
 from torchfunc.metrics import Metric
@@ -180,14 +180,14 @@ class Trainer(StepFunctions):
         """
         run = self._run_context
         if run is None:
-            return self._outside_run("train_step", self.train_step, data)
+            return self._outside_run("train_step", Trainer.train_step, data)
         return self._logs_of(train_batch(self, run, data))
 
     def test_step(self, data: Data) -> Logs:
         """Evaluate one batch; arguments and result as for `train_step`."""
         run = self._run_context
         if run is None:
-            return self._outside_run("test_step", self.test_step, data)
+            return self._outside_run("test_step", Trainer.test_step, data)
         return self._logs_of(evaluate_batch(self, run, data))
 
     def _logs_of(self, outcome: Outcome) -> Logs:
@@ -197,10 +197,10 @@ class Trainer(StepFunctions):
         return self.get_metrics_result() if logs is None else logs
 
     def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of one batch in a context of its own, for loops of the user's."""
+        """Call a method of `Trainer` in a context for one batch, in a loop of the user's."""
         self._run_context = run_modes.new_context(self, self.require_settings(method))
         try:
-            return function(*arguments)
+            return function(self, *arguments)
         finally:
             self._run_context = None
 
@@ -228,14 +228,14 @@ class Trainer(StepFunctions):
         """
         run = self._run_context
         if run is None:
-            return self._outside_run("compute_loss", self.compute_loss, x, y, y_pred, sample_weight, training)
+            return self._outside_run("compute_loss", Trainer.compute_loss, x, y, y_pred, sample_weight, training)
         return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
         """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
         run = self._run_context
         if run is None:
-            return self._outside_run("compute_metrics", self.compute_metrics, x, y, y_pred, sample_weight)
+            return self._outside_run("compute_metrics", Trainer.compute_metrics, x, y, y_pred, sample_weight)
         objectives = run.settings.objectives_for(y_pred)
         parts = objectives.match_batch(Batch(x, y, sample_weight), run.outputs_for(y_pred))
         return self._logs_of((None, objectives.update_metrics(parts)))
@@ -249,7 +249,7 @@ class Trainer(StepFunctions):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: int | str = "auto",
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool | str = True,
@@ -321,10 +321,7 @@ class Trainer(StepFunctions):
             if part is not None:
                 check_data(self, settings.objectives, part)
         try:
-            with (
-                run_modes.training(self, settings, device) as run,
-                run_modes.undone_without_a_step(self, settings),
-            ):
+            with run_modes.training(self, settings, device) as run, run_modes.undone_without_a_step(self, settings):
                 run_epochs(self, run, stream, callback_list, range(initial_epoch, epochs), validation, validation_freq)
         finally:
             callback_list.close()
@@ -339,7 +336,7 @@ class Trainer(StepFunctions):
         verbose: int | str = "auto",
         sample_weight: Any = None,
         steps: int | None = None,
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and metrics over all the data; arguments as for `fit`.
@@ -369,7 +366,7 @@ class Trainer(StepFunctions):
         batch_size: int | None = None,
         verbose: int | str = "auto",
         steps: int | None = None,
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
     ) -> Any:
         """The outputs for all the data, computed batch by batch; arguments as for `fit`. Needs no `compile`.
 
