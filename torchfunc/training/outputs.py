@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
@@ -200,15 +200,16 @@ class Objectives:
     def _name_metrics(self) -> list[tuple[str, Metric]]:
         """Keras' log names: the output's name in front if there are several, a number behind a name met before."""
         named: dict[str, Metric] = {}
+        losses = {"loss", *(tracker.name for tracker in self.trackers)}
         for output in self.outputs:
             for metric in output.metrics:
-                named[_unique_name(self._prefixed(output, metric.name), named)] = metric
+                named[_unique_name(self._prefixed(output, metric.name), losses | named.keys())] = metric
         for output in self.outputs:
             for metric in output.weighted_metrics:
                 name = self._prefixed(output, metric.name)
                 if name in named:
                     name = self._prefixed(output, f"weighted_{metric.name}")
-                named[_unique_name(name, named)] = metric
+                named[_unique_name(name, losses | named.keys())] = metric
         return list(named.items())
 
     def _prefixed(self, output: OutputObjective, name: str) -> str:
@@ -317,7 +318,7 @@ def _checked_weight(weight: Any) -> float:
     return float(weight)
 
 
-def _unique_name(name: str, taken: Iterable[str] | Mapping[str, Any]) -> str:
+def _unique_name(name: str, taken: Collection[str]) -> str:
     """The name, with the first number behind it that makes it different from those taken."""
     if name not in taken:
         return name

@@ -106,7 +106,8 @@ def make_batches(
     """
     if shuffle not in (True, False, "batch"):
         raise ValueError(f"`shuffle` is True, False or 'batch', got {shuffle!r}.")
-    size = batch_size or DEFAULT_BATCH_SIZE
+    # torch takes no integers of NumPy's here.
+    size = int(batch_size or DEFAULT_BATCH_SIZE)
     if isinstance(data, Arrays) and batch_size is None and steps is not None:
         size = math.ceil(data.rows / steps)
     if type(data) is TensorDataset:
