@@ -230,8 +230,8 @@ class Objectives:
         y_pred, masks, logits = outputs
         targets: list[Tensor | None]
         weights: list[Tensor | None]
-        one = self.resolved and len(self.outputs) == 1 and (weight is None or isinstance(weight, Tensor))
-        if one and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+        one = self.resolved and len(self.outputs) == 1 and isinstance(y_pred, Tensor)
+        if one and isinstance(y, Tensor) and (weight is None or isinstance(weight, Tensor)):
             targets, weights, predictions = [y], [weight], [y_pred]
         else:
             predictions, _ = flatten_outputs(y_pred, self.names)

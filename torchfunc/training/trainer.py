@@ -18,7 +18,15 @@ from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
-from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import (
+    ArrayLike,
+    Arrays,
+    Batch,
+    ClassWeight,
+    Data,
+    Tensors,
+    unpack_x_y_sample_weight,
+)
 from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
@@ -209,7 +217,12 @@ class Trainer(StepFunctions):
         return predict_batch(self, data)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Tensors = None,
+        y: Tensors = None,
+        y_pred: Any = None,
+        sample_weight: Tensors = None,
+        training: bool = True,
     ) -> Tensor:
         """The total loss of one batch: the outputs' weighted losses, penalties on weights, and what `add_loss` added.
 
@@ -231,7 +244,7 @@ class Trainer(StepFunctions):
             return self._outside_run("compute_loss", Trainer.compute_loss, x, y, y_pred, sample_weight, training)
         return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+    def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Any, sample_weight: Tensors = None) -> Logs:
         """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
         run = self._run_context
         if run is None:
@@ -244,8 +257,8 @@ class Trainer(StepFunctions):
 
     def fit(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: ArrayLike = None,
+        y: ArrayLike = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: int | str = "auto",
@@ -254,7 +267,7 @@ class Trainer(StepFunctions):
         validation_data: Any = None,
         shuffle: bool | str = True,
         class_weight: ClassWeight | None = None,
-        sample_weight: Any = None,
+        sample_weight: ArrayLike = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
@@ -330,11 +343,11 @@ class Trainer(StepFunctions):
 
     def evaluate(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: ArrayLike = None,
+        y: ArrayLike = None,
         batch_size: int | None = None,
         verbose: int | str = "auto",
-        sample_weight: Any = None,
+        sample_weight: ArrayLike = None,
         steps: int | None = None,
         callbacks: Any = None,
         return_dict: bool = False,
@@ -362,7 +375,7 @@ class Trainer(StepFunctions):
 
     def predict(
         self,
-        x: Any,
+        x: ArrayLike,
         batch_size: int | None = None,
         verbose: int | str = "auto",
         steps: int | None = None,
@@ -410,9 +423,9 @@ class Trainer(StepFunctions):
 
     def train_on_batch(
         self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: ArrayLike,
+        y: ArrayLike = None,
+        sample_weight: ArrayLike = None,
         class_weight: ClassWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
@@ -427,7 +440,9 @@ class Trainer(StepFunctions):
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return _returned(settings, logs, return_dict)
 
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+    def test_on_batch(
+        self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
+    ) -> Any:
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
         settings = self.require_settings("test_on_batch")
         device = device_of(self, settings.device)
@@ -438,7 +453,7 @@ class Trainer(StepFunctions):
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return _returned(settings, logs, return_dict)
 
-    def predict_on_batch(self, x: Any) -> Any:
+    def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
         device = device_of(self)
         data = self._one_batch(x, None, None, None, device)
@@ -446,7 +461,12 @@ class Trainer(StepFunctions):
             return to_numpy(make_prediction_step(self, self._training_settings, device)(data))
 
     def _one_batch(
-        self, x: Any, y: Any, sample_weight: Any, class_weight: ClassWeight | None, device: torch.device
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike,
+        class_weight: ClassWeight | None,
+        device: torch.device,
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
         arrays = Arrays.parse(x, y, sample_weight, self.input_names, self.output_names)

@@ -18,7 +18,7 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.structures import named_leaves
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import ArrayLike, Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
 from torchfunc.training.data.batches import Batches, row_order
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.data.transfer import prefetched
@@ -32,9 +32,9 @@ DEFAULT_BATCH_SIZE = 32
 
 
 def parse_data(
-    x: Any,
-    y: Any = None,
-    sample_weight: Any = None,
+    x: ArrayLike,
+    y: ArrayLike = None,
+    sample_weight: ArrayLike = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -170,7 +170,7 @@ class IterableBatches(Batches):
         return arrays.packed
 
 
-def _is_sequence(x: Any) -> bool:
+def _is_sequence(x: ArrayLike) -> bool:
     """Whether `x[0]`, `x[1]` ... are batches, as with Keras' `PyDataset` (`Sequence` by its older name)."""
     if not hasattr(type(x), "__getitem__") or isinstance(x, (Mapping, str, bytes)):
         return False
