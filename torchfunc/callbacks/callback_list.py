@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.basic import ProgbarLogger
 from torchfunc.callbacks.history import History
+from torchfunc.structures import leaves
 
 __all__ = ["BatchHooks", "CallbackList", "DeferredLogs", "plain_logs"]
 
@@ -137,7 +137,7 @@ class CallbackList(Callback):
         **params: Any,
     ) -> None:
         super().__init__()
-        self.callbacks: list[Any] = [] if callbacks is None else tree_leaves(callbacks)
+        self.callbacks: list[Any] = [] if callbacks is None else leaves(callbacks)
         for callback in self.callbacks:
             if isinstance(callback, type) or not hasattr(callback, "on_epoch_end"):
                 raise TypeError(
