@@ -389,3 +389,25 @@ def test_a_step_that_one_model_was_given():
     assert model.train_on_batch(X[:3], Y[:3], return_dict=True) == {"rows": 3}
     del model.train_step
     assert list(model.fit(X[:8], Y[:8], verbose=0).history) == ["loss"]
+
+
+def test_a_step_that_extends_the_default_one_outside_of_a_run():
+    steps = []
+
+    class Counted(Model):
+        def train_step(self, data):
+            steps.append("train")
+            return super().train_step(data)
+
+        def compute_loss(self, *args, **kwargs):
+            steps.append("loss")
+            return super().compute_loss(*args, **kwargs)
+
+    inputs = torchfunc.Input((3,))
+    model = Counted(inputs, torchfunc.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse", metrics=["mae"])
+    before = [weight.clone() for weight in model.parameters()]
+    logs = model.train_step((torch.ones(4, 3), torch.ones(4, 1)))
+    assert steps == ["train", "loss"]
+    assert set(logs) == {"loss", "mae"}
+    assert not any(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))

@@ -278,3 +278,17 @@ class TestModelsOfTheGuides:
         for name, values in curves[0].items():
             assert values == pytest.approx(curves[1][name], rel=1e-4), name
         assert curves[0]["loss"][-1] < curves[0]["loss"][0]
+
+
+def test_numbers_of_numpy_and_a_metric_that_is_called_loss():
+    def loss(y_true, y_pred):
+        return (y_true - y_pred).abs().mean(-1)
+
+    inputs = Input((3,))
+    model = Model(inputs, Dense(1)(inputs))
+    model.compile("sgd", "mse", metrics=[loss])
+    x, y = np.ones((10, 3)), np.full((10, 1), 5.0)
+    assert model.fit(x, y, batch_size=np.int64(4), verbose=0).params["steps"] == 3
+    logs = model.evaluate(x, y, batch_size=np.int32(4), verbose=0, return_dict=True)
+    errors = 5.0 - model.predict(x, verbose=0)
+    np.testing.assert_allclose([logs["loss"], logs["loss_1"]], [(errors**2).mean(), abs(errors).mean()], rtol=1e-5)

@@ -196,6 +196,11 @@ def test_an_encoding_without_the_bar():
     assert file.buffer.getvalue().startswith(b"2/2 ====================")
 
 
-def test_no_output_at_all(model, monkeypatch):
+def test_no_output_at_all(model, monkeypatch, capfd):
     monkeypatch.setattr("sys.stdout", None)
-    model.fit(X, Y, verbose=1)
+    history = model.fit(X, Y, epochs=2, verbose=1).history
+    assert len(history["loss"]) == 2
+    assert not ProgressLine(2).redraws
+    print_message("text")
+    # Neither on the descriptors behind it, nor on stderr, where tqdm writes by default.
+    assert capfd.readouterr() == ("", "")

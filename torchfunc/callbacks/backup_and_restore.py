@@ -17,7 +17,7 @@ __all__ = ["BackupAndRestore"]
 class BackupAndRestore(Callback):
     """Save all of a `fit` now and then, and go on from there when the script is run again after an interruption.
 
-    What is saved is everything that decides how training goes on: weights and buffers, the optimizer's state, metrics
+    What is saved is everything that decides how training continues: weights and buffers, the optimizer's state, metrics
     in mid-epoch, the place in the data, the state of all random generators (Python's, NumPy's, torch's), the history,
     and what other callbacks have seen. On the CPU a run that was interrupted, wherever it was, ends with the same
     weights and history as one that was not, bit for bit, if the script is otherwise the same. The batches of the epoch
@@ -82,7 +82,7 @@ class BackupAndRestore(Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Save, if it is time. An epoch that is told to stop is not gone back into."""
+        """Save, if it is time. An epoch that is being stopped is not resumed."""
         if self._frequency.is_due(batch) and not self.model.stop_training:
             self._save(self._epoch, batch + 1, logs)
 

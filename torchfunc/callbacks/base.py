@@ -52,14 +52,14 @@ class Callback:
         self._model = model
 
     def set_run(self, run: Any) -> None:
-        """Called before `fit` with its `TrainingRun`, which can tell its state and take up another's."""
+        """Called before `fit` with its `TrainingRun`, which can return its state and resume another's."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the callback must know to go on after an interruption: tensors, numbers, text, and lists of them."""
+        """What the callback must know to continue after an interruption: tensors, numbers, text, and lists of them."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` returned; called after `on_train_begin` when `BackupAndRestore` restores."""
+        """Restore what `state_dict` returned; called after `on_train_begin` when `BackupAndRestore` restores."""
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called when `fit` begins."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.basic import ProgbarLogger
 from torchfunc.callbacks.history import History
+from torchfunc.structures import leaves
 
 __all__ = ["BatchHooks", "CallbackList", "DeferredLogs", "plain_logs"]
 
@@ -81,7 +81,7 @@ class DeferredLogs(MutableMapping[str, Any]):
 
 
 class BatchHooks:
-    """The hooks of one phase that somebody overrides, and the clock for those that need not see every batch."""
+    """The hooks of one phase that a callback overrides, and the clock for those that need not see every batch."""
 
     def __init__(self, callbacks: Iterable[Callback], phase: str) -> None:
         begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
@@ -102,7 +102,7 @@ class BatchHooks:
             getattr(callback, self._names[0])(batch, logs={})
 
     def end(self, batch: int, read_logs: Callable[[], dict[str, Any]]) -> None:
-        """A batch is done. `read_logs`, which waits for the device, is called only if somebody wants the logs now."""
+        """A batch is done. `read_logs`, which waits for the device, is called only if a callback wants the logs now."""
         if not self._end:
             return
         logs = DeferredLogs(read_logs)
@@ -137,7 +137,7 @@ class CallbackList(Callback):
         **params: Any,
     ) -> None:
         super().__init__()
-        self.callbacks: list[Any] = [] if callbacks is None else tree_leaves(callbacks)
+        self.callbacks: list[Any] = [] if callbacks is None else leaves(callbacks)
         for callback in self.callbacks:
             if isinstance(callback, type) or not hasattr(callback, "on_epoch_end"):
                 raise TypeError(
@@ -199,7 +199,7 @@ class CallbackList(Callback):
         return [(name, state) for name, state in states if state]
 
     def set_states(self, states: Iterable[tuple[str, dict[str, Any]]]) -> None:
-        """Put back what `states` found: the first of a class gets the first state of that class, and so on."""
+        """Restore what `states` found: the first of a class gets the first state of that class, and so on."""
         left = list(states)
         for callback in self._ours():
             index = next((i for i, (name, _) in enumerate(left) if name == type(callback).__name__), None)

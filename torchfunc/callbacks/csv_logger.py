@@ -19,7 +19,7 @@ class CSVLogger(Callback):
     """Write the logs of each epoch to a CSV file, with the epoch (from 0) in front.
 
     The columns are those of the first epoch, and "val_..." ones if that had none; "NA" stands for what is missing. When
-    `BackupAndRestore` takes up an interrupted training, the file goes on as if there had been no interruption.
+    `BackupAndRestore` resumes an interrupted training, the file continues as if there had been no interruption.
 
     Args:
         filename: the file.

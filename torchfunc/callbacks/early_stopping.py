@@ -26,7 +26,7 @@ class EarlyStopping(MonitorCallback):
         verbose: whether to say so when training stops (0 or 1).
         mode: "min", "max" or "auto".
         baseline: the value that must be beaten for an epoch to count as an improvement.
-        restore_best_weights: whether to put back the weights of the best epoch at the end.
+        restore_best_weights: whether to restore the weights of the best epoch at the end.
         start_from_epoch: how many epochs to wait before watching at all.
     """
 
@@ -78,7 +78,7 @@ class EarlyStopping(MonitorCallback):
             self.model.stop_training = True
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Say that training stopped, and put back the best weights if asked to."""
+        """Say that training stopped, and restore the best weights if asked to."""
         if self.stopped_epoch > 0 and self.verbose:
             print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:

@@ -1,4 +1,4 @@
-"""Callbacks that change the learning rate while training goes on."""
+"""Callbacks that change the learning rate during training."""
 
 from __future__ import annotations
 

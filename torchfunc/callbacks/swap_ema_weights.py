@@ -57,7 +57,7 @@ class SwapEMAWeights(Callback):
         return {"averages_in_use": self.model.optimizer.averages_in_use}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Note whether they are; the weights and averages themselves are put back as they were."""
+        """Note whether they are; the weights and averages themselves are restored."""
         self.model.optimizer.averages_in_use = state["averages_in_use"]
 
     def _use_averages(self, wanted: bool) -> None:

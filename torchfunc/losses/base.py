@@ -180,7 +180,7 @@ class Loss:
 class LossFunctionWrapper(Loss):
     """A loss made of a function `fn(y_true, y_pred, **kwargs)` that returns one loss a sample.
 
-    A last axis of size 1 that only one of targets and predictions has is settled before `fn` sees them.
+    A last axis of size 1 that only one of targets and predictions has is removed or added before `fn` sees them.
 
     Args:
         fn: the function. It may also return a scalar, which is then the loss.

@@ -7,13 +7,13 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from torchfunc import initializers
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph_keys import settings_key
 from torchfunc.registry import to_snake_case
+from torchfunc.structures import leaves
 
 __all__ = ["Metric", "add_to", "detached"]
 
@@ -84,7 +84,7 @@ class Metric:
             shape: its shape.
             initializer: a name ("zeros", "ones"), an initializer, or any `f(shape, dtype)`.
             dtype: by default the metric's.
-            name: for the reader of the code; states are told apart by their order.
+            name: for the reader of the code; states are identified by their order.
 
         Raises:
             RuntimeError: `super().__init__()` has not been called yet.
@@ -185,7 +185,7 @@ class Metric:
         return cls(**config)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # `self.total = self.total + x` would leave the state that is reset, moved and compiled for a stranger.
+        # `self.total = self.total + x` would leave the state that is reset, moved and compiled for another tensor.
         state = self.__dict__.get(name)
         if isinstance(state, Tensor) and isinstance(value, Tensor) and any(state is v for v in self._variables):
             if state is not value:
@@ -197,5 +197,4 @@ class Metric:
         return f"<{type(self).__name__} name={self.name}>"
 
     def _inner_metrics(self) -> list[Metric]:
-        leaves = pytree.tree_leaves(vars(self))
-        return list(dict.fromkeys(leaf for leaf in leaves if isinstance(leaf, Metric)))
+        return list(dict.fromkeys(leaf for leaf in leaves(vars(self)) if isinstance(leaf, Metric)))

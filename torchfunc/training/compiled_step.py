@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,13 @@ from torch.utils._pytree import tree_map_only
 
 from torchfunc.graph.tracing import with_own_code
 
-__all__ = ["MAX_GRAPHS", "CompiledStep", "weights_key"]
+__all__ = ["MAX_GRAPHS", "BatchFunction", "CompiledStep", "weights_key"]
+
+BatchFunction: TypeAlias = Callable[[Any], Any]
+"""A function of one batch, or of a tuple of batches, that returns tensors in any nesting."""
+
+Kind: TypeAlias = Hashable
+"""What a graph depends on of its batches."""
 
 MAX_GRAPHS = 8
 """So many kinds of batches are compiled, sequence lengths for one; steps on others run eagerly."""
@@ -45,7 +51,7 @@ class CompiledStep:
 
     def __init__(
         self,
-        step: Callable[[Any], Any],
+        step: BatchFunction,
         what: str,
         required: bool,
         guarded: bool,
@@ -56,7 +62,7 @@ class CompiledStep:
         self._required = required
         self._guarded = guarded
         self._prepare = prepare
-        self._runs: dict[Any, Callable[[Any], Any]] = {}
+        self._runs: dict[Kind, BatchFunction] = {}
         self._begun = False
         self._most = MAX_GRAPHS
         self.graphs = 0
@@ -80,7 +86,7 @@ class CompiledStep:
             self._give_up(_reason(error), error)
         return self._step(data)
 
-    def _choose(self, kind: Any) -> Callable[[Any], Any]:
+    def _choose(self, kind: Kind) -> BatchFunction:
         """How batches of a kind not met before are run."""
         if any(_is_rest(kind, other) for other, run in self._runs.items() if run is not self._step):
             run = self._step
@@ -99,7 +105,7 @@ class CompiledStep:
         self._runs[kind] = run
         return run
 
-    def _compile(self, kind: Any) -> Callable[[Any], Any]:
+    def _compile(self, kind: Kind) -> BatchFunction:
         try:
             self._prepare()
         except ValueError as error:
@@ -118,9 +124,9 @@ class CompiledStep:
         self._most = 0
 
 
-def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> Callable[[Any], Any]:
+def compile_whole(step: BatchFunction, guarded: bool, on_cuda: bool) -> BatchFunction:
     """A function as one graph of static shapes, made at the first call; on CUDA it is replayed as a CUDA graph."""
-    graph: Callable[[Any], Any] | None = None
+    graph: BatchFunction | None = None
 
     def run(data: Any) -> Any:
         nonlocal graph
@@ -139,9 +145,7 @@ def compile_whole(step: Callable[[Any], Any], guarded: bool, on_cuda: bool) -> C
     return run
 
 
-def _make_graph(
-    step: Callable[[Any], Any], data: Any, guarded: bool, on_cuda: bool, options: dict[str, Any]
-) -> Callable[[Any], Any]:
+def _make_graph(step: BatchFunction, data: Any, guarded: bool, on_cuda: bool, options: dict[str, Any]) -> BatchFunction:
     # Else dropout would draw other numbers than in an eager step.
     options = {"fallback_random": True, **options}
     if not guarded:
@@ -151,19 +155,19 @@ def _make_graph(
         options["triton.cudagraphs"] = True
     # torch 2.11 gives `aot_compile` only when asked for.
     with torch._dynamo.config.patch(enable_aot_compile=True):
-        compiled: Any = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
     if on_cuda:
         return partial(_replay, compiled)
     return compiled if guarded else _ahead_of_time(compiled, data)
 
 
-def _replay(graph: Callable[[Any], Any], data: Any) -> Any:
+def _replay(graph: BatchFunction, data: Any) -> Any:
     torch.compiler.cudagraph_mark_step_begin()
     # The next replay writes to the same memory.
     return tree_map_only(Tensor, Tensor.clone, graph(data))
 
 
-def _ahead_of_time(compiled: Any, data: Any) -> Callable[[Any], Any]:
+def _ahead_of_time(compiled: Any, data: Any) -> BatchFunction:
     """The graph that `torch.compile` makes for these data, called without its search for one at each call."""
     state = random.getstate()
     # A graph that torch cannot name by its content it names by `random.random()` in its cache on disk: after
@@ -193,7 +197,7 @@ class _Leaf(NamedTuple):
     device: torch.device
 
 
-def _kind(data: Any) -> Any:
+def _kind(data: Any) -> Kind:
     """What a graph depends on: structure, shapes, memory layouts, dtypes and devices."""
     if isinstance(data, Tensor):
         return _Leaf(data.shape, data.stride(), data.dtype, data.device)
@@ -204,7 +208,7 @@ def _kind(data: Any) -> Any:
     return data
 
 
-def _leaves(kind: Any) -> Iterator[_Leaf]:
+def _leaves(kind: Kind) -> Iterator[_Leaf]:
     if isinstance(kind, _Leaf):
         yield kind
     elif isinstance(kind, tuple):
@@ -212,7 +216,7 @@ def _leaves(kind: Any) -> Iterator[_Leaf]:
             yield from _leaves(item)
 
 
-def _is_rest(kind: Any, other: Any) -> bool:
+def _is_rest(kind: Kind, other: Kind) -> bool:
     """Whether batches of `kind` are as those of `other` but with fewer rows: what is left over at an epoch's end."""
     pairs = list(zip(_leaves(kind), _leaves(other), strict=False))
     return bool(pairs) and all(

@@ -65,7 +65,7 @@ def run_epochs(
     for epoch in remaining:
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        run = run_modes.look_again(model, run)
+        run = run_modes.refreshed_context(model, run)
         # A callback may have changed more than weights: a compiled step takes the settings of layers for constants.
         step = make_step(model, settings, "train_step", device_of(model), at_once)
         done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torchfunc.metrics import Metric
 from torchfunc.registry import did_you_mean
 from torchfunc.structures import leaves
+from torchfunc.training.data.arrays import Tensors
 
 __all__ = ["MetricGiven", "flatten_outputs", "match_metrics", "match_setting", "match_values"]
 
@@ -115,7 +116,7 @@ def _flat(value: Any) -> list[MetricGiven]:
     return [leaf for leaf in leaves(value) if leaf is not None]
 
 
-def match_values(argument: str, value: Any, names: Names, needed: Sequence[bool]) -> list[Any]:
+def match_values(argument: str, value: Tensors, names: Names, needed: Sequence[bool]) -> list[Tensor | None]:
     """One array of targets or weights for each output; None for outputs that have none.
 
     Args:

@@ -199,15 +199,16 @@ class Objectives:
     def _name_metrics(self) -> list[tuple[str, Metric]]:
         """Keras' log names: the output's name in front if there are several, a number behind a name met before."""
         named: dict[str, Metric] = {}
+        losses = {"loss", *(tracker.name for tracker in self.trackers)}
         for output in self.outputs:
             for metric in output.metrics:
-                named[unique_name(self._prefixed(output, metric.name), named)] = metric
+                named[unique_name(self._prefixed(output, metric.name), losses | named.keys())] = metric
         for output in self.outputs:
             for metric in output.weighted_metrics:
                 name = self._prefixed(output, metric.name)
                 if name in named:
                     name = self._prefixed(output, f"weighted_{metric.name}")
-                named[unique_name(name, named)] = metric
+                named[unique_name(name, losses | named.keys())] = metric
         return list(named.items())
 
     def _prefixed(self, output: OutputObjective, name: str) -> str:
@@ -228,8 +229,8 @@ class Objectives:
         y_pred, masks, logits = outputs
         targets: list[Tensor | None]
         weights: list[Tensor | None]
-        one = self.resolved and len(self.outputs) == 1 and (weight is None or isinstance(weight, Tensor))
-        if one and isinstance(y, Tensor) and isinstance(y_pred, Tensor):
+        one = self.resolved and len(self.outputs) == 1 and isinstance(y_pred, Tensor)
+        if one and isinstance(y, Tensor) and (weight is None or isinstance(weight, Tensor)):
             targets, weights, predictions = [y], [weight], [y_pred]
         else:
             predictions, _ = flatten_outputs(y_pred, self.names)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 __all__ = ["Payback"]
+
+D = TypeVar("D")
+R = TypeVar("R")
 
 _WARM_UP = 5
 _SAMPLE = 20
@@ -38,7 +41,7 @@ class Payback:
         """Tell how many steps are still to come; None if nobody knows, and then nothing is compiled."""
         self._remaining = steps
 
-    def run(self, step: Callable[[Any], Any], compiled: Callable[[Any], Any], data: Any) -> Any:
+    def run(self, step: Callable[[D], R], compiled: Callable[[D], R], data: D) -> R:
         """Run a step in the form that is due."""
         due = self.due
         step, times = (compiled, self._compiled) if due else (step, self._eager)

@@ -11,11 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import torch
 
-__all__ = ["ThreadProbe", "flushed_denormals", "kept_heap", "restored_threads"]
+__all__ = ["ThreadProbe", "flushed_denormals", "restored_threads", "retained_memory"]
+
+D = TypeVar("D")
+R = TypeVar("R")
 
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -29,7 +32,7 @@ _users = 0
 
 
 @contextlib.contextmanager
-def kept_heap(device: torch.device) -> Iterator[None]:
+def retained_memory(device: torch.device) -> Iterator[None]:
     """Let the process keep memory that it frees while a model runs on the CPU; afterwards, the most that glibc keeps.
 
     glibc returns the top of its heap to the system when more than 64 MiB of it (at most) are free. A training step
@@ -120,7 +123,7 @@ class ThreadProbe:
         self._times: dict[int, list[float]] = {threads: [] for threads in self._choices}
         self._done = 0
 
-    def run(self, step: Callable[[Any], Any], data: Any) -> Any:
+    def run(self, step: Callable[[D], R], data: D) -> R:
         """Run a step with the number of threads whose turn it is."""
         measured = self._done - _WARM_UP
         self._done += 1

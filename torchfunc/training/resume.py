@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,9 +15,12 @@ from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.random_states import random_states, set_random_states
 from torchfunc.training.data.stream import EpochStream
-from torchfunc.training.trainable import Trainable
+from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["TrainingRun"]
+
+TrainingState: TypeAlias = Mapping[str, Any]
+"""Tensors, numbers and text, in dicts, lists and tuples, by what they are the state of."""
 
 
 class TrainingRun:
@@ -32,13 +35,13 @@ class TrainingRun:
     """
 
     def __init__(self, model: Trainable, data: EpochStream, callbacks: CallbackList) -> None:
-        self.logs: dict[str, Any] = {}
+        self.logs: Logs = {}
         self._model = model
         self._data = data
         self._callbacks = callbacks
-        self._resumed: Mapping[str, Any] | None = None
+        self._resumed: TrainingState | None = None
 
-    def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> TrainingState:
         """All that decides how the run continues: tensors, numbers and text, in dicts, lists and tuples.
 
         Args:
@@ -61,7 +64,7 @@ class TrainingRun:
             "callbacks": self._callbacks.states(),
         }
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def resume(self, state: TrainingState) -> None:
         """Resume the run that `state` was saved from. Call it in `on_train_begin`; it happens after all have begun.
 
         Raises:
@@ -115,7 +118,7 @@ class TrainingRun:
         self._restore(state)
         return state["batches"]
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
+    def _restore(self, state: TrainingState) -> None:
         with torch.no_grad():
             _fill(_weights(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.

@@ -10,12 +10,12 @@ import torch
 
 from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.metrics.attributes import metrics_in_attributes
-from torchfunc.training.process_settings import flushed_denormals, kept_heap, restored_threads
+from torchfunc.training.process_settings import flushed_denormals, restored_threads, retained_memory
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["evaluating", "look_again", "new_context", "predicting", "training", "undone_without_a_step"]
+__all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "training", "undone_without_a_step"]
 
 
 def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
@@ -49,7 +49,7 @@ def _context(model: Trainable, settings: TrainingSettings) -> Iterator[RunContex
         model._run_context = outer
 
 
-def look_again(model: Trainable, run: RunContext) -> RunContext:
+def refreshed_context(model: Trainable, run: RunContext) -> RunContext:
     """The context for the next epoch: a new one if a callback has frozen or freed weights.
 
     Raises:
@@ -70,7 +70,7 @@ def training(model: Trainable, settings: TrainingSettings, device: torch.device)
     with (
         preserved_modes(model),
         flushed_denormals(device),
-        kept_heap(device),
+        retained_memory(device),
         restored_threads(),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -113,7 +113,7 @@ def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Itera
 @contextlib.contextmanager
 def predicting(model: Trainable) -> Iterator[None]:
     """The mode of prediction steps, which need no `compile`."""
-    with preserved_modes(model), kept_heap(device_of(model)), torch.inference_mode():
+    with preserved_modes(model), retained_memory(device_of(model)), torch.inference_mode():
         model.eval()
         yield
 
@@ -121,7 +121,7 @@ def predicting(model: Trainable) -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
     """The mode of evaluation steps."""
-    with preserved_modes(model), kept_heap(device_of(model)), _context(model, settings) as run:
+    with preserved_modes(model), retained_memory(device_of(model)), _context(model, settings) as run:
         model.eval()
         with torch.inference_mode():
             yield run

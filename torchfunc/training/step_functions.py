@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.graph_keys import graph_key_of
-from torchfunc.training.compiled_step import MAX_GRAPHS, CompiledStep, weights_key
+from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, CompiledStep, weights_key
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.settings import TrainingSettings
@@ -29,13 +29,13 @@ _CALLED = {"train_step": "training step", "test_step": "evaluation step", "predi
 class StepFunctions(Trainable):
     """Gives a model functions that run in place of its steps, as the attributes or the methods of these names.
 
-    A function of one's own takes one batch (`x`, `(x, y)` or `(x, y, sample_weight)`) and returns what the step of its
+    Such a function takes one batch (`x`, `(x, y)` or `(x, y, sample_weight)`) and returns what the step of its
     kind returns; it is called as it is, so what is to be compiled in it has to be compiled there. There are two ways to
     put one in place: define or set `train_function`, or override `make_train_function` and wrap what `super()` returns.
     `compile` removes functions that were set. Where there is none, `fit` runs `train_step`.
 
     Attributes:
-        train_function, test_function, predict_function: functions of one's own, else None.
+        train_function, test_function, predict_function: the user's functions, else None.
     """
 
     train_function: StepFunction | None = None
@@ -143,7 +143,7 @@ def _eager_step(model: Trainable, method: str, function: StepFunction | None) ->
     return step
 
 
-def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Any, ...]], Outcome]:
+def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Data | DeferredBatch, ...]], Outcome]:
     """A step on several batches, one after the other. Batches that are not gathered yet are gathered here."""
 
     def steps(batches: tuple[Data | DeferredBatch, ...]) -> Outcome:
@@ -154,9 +154,9 @@ def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Any, ...]], Out
 
 
 def _compiled_step(
-    model: Trainable, settings: TrainingSettings, method: str, step: Callable[[Any], Any], at_once: int
-) -> Callable[[Any], Any]:
-    """The compiled form of a step, kept from one run to the next."""
+    model: Trainable, settings: TrainingSettings, method: str, step: BatchFunction, at_once: int
+) -> BatchFunction:
+    """The compiled form of a step, reused by later runs."""
     graph_keys = list(_graph_keys(model, settings, method))
     key = at_once, weights_key(model), *graph_keys
     graphs = settings.graphs.setdefault(method, {})
@@ -197,8 +197,8 @@ def _graph_keys(model: Trainable, settings: TrainingSettings, method: str) -> It
 def _prepare(settings: TrainingSettings, method: str) -> None:
     """Prepare all state that a step changes for a graph. Raises ValueError if some cannot be part of one."""
     changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]
-    if method == "train_step" and settings.optimizer is not None:
-        settings.optimizer.prepare_capture()
+    # An optimizer that is not ready is one that a step of the user's own does not use.
+    if method == "train_step" and settings.optimizer is not None and settings.optimizer.prepare_capture():
         changed += settings.optimizer.variables
     for variable in changed:
         if variable.is_cuda:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchfunc.metrics import Metric
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.optimizers import Optimizer
-from torchfunc.training.data.arrays import Data
+from torchfunc.training.data.arrays import Data, Tensors
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
 
@@ -65,6 +65,8 @@ class Trainable(nn.Module):
         def build_from_inputs(self, *prepared: Any) -> None:
             """Make the weights, if they are not there yet, for arguments such as `prepare_inputs` returns."""
 
+        name: str
+
         # Of Trainer
 
         _training_settings: TrainingSettings | None
@@ -106,9 +108,14 @@ class Trainable(nn.Module):
             """The outputs for one batch."""
 
         def compute_loss(
-            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+            self,
+            x: Tensors = None,
+            y: Tensors = None,
+            y_pred: Any = None,
+            sample_weight: Tensors = None,
+            training: bool = True,
         ) -> Tensor:
             """The total loss of one batch."""
 
-        def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+        def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Any, sample_weight: Tensors = None) -> Logs:
             """Update the metrics with one batch."""

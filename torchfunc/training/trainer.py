@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfunc.callbacks import Callback, CallbackList, History
+from torchfunc.callbacks import CallbackList, History
 from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.graph_keys import settings_key
 from torchfunc.metrics import Metric
@@ -18,7 +18,15 @@ from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
-from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import (
+    ArrayLike,
+    Arrays,
+    Batch,
+    ClassWeight,
+    Data,
+    Tensors,
+    unpack_x_y_sample_weight,
+)
 from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
@@ -180,14 +188,14 @@ class Trainer(StepFunctions):
         """
         run = self._run_context
         if run is None:
-            return self._outside_run("train_step", self.train_step, data)
+            return self._outside_run("train_step", Trainer.train_step, data)
         return self._logs_of(train_batch(self, run, data))
 
     def test_step(self, data: Data) -> Logs:
         """Evaluate one batch; arguments and result as for `train_step`."""
         run = self._run_context
         if run is None:
-            return self._outside_run("test_step", self.test_step, data)
+            return self._outside_run("test_step", Trainer.test_step, data)
         return self._logs_of(evaluate_batch(self, run, data))
 
     def _logs_of(self, outcome: Outcome) -> Logs:
@@ -197,10 +205,10 @@ class Trainer(StepFunctions):
         return self.get_metrics_result() if logs is None else logs
 
     def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of one batch in a context of its own, for loops of the user's."""
+        """Call a method of `Trainer` in a context for one batch, in a loop of the user's."""
         self._run_context = run_modes.new_context(self, self.require_settings(method))
         try:
-            return function(*arguments)
+            return function(self, *arguments)
         finally:
             self._run_context = None
 
@@ -209,7 +217,12 @@ class Trainer(StepFunctions):
         return predict_batch(self, data)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        self,
+        x: Tensors = None,
+        y: Tensors = None,
+        y_pred: Any = None,
+        sample_weight: Tensors = None,
+        training: bool = True,
     ) -> Tensor:
         """The total loss of one batch: the outputs' weighted losses, penalties on weights, and what `add_loss` added.
 
@@ -228,14 +241,14 @@ class Trainer(StepFunctions):
         """
         run = self._run_context
         if run is None:
-            return self._outside_run("compute_loss", self.compute_loss, x, y, y_pred, sample_weight, training)
+            return self._outside_run("compute_loss", Trainer.compute_loss, x, y, y_pred, sample_weight, training)
         return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Logs:
+    def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Any, sample_weight: Tensors = None) -> Logs:
         """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
         run = self._run_context
         if run is None:
-            return self._outside_run("compute_metrics", self.compute_metrics, x, y, y_pred, sample_weight)
+            return self._outside_run("compute_metrics", Trainer.compute_metrics, x, y, y_pred, sample_weight)
         objectives = run.settings.objectives_for(y_pred)
         parts = objectives.match_batch(Batch(x, y, sample_weight), run.outputs_for(y_pred))
         return self._logs_of((None, objectives.update_metrics(parts)))
@@ -244,17 +257,17 @@ class Trainer(StepFunctions):
 
     def fit(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: ArrayLike = None,
+        y: ArrayLike = None,
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: int | str = "auto",
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool | str = True,
         class_weight: ClassWeight | None = None,
-        sample_weight: Any = None,
+        sample_weight: ArrayLike = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         validation_steps: int | None = None,
@@ -315,31 +328,28 @@ class Trainer(StepFunctions):
         if validation_data is not None:
             size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
             validation = make_batches(validation_data, size, validation_steps, device=device)
-        called = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
+        callback_list = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
         self._build_for_data(stream, device)
         for part in (stream, validation):
             if part is not None:
                 check_data(self, settings.objectives, part)
         try:
-            with (
-                run_modes.training(self, settings, device) as run,
-                run_modes.undone_without_a_step(self, settings),
-            ):
-                run_epochs(self, run, stream, called, range(initial_epoch, epochs), validation, validation_freq)
+            with run_modes.training(self, settings, device) as run, run_modes.undone_without_a_step(self, settings):
+                run_epochs(self, run, stream, callback_list, range(initial_epoch, epochs), validation, validation_freq)
         finally:
-            called.close()
-        assert called.history is not None
-        return called.history
+            callback_list.close()
+        assert callback_list.history is not None
+        return callback_list.history
 
     def evaluate(
         self,
-        x: Any = None,
-        y: Any = None,
+        x: ArrayLike = None,
+        y: ArrayLike = None,
         batch_size: int | None = None,
         verbose: int | str = "auto",
-        sample_weight: Any = None,
+        sample_weight: ArrayLike = None,
         steps: int | None = None,
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
         """The loss and metrics over all the data; arguments as for `fit`.
@@ -355,21 +365,21 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
         stream = make_batches(data, batch_size, steps, device=device)
-        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         check_data(self, settings.objectives, stream)
         try:
-            return _returned(settings, run_evaluation(self, settings, stream, called), return_dict)
+            return _returned(settings, run_evaluation(self, settings, stream, callback_list), return_dict)
         finally:
-            called.close()
+            callback_list.close()
 
     def predict(
         self,
-        x: Any,
+        x: ArrayLike,
         batch_size: int | None = None,
         verbose: int | str = "auto",
         steps: int | None = None,
-        callbacks: Callback | Sequence[Callback] | CallbackList | None = None,
+        callbacks: Any = None,
     ) -> Any:
         """The outputs for all the data, computed batch by batch; arguments as for `fit`. Needs no `compile`.
 
@@ -381,12 +391,12 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         data = parse_data(x, input_names=self.input_names, batch_size=batch_size)
         stream = make_batches(data, batch_size, steps, device=device)
-        called = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
+        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         try:
-            return run_prediction(self, settings, stream, called)
+            return run_prediction(self, settings, stream, callback_list)
         finally:
-            called.close()
+            callback_list.close()
 
     def _callback_list(
         self, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
@@ -413,9 +423,9 @@ class Trainer(StepFunctions):
 
     def train_on_batch(
         self,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: ArrayLike,
+        y: ArrayLike = None,
+        sample_weight: ArrayLike = None,
         class_weight: ClassWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
@@ -430,7 +440,9 @@ class Trainer(StepFunctions):
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return _returned(settings, logs, return_dict)
 
-    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+    def test_on_batch(
+        self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
+    ) -> Any:
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
         settings = self.require_settings("test_on_batch")
         device = device_of(self, settings.device)
@@ -441,7 +453,7 @@ class Trainer(StepFunctions):
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
         return _returned(settings, logs, return_dict)
 
-    def predict_on_batch(self, x: Any) -> Any:
+    def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
         device = device_of(self)
         data = self._one_batch(x, None, None, None, device)
@@ -449,7 +461,12 @@ class Trainer(StepFunctions):
             return to_numpy(make_prediction_step(self, self._training_settings, device)(data))
 
     def _one_batch(
-        self, x: Any, y: Any, sample_weight: Any, class_weight: ClassWeight | None, device: torch.device
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike,
+        class_weight: ClassWeight | None,
+        device: torch.device,
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
         arrays = Arrays.parse(x, y, sample_weight, self.input_names, self.output_names)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from torchfunc.graph.torch_internals import storage_use_count
 from torchfunc.structures import map_structure
@@ -83,20 +82,23 @@ class ArrayBatches(Batches):
             return
         starts = range(0, rows, self.batch_size)
         parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
-        leaves, structure = tree_flatten(data)
-        takers = [leaf if leaf is None else self._taker(leaf, gathers=order is not None) for leaf in leaves]
+        takers: Any = map_structure(partial(self._taker, gathers=order is not None), data)
 
         def batch_of(rows: slice | Tensor) -> Data:
-            taken = [take if take is None else take(rows) for take in takers]
-            return tuple(taken) if flat else tree_unflatten(taken, structure)
+            if flat:
+                return tuple([take(rows) for take in takers])
+            batch: Data = map_structure(lambda take: take if take is None else take(rows), takers)
+            return batch
 
-        # Unflattening takes longer than gathering; most data are a tuple of tensors.
+        # Most data are a tuple of tensors, for which a walk takes longer than gathering.
         flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
         batches = map(batch_of, parts)
         yield from batches if self._home == self._device else prefetched(batches, self._device)
 
-    def _taker(self, leaf: Tensor, gathers: bool) -> Callable[[Any], Tensor]:
+    def _taker(self, leaf: Tensor | None, gathers: bool) -> Callable[[Any], Tensor] | None:
         """A function that gives rows of a tensor, by a slice or by their indices."""
+        if leaf is None:
+            return None
         if self._device.type == "cuda" and self._home != self._device:
             return partial(_pinned, leaf)
         if not gathers:

@@ -19,6 +19,7 @@ from torchfunc.registry import did_you_mean
 from torchfunc.structures import leaves, map_structure
 
 __all__ = [
+    "ArrayLike",
     "Arrays",
     "Batch",
     "ClassWeight",
@@ -29,6 +30,9 @@ __all__ = [
     "to_tensors",
     "unpack_x_y_sample_weight",
 ]
+
+ArrayLike: TypeAlias = Any
+"""What a user may give as data: an array, a tensor, a frame, a list of numbers; or lists, tuples and dicts of these."""
 
 Tensors: TypeAlias = "Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any] | None"
 """A tensor, or lists, tuples and dicts of tensors."""
@@ -46,9 +50,9 @@ _WIDER = {np.dtype("uint16"): np.int32, np.dtype("uint32"): np.int64, np.dtype("
 class Batch(NamedTuple):
     """One batch, unpacked."""
 
-    x: Any
-    y: Any = None
-    sample_weight: Any = None
+    x: Tensors
+    y: Tensors = None
+    sample_weight: Tensors = None
 
 
 @dataclass(frozen=True)
@@ -69,9 +73,9 @@ class Arrays:
     @classmethod
     def parse(
         cls,
-        x: Any,
-        y: Any = None,
-        sample_weight: Any = None,
+        x: ArrayLike,
+        y: ArrayLike = None,
+        sample_weight: ArrayLike = None,
         input_names: Sequence[str] | None = None,
         output_names: Sequence[str] | None = None,
     ) -> Arrays:
@@ -216,7 +220,7 @@ def _holds_numbers(value: Any) -> bool:
     return isinstance(value, (bool, int, float, complex, np.generic))
 
 
-def to_tensors(structure: Any, name: str) -> Any:
+def to_tensors(structure: ArrayLike, name: str) -> Any:
     """Turn arrays into tensors, in lists, tuples and dicts of them; tensors stay as they are.
 
     NumPy floats become `config.floatx()`; integers and booleans keep their type. A list of numbers is an array.
@@ -231,7 +235,7 @@ def to_tensors(structure: Any, name: str) -> Any:
     return _to_tensors(structure, name, {})
 
 
-def _to_tensors(structure: Any, name: str, found: dict[str, Tensor]) -> Tensors:
+def _to_tensors(structure: ArrayLike, name: str, found: dict[str, Tensor]) -> Tensors:
     """`to_tensors`, which adds all tensors to `found` by their names: `x`, `x[0]`, `x['title']`."""
     if isinstance(structure, Mapping):
         return {key: _to_tensors(value, f"{name}[{key!r}]", found) for key, value in structure.items()}

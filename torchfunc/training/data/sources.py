@@ -11,14 +11,13 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.structures import named_leaves
+from torchfunc.structures import map_structure, named_leaves
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import ArrayLike, Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
 from torchfunc.training.data.batches import Batches, row_order
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.data.transfer import prefetched
@@ -32,9 +31,9 @@ DEFAULT_BATCH_SIZE = 32
 
 
 def parse_data(
-    x: Any,
-    y: Any = None,
-    sample_weight: Any = None,
+    x: ArrayLike,
+    y: ArrayLike = None,
+    sample_weight: ArrayLike = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -106,7 +105,8 @@ def make_batches(
     """
     if shuffle not in (True, False, "batch"):
         raise ValueError(f"`shuffle` is True, False or 'batch', got {shuffle!r}.")
-    size = batch_size or DEFAULT_BATCH_SIZE
+    # torch takes no integers of NumPy's here.
+    size = int(batch_size or DEFAULT_BATCH_SIZE)
     if isinstance(data, Arrays) and batch_size is None and steps is not None:
         size = math.ceil(data.rows / steps)
     if type(data) is TensorDataset:
@@ -169,7 +169,7 @@ class IterableBatches(Batches):
         return arrays.packed
 
 
-def _is_sequence(x: Any) -> bool:
+def _is_sequence(x: ArrayLike) -> bool:
     """Whether `x[0]`, `x[1]` ... are batches, as with Keras' `PyDataset` (`Sequence` by its older name)."""
     if not hasattr(type(x), "__getitem__") or isinstance(x, (Mapping, str, bytes)):
         return False
@@ -297,14 +297,13 @@ def _dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str)
     return DataLoader(dataset, batch_sampler=numbers, collate_fn=_collate, generator=torch.Generator())
 
 
-def _collate(samples: list[Any]) -> Any:
+def _collate(samples: list[Any]) -> Data:
     """One batch of samples. NumPy's and Python's floats become `config.floatx()`, as they do in arrays."""
-    batch = default_collate(samples)
-    leaves, structure = tree_flatten(batch)
-    given = tree_leaves(samples[0])
-    if len(given) != len(leaves):
-        return batch
-    for index, (value, leaf) in enumerate(zip(given, leaves, strict=True)):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not isinstance(value, Tensor):
-            leaves[index] = leaf.to(as_dtype(floatx()))
-    return tree_unflatten(leaves, structure)
+
+    def converted(leaf: Any, given: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and not isinstance(given, Tensor):
+            return leaf.to(as_dtype(floatx()))
+        return leaf
+
+    batch: Data = map_structure(converted, default_collate(samples), samples[0])
+    return batch
