@@ -30,6 +30,7 @@ from torchfunc.graph.torch_internals import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
+    remove_forward_hooks,
 )
 from torchfunc.structures import Structure, leaves, map_structure
 
@@ -246,7 +247,7 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     with _CopiesAreFake(mode):
         duplicate = copy.deepcopy(module, memo)
     for submodule in duplicate.modules():
-        submodule._forward_hooks.clear()
+        remove_forward_hooks(submodule)
     return duplicate
 
 

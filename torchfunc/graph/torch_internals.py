@@ -41,6 +41,7 @@ __all__ = [
     "is_hooked",
     "mark_constant",
     "persistent_buffers",
+    "remove_forward_hooks",
     "skip_code",
     "storage_use_count",
 ]
@@ -62,6 +63,11 @@ def hook_tables(module: nn.Module) -> Sequence[Mapping[int, Callable[..., Any]]]
 def is_hooked(module: nn.Module) -> bool:
     """Whether calling a module is more than calling its class's `forward`: it has hooks, or its own `forward`."""
     return any(hook_tables(module)) or any(GLOBAL_HOOKS) or "forward" in module.__dict__
+
+
+def remove_forward_hooks(module: nn.Module) -> None:
+    """Take a module's own forward hooks off, whose handles others have."""
+    module._forward_hooks.clear()
 
 
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
