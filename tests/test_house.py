@@ -36,10 +36,7 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 
 # The private attributes of others that a room uses all the same: (room, attribute) and the reason. At most ten.
-PRIVATE_EXCEPTIONS = {
-    ("modules", "_lineno_map"): "of the code that torch.fx generated, for its `print_readable`",
-    ("modules", "_prologue_start"): "likewise",
-}
+PRIVATE_EXCEPTIONS: dict[tuple[str, str], str] = {}
 # The one file for names of torch that are private; it says for which versions of torch they were read.
 TORCH_INTERNALS = "graph/torch_internals.py"
 # Not private in spite of their names: the tables of torch.nn.Module, and what the standard library documents.
