@@ -47,6 +47,18 @@ def through(lib):
     return lib.Model(tokens, lib.layers.GlobalAveragePooling1D()(x))
 
 
+def joined(lib):
+    """A mask that comes in and goes out through a Concatenate, beside a layer's output and a tensor without a mask."""
+    x, plain = lib.Input((5, 3)), lib.Input((5, 2))
+    features = lib.layers.Concatenate()([lib.layers.GRU(2, return_sequences=True)(x), x])
+    longer = lib.layers.Concatenate(axis=1)([features, lib.layers.Dropout(0.5)(features)])
+    inner = lib.Model([x, plain], [longer, lib.layers.Concatenate()([plain, x])])
+    tokens = lib.Input((5,), dtype="int64")
+    embedded = lib.layers.Embedding(7, 3, mask_zero=True)(tokens)
+    first, second = inner([embedded, lib.layers.Embedding(7, 2)(tokens)])
+    return lib.Model(tokens, [lib.layers.LSTM(2)(first), lib.layers.GlobalAveragePooling1D()(second)])
+
+
 def one_of_two(lib):
     """Of two inputs one is masked; the outputs have masks of their own."""
     a, b = lib.Input((5, 3)), lib.Input((5, 3))
@@ -67,7 +79,7 @@ def twice(lib):
     return lib.Model(tokens, [inner(masked), inner(plain)])
 
 
-CASES = [into, out_of, through, one_of_two, twice]
+CASES = [into, out_of, through, joined, one_of_two, twice]
 
 
 def twins(case):

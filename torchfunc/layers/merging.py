@@ -190,8 +190,18 @@ class Concatenate(Merge):
         return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        if mask is None or all(mask is None for mask in mask):
+        given = [] if mask is None else [each for each in mask if each is not None]
+        if not given:
             return None
+        rank = inputs[0].ndim
+        axis = self.axis % rank
+        if all(each.ndim == rank - 1 for each in given):
+            # A mask of positions is made from masks alone: that of a nested model's output must not need its layers.
+            if axis == rank - 1:
+                masks = [torch.ones_like(given[0]) if each is None else each for each in mask]
+                return functools.reduce(torch.logical_or, masks)
+            if len(given) == len(mask):
+                return torch.cat(given, axis)
         masks = [_full_mask(x, mask) for x, mask in zip(inputs, mask, strict=True)]
         return torch.cat(masks, self.axis).any(-1)
 
