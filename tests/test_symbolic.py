@@ -208,7 +208,6 @@ RESHAPES = {
     "view": lambda x: x.view(x.shape[0], x.shape[1], 2, 3),
     "tuple": lambda x: x.reshape((x.shape[0], 2, -1)),
     "list": lambda x: x.view([*x.shape, 1]),
-    "function": lambda x: torch.reshape(x, (x.shape[0], -1)),
 }
 
 

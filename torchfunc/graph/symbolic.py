@@ -80,8 +80,6 @@ def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) ->
     """Record a call of a torch function or an operator and return its symbolic outputs."""
     if is_tensor_method_or_property(function):
         return record_method(function.__name__, args, kwargs)
-    if function is torch.reshape:
-        args = _with_unknown_sizes(args)
     name = resolve_name(function) or getattr(function, "__name__", repr(function))
     if function is not getattr(operator, function.__name__, None):
         # Of Python's operators only `and_` and `or_` end like an in-place function.
