@@ -25,6 +25,11 @@ OPERATORS = {
     "arithmetic": lambda x: [x + 1, x - x, x * 2.5, x / 3, x // 2, x % 2, x**2, -x, +x, abs(x)],
     "reflected": lambda x: [1 + x, 1 - x, 2 * x, 1 / x, 7 // x, 7 % x, 2**x],
     "comparison": lambda x: [x < 0, x <= 0, x > 0, x >= 0, 0 < x, 1 >= x, torch.eq(x, 0), torch.ne(x, x)],  # noqa: SIM300
+    "equality": lambda x: [x == 0.5, x != 0.5, 1 == x, 0 != x, (x > 0) == True, (x > 0) != False, x != x, x != x + 1],  # noqa: E712, SIM300
+    "equality with tensors": lambda x: [x == torch.ones(6), torch.ones(6) == x, x != torch.ones(6), torch.ones(6) != x],
+    "equality with numpy scalars": lambda x: [x == np.float32(1), x != np.int64(1)],
+    "equality of sizes": lambda x: [x * (x.size(0) == 3), x * (x.size(0) != 3), x * (x.size(0) == 4)],
+    "reflected division": lambda x: [x.__rdiv__(2), torch.ones(6).__rdiv__(x)],
     "logic": lambda x: [(x > 0) & (x < 1), (x > 0) | (x < 1), (x > 0) ^ (x < 1), True & (x > 0), ~(x > 0)],
     "matmul": lambda x: [x @ x.mT, torch.ones(2, 6) @ x.T, x @ torch.ones(6, 2)],
     "real tensor on the left": lambda x: [torch.ones(6) * x, torch.ones(6) - x, torch.ones(6) / x, torch.ones(6) < x],
@@ -158,12 +163,65 @@ def test_sizes_that_are_known_are_integers():
     assert [row.shape for row in Input(batch_shape=(2, 3))] == [(3,), (3,)]
 
 
-def test_equality_and_hash_are_identity():
+def test_equality_and_hash_of_symbolic_values_are_identity():
     x, y = Input((3,)), Input((3,))
-    assert x == x
-    assert x != y
+    assert (x == x) is True
+    assert (x == y) is False
+    assert (x.size(0) == x.size(0)) is False
     assert {x: 1, y: 2}[y] == 2
+    assert y in [x, y]
+    assert (x, [y]) == (x, [y])
     assert copy.deepcopy([x])[0] is x
+
+
+@pytest.mark.parametrize("other", [None, "x", (), [1], {}, object(), torch.float32])
+def test_a_symbolic_tensor_equals_nothing_that_is_no_number_or_tensor(other):
+    x = Input((3,))
+    for value in (x, x.size(0)):
+        assert (value == other) is False
+        assert (other == value) is False
+        assert (value != other) is True
+    assert x not in [other]
+
+
+def test_comparison_with_arrays():
+    x, array = Input((3,)), np.array([0.0, 1.0, 2.0])
+    model = Model(x, [x == array, array == x, x != array, array != x])
+    data = torch.tensor([[0.0, 2.0, 2.0]])
+    same = [[True, False, True]]
+    assert [output.tolist() for output in model(data)] == [same, same, [[False, True, False]], [[False, True, False]]]
+    assert {value.dtype for value in model.outputs} == {torch.bool}
+
+
+def test_recorded_comparisons_are_saved_and_copied():
+    x, y = Input((3,)), Input((3,))
+    model = Model([x, y], [x == 1, x != 0, x != y, x * (x.size(0) == 2), x * (x.size(0) != 2)])
+    data = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 0.0]]), torch.ones(2, 3)
+    expected = model(*data)
+    torch.testing.assert_close(expected[2], data[0] != data[1])
+    for twin in (Model.from_config(model.get_config()), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(twin(*data), expected)
+
+
+RESHAPES = {
+    "reshape": lambda x: x.reshape(x.shape[0], -1),
+    "view": lambda x: x.view(x.shape[0], x.shape[1], 2, 3),
+    "tuple": lambda x: x.reshape((x.shape[0], 2, -1)),
+    "list": lambda x: x.view([*x.shape, 1]),
+}
+
+
+@pytest.mark.parametrize("case", RESHAPES)
+def test_none_among_sizes_is_the_unknown_size_of_that_axis(case):
+    check_traced(RESHAPES[case], STEPS)
+
+
+def test_none_among_sizes_for_another_axis_is_refused():
+    x = Input((4, 6))
+    for draw in (lambda: x.reshape(-1, x.shape[0]), lambda: x.view((1, 2, 3, None)), lambda: x.reshape(4, None, 6)):
+        with pytest.raises(ValueError, match=r"Write x\.size\(i\) for the size of axis i") as caught:
+            draw()
+        assert "test_symbolic.py" in str(caught.value)
 
 
 class Pair(NamedTuple):
@@ -283,6 +341,10 @@ NO_VALUE = {
     "float": (float, r"float\(\)"),
     "int": (int, r"int\(\)"),
     "range": (lambda x: range(x.size(0)), "torch.arange"),
+    "if on equality": (lambda x: 1 if x == 0 else 0, "torch.where"),
+    "if on inequality": (lambda x: 1 if x != x + 1 else 0, "torch.where"),
+    "if on an equal size": (lambda x: 1 if x.size(0) == 3 else 0, "torch.where"),
+    "in a list of numbers": (lambda x: x in [1, 2], "torch.where"),
     "if on a size": (lambda x: 1 if x.size(0) > 3 else 0, "torch.where"),
     "python list": (lambda x: [1, 2, 3][x.size(0)], "tensor indexing"),
     "math": (lambda x: math.sqrt(x.size(0)), r"float\(\)"),

@@ -142,6 +142,8 @@ class Node:
 
 def symbolic_leaves(structure: Structure) -> list[SymbolicValue]:
     """The symbolic values in nested lists, tuples, dicts and slices, left to right."""
+    if isinstance(structure, SymbolicValue):
+        return [structure]
     return [leaf for leaf in leaves(structure) if isinstance(leaf, SymbolicValue)]
 
 

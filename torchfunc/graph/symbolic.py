@@ -15,7 +15,7 @@ from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.graph.inference import example_shapes, infer_call, infer_module
 from torchfunc.graph.node import Args, Kwargs, Node, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
-from torchfunc.graph.source import Source
+from torchfunc.graph.source import Source, located
 from torchfunc.graph.tracing import pass_over
 from torchfunc.structures import Structure, map_structure
 
@@ -90,7 +90,29 @@ def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) ->
 def record_method(name: str, args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of the tensor method `name` on `args[0]` and return its symbolic outputs."""
     _refuse_in_place(f"Tensor.{name}", kwargs)
+    if name in ("reshape", "view"):
+        args = _with_unknown_sizes(args)
     return _record_call("method", name, tensor_method(name), args, kwargs, f"Tensor.{name}")
+
+
+def _with_unknown_sizes(args: Args) -> Args:
+    """The arguments of `x.reshape(x.shape[0], -1)`: None at place i can only mean the unknown size of axis i."""
+    tensor, *sizes = args
+    grouped = len(sizes) == 1 and isinstance(sizes[0], (tuple, list))
+    given = sizes[0] if grouped else sizes
+    if not isinstance(tensor, SymbolicTensor) or not any(size is None for size in given):
+        return args
+    found = []
+    for axis, size in enumerate(given):
+        if size is None and (axis >= tensor.ndim or tensor.shape[axis] is not None):
+            raise ValueError(
+                located(
+                    f"None among the sizes {tuple(given)} stands for the unknown size of an axis of {tensor!r}, but "
+                    f"not of axis {axis}. Write x.size(i) for the size of axis i, such as x.reshape(x.size(0), -1)."
+                )
+            )
+        found.append(tensor.size(axis) if size is None else size)
+    return (tensor, tuple(found)) if grouped else (tensor, *found)
 
 
 def tensor_method(name: str) -> Callable[..., Any]:
@@ -147,6 +169,10 @@ def _refuse_in_place(name: str, kwargs: Kwargs) -> None:
         )
 
 
+# What `==` and `!=` compare element by element; anything else is unequal to a symbolic value.
+_COMPARABLE = (bool, int, float, complex, np.ndarray, np.generic, torch.Tensor)
+
+
 class _Recorded(SymbolicValue):
     """The operators: each is recorded as the call it is."""
 
@@ -160,7 +186,7 @@ class _Recorded(SymbolicValue):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         # NumPy asks this before an array's own operator gives up: `array * x` is ours, `np.sin(x)` is a mistake.
-        function = getattr(operator, _UFUNC_OPERATORS.get(ufunc.__name__, ""), None)
+        function = _UFUNC_OPERATORS.get(ufunc.__name__)
         if function is None or method != "__call__" or kwargs:
             self._no_value(f"np.{ufunc.__name__}(...)", f"torch.{ufunc.__name__}")
         return record_function(function, inputs, {})
@@ -170,6 +196,22 @@ class _Recorded(SymbolicValue):
             f"{what} needs a value, but {self!r} is symbolic: it stands for a value that exists only when the model "
             f"runs. Use {instead}, or do this inside a Layer's call(), where tensors are real."
         )
+
+    def __eq__(self, other: object) -> Any:
+        """Element by element against numbers, arrays and real tensors; identity between symbolic values."""
+        if isinstance(other, SymbolicValue):
+            return self is other
+        if not isinstance(other, _COMPARABLE):
+            return NotImplemented
+        return record_function(torch.eq if isinstance(self, SymbolicTensor) else operator.eq, (self, other), {})
+
+    def __ne__(self, other: object) -> Any:
+        """Element by element, also between symbolic values."""
+        if not isinstance(other, (SymbolicValue, *_COMPARABLE)):
+            return NotImplemented
+        return record_function(torch.ne if isinstance(self, SymbolicTensor) else operator.ne, (self, other), {})
+
+    __hash__ = SymbolicValue.__hash__
 
     def __bool__(self) -> bool:
         self._no_value("`if`, `and`, `while` or bool()", "torch.where for a choice by value")
@@ -187,19 +229,21 @@ class _Recorded(SymbolicValue):
         self._no_value("`in`", "torch.eq(x, value).any()")
 
 
-_UFUNC_OPERATORS = {
-    "add": "add",
-    "subtract": "sub",
-    "multiply": "mul",
-    "divide": "truediv",
-    "floor_divide": "floordiv",
-    "remainder": "mod",
-    "power": "pow",
-    "matmul": "matmul",
-    "less": "lt",
-    "less_equal": "le",
-    "greater": "gt",
-    "greater_equal": "ge",
+_UFUNC_OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "subtract": operator.sub,
+    "multiply": operator.mul,
+    "divide": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "power": operator.pow,
+    "matmul": operator.matmul,
+    "equal": torch.eq,
+    "not_equal": torch.ne,
+    "less": operator.lt,
+    "less_equal": operator.le,
+    "greater": operator.gt,
+    "greater_equal": operator.ge,
 }
 _BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor")
 _BINARY_PLAIN = ("lshift", "rshift")
@@ -222,6 +266,8 @@ for _name in _BINARY + _BINARY_PLAIN + _COMPARISONS + _UNARY:
     setattr(_Recorded, f"__{_bare}__", _operator_method(_function))
     if _name in _BINARY + _BINARY_PLAIN:
         setattr(_Recorded, f"__r{_bare}__", _operator_method(_function, reflected=True))
+# What torch calls `__rtruediv__`.
+setattr(_Recorded, "__rdiv__", _operator_method(operator.truediv, reflected=True))  # noqa: B010
 
 
 class SymbolicInt(_Recorded):
@@ -241,8 +287,8 @@ class SymbolicTensor(_Recorded):
     """A tensor of a graph that is being drawn.
 
     Operators, indexing, `torch.Tensor` methods and properties, and every function that honours
-    `__torch_function__` record a node and return new symbolic tensors. `==` and `hash` are identity (element-wise
-    equality is `torch.eq`).
+    `__torch_function__` record a node and return new symbolic tensors. `==` between two of them, and `hash`, are
+    identity; `==` with numbers, arrays and real tensors, `!=`, `torch.eq` and `torch.ne` are element-wise.
 
     Attributes:
         shape: the sizes, None where unknown (the batch axis, usually). `.size(i)` gives an int, or a `SymbolicInt`

@@ -18,7 +18,7 @@ __all__ = ["check_method", "find_function", "function_name", "keras_operation", 
 
 _OPERATORS = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"),
-    *("lt", "le", "gt", "ge", "neg", "pos", "invert", "abs", "getitem"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "invert", "abs", "getitem"),
 )
 
 
