@@ -110,9 +110,11 @@ def test_other_layers_become_direct_again_beside_one_hooked_later(called):
     assert called == ["Linear"]
 
 
-def test_a_new_layer_in_its_place_is_built_when_it_is_called():
+@pytest.mark.parametrize("early", [True, False])
+def test_a_new_layer_in_its_place_is_built_when_it_is_called(early):
     model = network()
-    check(model)
+    if not early:
+        check(model)
     model.add_module("dense", layers.Dense(4, activation="relu"))
     assert not model.dense.built
     linear = model.get_layer("linear")
