@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
@@ -172,12 +172,11 @@ class Objectives:
         def own(given: Sequence[MetricGiven]) -> list[Metric]:
             return [_metric_of_output(each, used) for each in given]
 
-        outputs = [
-            OutputObjective(
-                names[index] if names else None, loss, _checked_weight(weight), own(plain), own(weighted_metrics)
-            )
-            for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output)
-        ]
+        outputs = []
+        for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output):
+            name = names[index] if names else None
+            loss, weight = _loss_of_output(loss, name), _checked_weight(weight)
+            outputs.append(OutputObjective(name, loss, weight, own(plain), own(weighted_metrics)))
         return cls(outputs, list(names) if names else None)
 
     def resolve(self, y: list[Tensor | None], y_pred: list[Tensor]) -> None:
@@ -300,6 +299,16 @@ class Objectives:
                         # What a compiled step returns is no part of its graph of gradients.
                         deferred.append(DeferredUpdate(metric, target, prediction.detach()))
         return deferred
+
+
+def _loss_of_output(loss: Any, name: str | None) -> Loss | None:
+    """The loss for one output, which may stand in a list, as its metrics do."""
+    if not isinstance(loss, (list, tuple, Mapping)):
+        return loss
+    if len(loss) != 1 or isinstance(loss, Mapping):
+        of = f" of the output {name!r}" if name else ""
+        raise ValueError(f"The loss{of} is a {type(loss).__name__} of {len(loss)}, but an output has one loss.")
+    return _loss_of_output(loss[0], name)
 
 
 def _metric_of_output(given: MetricGiven, used: set[int]) -> Metric:
