@@ -19,7 +19,14 @@ from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Batch, Tensors
-from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
+from torchfunc.training.matching import (
+    MetricGiven,
+    PerOutput,
+    flatten_outputs,
+    match_metrics,
+    match_setting,
+    match_values,
+)
 
 __all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
 
@@ -51,10 +58,10 @@ class ParsedObjectives(NamedTuple):
         metrics, weighted_metrics: `MetricGiven`s.
     """
 
-    loss: Any
-    loss_weights: Any
-    metrics: Any
-    weighted_metrics: Any
+    loss: PerOutput
+    loss_weights: PerOutput
+    metrics: PerOutput
+    weighted_metrics: PerOutput
 
     def losses_and_metrics(self) -> list[Loss | Metric]:
         """All losses and metrics."""
@@ -63,7 +70,9 @@ class ParsedObjectives(NamedTuple):
         return [*losses, *(each.metric for each in given)]
 
     @classmethod
-    def parse(cls, loss: Any, loss_weights: Any, metrics: Any, weighted_metrics: Any) -> ParsedObjectives:
+    def parse(
+        cls, loss: PerOutput, loss_weights: PerOutput, metrics: PerOutput, weighted_metrics: PerOutput
+    ) -> ParsedObjectives:
         """Look up the arguments of `compile`. Raises ValueError for an unknown name."""
 
         def as_loss(leaf: Any) -> Loss | None:
