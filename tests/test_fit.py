@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from training_parity import LABELS, ROWS, WEIGHTS, X, Y, assert_close, copy_weights, ours, steps, twins
 
 import torchfunc
-from torchfunc import optimizers
+from torchfunc import metrics, optimizers
 from torchfunc.layers import Dense, Input
 from torchfunc.models import Model
 
@@ -292,3 +292,43 @@ def test_numbers_of_numpy_and_a_metric_that_is_called_loss():
     logs = model.evaluate(x, y, batch_size=np.int32(4), verbose=0, return_dict=True)
     errors = 5.0 - model.predict(x, verbose=0)
     np.testing.assert_allclose([logs["loss"], logs["loss_1"]], [(errors**2).mean(), abs(errors).mean()], rtol=1e-5)
+
+
+def test_metrics_that_return_the_same_names_for_two_outputs():
+    class Two(metrics.Metric):
+        def __init__(self):
+            super().__init__(name="two")
+            self.total = self.add_variable((), "zeros")
+
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            self.total += (y_true - y_pred).abs().sum()
+
+        def result(self):
+            return {"low": self.total * 1, "high": self.total * 2}
+
+    inputs = Input((3,))
+    model = Model(inputs, [Dense(1, name="a")(inputs), Dense(1, name="b")(inputs)])
+    model.compile("sgd", "mse", metrics=[[Two()], [Two()]])
+    x, y = np.ones((8, 3)), np.ones((8, 1))
+    logs = model.evaluate(x, [y, y + 100], verbose=0, return_dict=True)
+    assert set(logs) == {"loss", "a_loss", "b_loss", "low", "high", "b_two_low", "b_two_high"}
+    assert logs["b_two_high"] == 2 * logs["b_two_low"] != 2 * logs["low"]
+    assert len(model.evaluate(x, [y, y], verbose=0)) == len(model.metrics_names) == 7
+
+
+def test_a_list_of_one_loss_for_an_output():
+    inputs = Input((3,))
+    model = Model(inputs, {"a": Dense(1)(inputs), "b": Dense(1)(inputs)})
+    model.compile("sgd", loss={"a": "mse", "b": ["mae"]}, metrics={"b": ["mse"]})
+    y = np.ones((4, 1))
+    assert set(model.fit(np.ones((4, 3)), {"a": y, "b": y}, verbose=0).history) == {"loss", "a_loss", "b_loss", "b_mse"}
+    with pytest.raises(ValueError, match="The loss of the output 'b' is a list of 2, but an output has one loss"):
+        model.compile("sgd", loss={"a": "mse", "b": ["mae", "mse"]})
+
+
+def test_class_weights_of_targets_that_are_true_or_false():
+    inputs = Input((1,))
+    model = Model(inputs, Dense(1, kernel_initializer="zeros")(inputs))
+    model.compile("sgd", "mse")
+    x, y = np.zeros((4, 1)), np.array([True, False, False, False])
+    assert model.fit(x, y, class_weight={1: 8.0}, verbose=0).history["loss"][0] == pytest.approx(2.0)

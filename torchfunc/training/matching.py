@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -18,9 +18,12 @@ from torchfunc.registry import did_you_mean
 from torchfunc.structures import leaves
 from torchfunc.training.data.arrays import Tensors
 
-__all__ = ["MetricGiven", "flatten_outputs", "match_metrics", "match_setting", "match_values"]
+__all__ = ["MetricGiven", "PerOutput", "flatten_outputs", "match_metrics", "match_setting", "match_values"]
 
-Names = Sequence[str] | None
+Names: TypeAlias = Sequence[str] | None
+
+PerOutput: TypeAlias = Any
+"""One value for all outputs, a list in their order, or a dict by their names."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def flatten_outputs(outputs: Any, names: Names) -> tuple[list[Tensor], list[str]
     return tensors, None if names is None else list(names)
 
 
-def match_setting(argument: str, value: Any, names: Names, count: int) -> list[Any]:
+def match_setting(argument: str, value: PerOutput, names: Names, count: int) -> list[Any]:
     """One entry of `value` for each output; None where it has none. One value alone is taken for every output.
 
     Args:
@@ -91,7 +94,7 @@ def match_setting(argument: str, value: Any, names: Names, count: int) -> list[A
     return [value] * count
 
 
-def match_metrics(argument: str, value: Any, names: Names, count: int) -> list[list[MetricGiven]]:
+def match_metrics(argument: str, value: PerOutput, names: Names, count: int) -> list[list[MetricGiven]]:
     """The list of metrics of each output. The metrics of a single output need no nesting.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,7 +20,14 @@ from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.naming import unique_name, unique_names
 from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Batch, Tensors
-from torchfunc.training.matching import MetricGiven, flatten_outputs, match_metrics, match_setting, match_values
+from torchfunc.training.matching import (
+    MetricGiven,
+    PerOutput,
+    flatten_outputs,
+    match_metrics,
+    match_setting,
+    match_values,
+)
 
 __all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
 
@@ -52,10 +59,10 @@ class ParsedObjectives(NamedTuple):
         metrics, weighted_metrics: `MetricGiven`s.
     """
 
-    loss: Any
-    loss_weights: Any
-    metrics: Any
-    weighted_metrics: Any
+    loss: PerOutput
+    loss_weights: PerOutput
+    metrics: PerOutput
+    weighted_metrics: PerOutput
 
     def losses_and_metrics(self) -> list[Loss | Metric]:
         """All losses and metrics."""
@@ -64,7 +71,9 @@ class ParsedObjectives(NamedTuple):
         return [*losses, *(each.metric for each in given)]
 
     @classmethod
-    def parse(cls, loss: Any, loss_weights: Any, metrics: Any, weighted_metrics: Any) -> ParsedObjectives:
+    def parse(
+        cls, loss: PerOutput, loss_weights: PerOutput, metrics: PerOutput, weighted_metrics: PerOutput
+    ) -> ParsedObjectives:
         """Look up the arguments of `compile`. Raises ValueError for an unknown name."""
 
         def as_loss(leaf: Any) -> Loss | None:
@@ -173,12 +182,11 @@ class Objectives:
         def own(given: Sequence[MetricGiven]) -> list[Metric]:
             return [_metric_of_output(each, used) for each in given]
 
-        outputs = [
-            OutputObjective(
-                names[index] if names else None, loss, _checked_weight(weight), own(plain), own(weighted_metrics)
-            )
-            for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output)
-        ]
+        outputs = []
+        for index, (loss, weight, plain, weighted_metrics) in enumerate(per_output):
+            name = names[index] if names else None
+            loss, weight = _loss_of_output(loss, name), _checked_weight(weight)
+            outputs.append(OutputObjective(name, loss, weight, own(plain), own(weighted_metrics)))
         return cls(outputs, list(names) if names else None)
 
     def resolve(self, y: list[Tensor | None], y_pred: list[Tensor]) -> None:
@@ -299,6 +307,16 @@ class Objectives:
                         # What a compiled step returns is no part of its graph of gradients.
                         deferred.append(DeferredUpdate(metric, target, prediction.detach()))
         return deferred
+
+
+def _loss_of_output(loss: Any, name: str | None) -> Loss | None:
+    """The loss for one output, which may stand in a list, as its metrics do."""
+    if not isinstance(loss, (list, tuple, Mapping)):
+        return loss
+    if len(loss) != 1 or isinstance(loss, Mapping):
+        of = f" of the output {name!r}" if name else ""
+        raise ValueError(f"The loss{of} is a {type(loss).__name__} of {len(loss)}, but an output has one loss.")
+    return _loss_of_output(loss[0], name)
 
 
 def _metric_of_output(given: MetricGiven, used: set[int]) -> Metric:

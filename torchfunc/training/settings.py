@@ -180,9 +180,16 @@ class TrainingSettings:
     def results(self) -> dict[str, Any]:
         """The current values under their log names, still on the device."""
         found = {"loss": self.loss_tracker.result()}
-        if self.objectives is not None:
-            found.update({name: metric.result() for name, metric in self.objectives.log_names})
-            found.update({tracker.name: tracker.result() for tracker in self.objectives.trackers})
+        if self.objectives is None:
+            return found
+        for name, metric in self.objectives.log_names:
+            result = metric.result()
+            if isinstance(result, Mapping):
+                # Its own names, unless another metric has them.
+                found.update({f"{name}_{key}" if key in found else key: value for key, value in result.items()})
+            else:
+                found[name] = result
+        found.update({tracker.name: tracker.result() for tracker in self.objectives.trackers})
         return found
 
     def in_order(self, logs: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ from torchfunc.training.data.arrays import (
 from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
+from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
@@ -65,10 +66,10 @@ class Trainer(StepFunctions):
     def compile(
         self,
         optimizer: Any = "rmsprop",
-        loss: Any = None,
-        loss_weights: Any = None,
-        metrics: Any = None,
-        weighted_metrics: Any = None,
+        loss: PerOutput = None,
+        loss_weights: PerOutput = None,
+        metrics: PerOutput = None,
+        weighted_metrics: PerOutput = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",

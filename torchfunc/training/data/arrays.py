@@ -154,7 +154,7 @@ class Arrays:
         classes = targets[0]
         if classes.ndim > 1:
             classes = classes.squeeze(-1) if classes.shape[-1] == 1 else classes.argmax(-1)
-        classes = classes.round()
+        classes = classes.round() if classes.is_floating_point() else classes
         weights = torch.ones(classes.shape, dtype=as_dtype(floatx()), device=classes.device)
         for index, weight in class_weight.items():
             weights.masked_fill_(classes == index, weight)
