@@ -33,6 +33,8 @@ __all__ = ["GraphNetwork"]
 _DERIVED = ("_drawn", "_graph", "_entry", "_training", "_masked", "_direct", "generated_forward", "modules_read")
 # How many calls on end may find hooks or other changes until they are adapted to: they may be there for one call only.
 _PATIENCE = 3
+# The types of values on which layers may be called directly.
+_PLAIN = {Tensor}
 
 
 class GraphNetwork(Network, FxModule):
@@ -266,7 +268,7 @@ class GraphNetwork(Network, FxModule):
     def _run(self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None) -> Any:
         """Call the model on prepared inputs, with code in place of its own that takes `further` arguments as well."""
         if training is None and not self.is_hooked():
-            direct = self._direct_calls(code.modules_read) if all(type(value) is Tensor for value in values) else None
+            direct = self._direct_calls(code.modules_read) if set(map(type, values)) <= _PLAIN else None
             return self.run_outermost(code.function, self if direct is None else direct.calls, *values, *further)
         function = code.function
         view = with_forward(self, lambda this, *inputs: function(this, *inputs, *further))
@@ -302,7 +304,10 @@ class GraphNetwork(Network, FxModule):
             return super().forward_for_training(*prepared)
         masked = self._training.masked
         if not logits_of and not masked:
-            return TrainingOutputs(self(*prepared))
+            direct = self._direct_calls(self.modules_read) if set(map(type, prepared)) <= _PLAIN else None
+            if direct is None:
+                return TrainingOutputs(self(*prepared))
+            return TrainingOutputs(self.run_outermost(self.generated_forward, direct.calls, *prepared))
         # A model that is hooked may return something else than its graph does, so there are no logits for that.
         found = () if self.is_hooked() else [(index, self.output_activation(index)) for index in logits_of]
         wanted = tuple((index, activation.within) for index, activation in found if activation is not None)
