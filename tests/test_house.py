@@ -39,9 +39,7 @@ MAX_FUNCTION_LINES = 60
 PRIVATE_EXCEPTIONS = {
     ("graph", "_forward_hooks"): "torch has no public way to take all hooks off a copy of a module",
     ("graph", "_dynamo_marked_constant"): "what torch.compiler.assume_constant_result sets, which imports the compiler",
-    ("layers", "_forward_hooks"): "whether a cell is hooked; torch does not tell",
-    ("layers", "_forward_pre_hooks"): "whether a cell is hooked; torch does not tell",
-    ("modules", "_lineno_map"): "of torch.fx's code, which has one line more here",
+    ("modules", "_codegen"): "what a torch.fx tracer that was given nested inputs leaves on its graph",
     ("training", "_cdata"): "how many tensors share a batch's memory; torch does not tell",
 }
 # The one file for names of torch that are private; it says for which versions of torch they were read.

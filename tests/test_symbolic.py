@@ -118,6 +118,15 @@ def test_numpy_array_on_either_side():
     assert [output.dtype for output in model.outputs] == [value.dtype for value in expected]
 
 
+@pytest.mark.parametrize(
+    "option", [{"where": np.array([True, False, True])}, {"out": np.ones(3)}, {"dtype": "float64"}]
+)
+def test_options_of_numpys_functions_are_refused(option):
+    """The operator has no place for them."""
+    with pytest.raises(TypeError, match=r"np.add\(...\).*torch.add"):
+        np.add(np.ones(3), Input((3,)), **option)
+
+
 @pytest.mark.parametrize("case", INDEXING)
 def test_indexing(case):
     check_traced(INDEXING[case], STEPS)
@@ -322,12 +331,3 @@ def test_a_tensor_computed_from_a_parameter_is_refused():
         Input((3,)) * weight.exp()
     assert isinstance(Input((3,)) * weight, SymbolicTensor)
     assert isinstance(Input((3,)) * weight.exp().detach(), SymbolicTensor)
-
-
-@pytest.mark.parametrize(
-    "option", [{"where": np.array([True, False, True])}, {"out": np.ones(3)}, {"dtype": "float64"}]
-)
-def test_options_of_numpys_functions_are_refused(option):
-    """The operator has no place for them."""
-    with pytest.raises(TypeError, match=r"np.add\(...\).*torch.add"):
-        np.add(np.ones(3), Input((3,)), **option)
