@@ -56,6 +56,50 @@ def test_a_first_train_step(weighted):
     check_alike(guide)
 
 
+def test_logs_of_several_steps_at_once_are_those_of_the_last():
+    class Counting(torchfunc.Model):
+        def train_step(self, data):
+            self.batches = getattr(self, "batches", 0) + 1
+            return {"batches": self.batches}
+
+    model = regression(torchfunc, Counting)
+    model.compile("sgd", "mse", steps_per_execution=3)
+    seen = []
+    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append((batch, dict(logs))))
+    history = model.fit(X[:14], Y[:14], batch_size=2, verbose=0, callbacks=[hook])
+    assert seen == [(2, {"batches": 3}), (5, {"batches": 6}), (6, {"batches": 7})]
+    assert history.history == {"batches": [7]}
+
+
+def test_own_logs_under_the_names_of_metrics_are_those_of_the_whole_epoch():
+    """As in Keras: a step may return the last batch's loss, and the epoch's is the mean that the metric has."""
+
+    class LastLoss(torchfunc.Model):
+        def train_step(self, data):
+            x, y = data
+            loss = self.compute_loss(x, y, self(x))
+            self.metrics[0].update_state(loss.detach(), len(x))
+            return {"loss": loss.detach()}
+
+    model = regression(torchfunc, LastLoss)
+    model.compile("sgd", "mse")
+    seen = []
+    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
+    history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[hook]).history
+    assert len(set(seen)) == len(seen) == 3
+    assert history["loss"] == [pytest.approx(np.mean(seen), rel=1e-5)]
+
+
+def test_a_step_that_one_model_was_given():
+    model = regression(torchfunc)
+    model.compile("sgd", "mse")
+    model.train_step = lambda data: {"rows": len(data[0])}
+    assert model.fit(X[:8], Y[:8], batch_size=4, verbose=0).history == {"rows": [4]}
+    assert model.train_on_batch(X[:3], Y[:3], return_dict=True) == {"rows": 3}
+    del model.train_step
+    assert list(model.fit(X[:8], Y[:8], verbose=0).history) == ["loss"]
+
+
 def test_going_lower_level():
     def guide(library):
         class CustomModel(library.Model):
@@ -345,50 +389,6 @@ class TestLoopsByHand:
         assert history == pytest.approx(found, rel=1e-5)
         for a, b in zip(by_fit.parameters(), by_hand.parameters(), strict=True):
             torch.testing.assert_close(a, b)
-
-
-def test_logs_of_several_steps_at_once_are_those_of_the_last():
-    class Counting(torchfunc.Model):
-        def train_step(self, data):
-            self.batches = getattr(self, "batches", 0) + 1
-            return {"batches": self.batches}
-
-    model = regression(torchfunc, Counting)
-    model.compile("sgd", "mse", steps_per_execution=3)
-    seen = []
-    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append((batch, dict(logs))))
-    history = model.fit(X[:14], Y[:14], batch_size=2, verbose=0, callbacks=[hook])
-    assert seen == [(2, {"batches": 3}), (5, {"batches": 6}), (6, {"batches": 7})]
-    assert history.history == {"batches": [7]}
-
-
-def test_own_logs_under_the_names_of_metrics_are_those_of_the_whole_epoch():
-    """As in Keras: a step may return the last batch's loss, and the epoch's is the mean that the metric has."""
-
-    class LastLoss(torchfunc.Model):
-        def train_step(self, data):
-            x, y = data
-            loss = self.compute_loss(x, y, self(x))
-            self.metrics[0].update_state(loss.detach(), len(x))
-            return {"loss": loss.detach()}
-
-    model = regression(torchfunc, LastLoss)
-    model.compile("sgd", "mse")
-    seen = []
-    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
-    history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[hook]).history
-    assert len(set(seen)) == len(seen) == 3
-    assert history["loss"] == [pytest.approx(np.mean(seen), rel=1e-5)]
-
-
-def test_a_step_that_one_model_was_given():
-    model = regression(torchfunc)
-    model.compile("sgd", "mse")
-    model.train_step = lambda data: {"rows": len(data[0])}
-    assert model.fit(X[:8], Y[:8], batch_size=4, verbose=0).history == {"rows": [4]}
-    assert model.train_on_batch(X[:3], Y[:3], return_dict=True) == {"rows": 3}
-    del model.train_step
-    assert list(model.fit(X[:8], Y[:8], verbose=0).history) == ["loss"]
 
 
 def test_a_step_that_extends_the_default_one_outside_of_a_run():

@@ -72,20 +72,6 @@ def test_explicit_names_come_before_numbers():
     assert model.layer_names() == ["input_layer", "dense", "dense_1", "dense_2", "dense_3"]
 
 
-def test_explicit_names_come_before_numbers_in_a_subclassed_model():
-    class Two(Model):
-        def __init__(self):
-            super().__init__()
-            self.first, self.second, self.third = Dense(4), Dense(4, name="dense"), Dense(4)
-
-        def call(self, x):
-            return self.third(self.second(self.first(x)))
-
-    model = Two()
-    assert model.layer_names() == ["dense_1", "dense", "dense_2"]
-    assert model.get_layer("dense") is model.second
-
-
 @pytest.mark.parametrize("make", [lambda x: Dense(4, name="same")(x), lambda x: Embedding(9, 4, name="same")(x.long())])
 def test_two_layers_of_one_explicit_name_are_refused(make):
     x = Input((4,))

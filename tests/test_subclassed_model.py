@@ -299,6 +299,20 @@ def test_what_a_model_cannot_be_drawn_to(outputs):
         Model(Input((8,)))
 
 
+def test_explicit_names_come_before_numbers():
+    class Two(Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = Dense(4), Dense(4, name="dense"), Dense(4)
+
+        def call(self, x):
+            return self.third(self.second(self.first(x)))
+
+    model = Two()
+    assert model.layer_names() == ["dense_1", "dense", "dense_2"]
+    assert model.get_layer("dense") is model.second
+
+
 @pytest.mark.parametrize("first", ["evaluate", "predict"])
 def test_weights_made_in_inference_mode_can_be_trained(first):
     class Own(Layer):

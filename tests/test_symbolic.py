@@ -124,6 +124,15 @@ def test_numpy_array_on_either_side():
     assert [output.dtype for output in model.outputs] == [value.dtype for value in expected]
 
 
+@pytest.mark.parametrize(
+    "option", [{"where": np.array([True, False, True])}, {"out": np.ones(3)}, {"dtype": "float64"}]
+)
+def test_options_of_numpys_functions_are_refused(option):
+    """The operator has no place for them."""
+    with pytest.raises(TypeError, match=r"np.add\(...\).*torch.add"):
+        np.add(np.ones(3), Input((3,)), **option)
+
+
 @pytest.mark.parametrize("case", INDEXING)
 def test_indexing(case):
     check_traced(INDEXING[case], STEPS)
@@ -410,12 +419,3 @@ def test_a_replayed_call_has_the_line_of_the_first():
     specs = y.node.specs
     assert record("method", "relu", (x,), {}, specs, y.node.source).source == y.node.source
     assert record("method", "relu", (x,), {}, specs).source != y.node.source
-
-
-@pytest.mark.parametrize(
-    "option", [{"where": np.array([True, False, True])}, {"out": np.ones(3)}, {"dtype": "float64"}]
-)
-def test_options_of_numpys_functions_are_refused(option):
-    """The operator has no place for them."""
-    with pytest.raises(TypeError, match=r"np.add\(...\).*torch.add"):
-        np.add(np.ones(3), Input((3,)), **option)
