@@ -223,7 +223,7 @@ class GraphNetwork(Network, FxModule):
         if training is None and mask is None and not kwargs and drawn.binding.fits(args):
             direct = self._direct_calls(self.modules_read)
             if direct is not None:
-                return self.run_outermost(self.generated_forward, direct.calls, *args)
+                return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
             values = args
         else:
             try:
@@ -307,7 +307,7 @@ class GraphNetwork(Network, FxModule):
             direct = self._direct_calls(self.modules_read) if set(map(type, prepared)) <= _PLAIN else None
             if direct is None:
                 return TrainingOutputs(self(*prepared))
-            return TrainingOutputs(self.run_outermost(self.generated_forward, direct.calls, *prepared))
+            return TrainingOutputs(self.run_outermost_eagerly(self.generated_forward, direct.calls, *prepared))
         # A model that is hooked may return something else than its graph does, so there are no logits for that.
         found = () if self.is_hooked() else [(index, self.output_activation(index)) for index in logits_of]
         wanted = tuple((index, activation.within) for index, activation in found if activation is not None)

@@ -67,7 +67,14 @@ class Network(Layer):
     @pass_over
     def run_outermost(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function as this model's call: if no other model is being called, with no losses added so far."""
-        if torch.compiler.is_compiling() or _calls.inside:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        return self.run_outermost_eagerly(function, *args, **kwargs)
+
+    @pass_over
+    def run_outermost_eagerly(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The same where it is known that torch.compile does not trace this."""
+        if _calls.inside:
             return function(*args, **kwargs)
         _calls.inside = True
         try:

@@ -86,7 +86,8 @@ class Adam(Optimizer):
         squares: list[Tensor],
         maxima: list[Tensor],
     ) -> None:
-        step = self.step_number()
+        # (Not `step_number`, which looks whether this is a graph: there are no fused kernels in one.)
+        step = self._updates(in_graph=False) + 1
         steps = [torch.full((), float(step), device=params[0].device)] * len(params)
         torch._fused_adam_(
             params,
