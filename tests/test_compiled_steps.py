@@ -472,3 +472,16 @@ def test_guards_stay_for_the_users_code():
     scaled.settings["scale"] = 2.0
     assert model.evaluate(X, zeros, BATCH, verbose=0) == pytest.approx(4 * once)
     assert graphs(model) == 1
+
+
+@pytest.mark.parametrize(("metric", "stay"), [("accuracy", False), (lambda y_true, y_pred: y_pred[:, 0], True)])
+def test_guards_are_left_out_where_all_code_is_known(monkeypatch, metric, stay):
+    guarded = []
+
+    def compile_whole(step, guards, on_cuda):
+        guarded.append(guards)
+        return step
+
+    monkeypatch.setattr(compiled_step, "compile_whole", compile_whole)
+    fit(classifier(metrics=[metric], jit_compile=True), epochs=1)
+    assert guarded == [stay]
