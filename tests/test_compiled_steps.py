@@ -448,3 +448,40 @@ class TestCompiledStep:
         step(torch.zeros(4, 5))
         assert calls[-1] == "graph"
         assert step.graphs == 2
+
+
+class Scaled(layers.Layer):
+    """Reads a number that nobody but torch.compile's guards knows of."""
+
+    def __init__(self):
+        super().__init__()
+        self.settings = {"scale": 1.0}
+
+    def call(self, inputs):
+        return inputs * self.settings["scale"]
+
+
+@pytest.mark.usefixtures("traced")
+def test_guards_stay_for_the_users_code():
+    scaled = Scaled()
+    inputs = layers.Input((6,))
+    model = Model(inputs, layers.Dense(1, kernel_initializer="ones")(scaled(inputs)))
+    model.compile("sgd", "mse", jit_compile=True)
+    zeros = np.zeros((ROWS, 1))
+    once = model.evaluate(X, zeros, BATCH, verbose=0)
+    scaled.settings["scale"] = 2.0
+    assert model.evaluate(X, zeros, BATCH, verbose=0) == pytest.approx(4 * once)
+    assert graphs(model) == 1
+
+
+@pytest.mark.parametrize(("metric", "stay"), [("accuracy", False), (lambda y_true, y_pred: y_pred[:, 0], True)])
+def test_guards_are_left_out_where_all_code_is_known(monkeypatch, metric, stay):
+    guarded = []
+
+    def compile_whole(step, guards, on_cuda):
+        guarded.append(guards)
+        return step
+
+    monkeypatch.setattr(compiled_step, "compile_whole", compile_whole)
+    fit(classifier(metrics=[metric], jit_compile=True), epochs=1)
+    assert guarded == [stay]

@@ -411,3 +411,18 @@ def test_a_step_that_extends_the_default_one_outside_of_a_run():
     assert steps == ["train", "loss"]
     assert set(logs) == {"loss", "mae"}
     assert not any(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_steps_outside_of_a_run_see_which_weights_are_frozen():
+    inputs = torchfunc.Input((3,))
+    first = torchfunc.layers.Dense(2)
+    model = Model(inputs, torchfunc.layers.Dense(1)(first(inputs)))
+    model.compile("sgd", "mse")
+    data = torch.ones(4, 3), torch.ones(4, 1)
+    model.train_step(data)
+    first.trainable = False
+    before = first.weight.detach().clone()
+    last = model.layers[-1].weight.detach().clone()
+    model.train_step(data)
+    assert torch.equal(first.weight, before)
+    assert not torch.equal(model.layers[-1].weight, last)

@@ -332,3 +332,12 @@ def test_class_weights_of_targets_that_are_true_or_false():
     model.compile("sgd", "mse")
     x, y = np.zeros((4, 1)), np.array([True, False, False, False])
     assert model.fit(x, y, class_weight={1: 8.0}, verbose=0).history["loss"][0] == pytest.approx(2.0)
+
+
+def test_a_name_given_for_two_outputs_is_a_metric_of_each():
+    inputs = Input((3,))
+    model = Model(inputs, [Dense(1, name="a")(inputs), Dense(1, name="b")(inputs)])
+    model.compile("sgd", "mse", metrics="mae")
+    x, y = np.zeros((4, 3)), np.ones((4, 1))
+    logs = model.evaluate(x, [y, 3 * y], verbose=0, return_dict=True)
+    assert (logs["a_mae"], logs["b_mae"]) == (1.0, 3.0)

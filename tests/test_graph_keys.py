@@ -140,3 +140,13 @@ def test_what_is_left_out():
     metric.update_state(torch.eye(3), torch.eye(3))
     assert settings_key(metric) != settings_key(metric, public_only=True) == metric.graph_key()
     assert settings_key(metric, ignored=("beta",)) != settings_key(metric)
+
+
+def test_a_step_in_a_graph_leaves_the_key_as_it_is():
+    # The inner optimizer's steps are recorded even in an eager step.
+    weight = torch.ones(3)
+    optimizer = optimizers.LossScaleOptimizer(optimizers.SGD(0.1))
+    optimizer.build([weight])
+    before = optimizer.graph_key()
+    optimizer.apply([torch.ones(3)], [weight])
+    assert optimizer.graph_key() == before

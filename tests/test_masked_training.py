@@ -313,3 +313,61 @@ def test_calls_for_masks_alone_are_no_part_of_a_copy_either(name):
     again = copy.deepcopy(mine)
     assert list(map(again.node_name, again.nodes)) == list(map(mine.node_name, mine.nodes))
     assert again.get_config() == mine.get_config()
+
+
+class TestOverriddenMethods:
+    """What a redefined method hands on to Trainer's counts masks and logits in, if it is the model's own output."""
+
+    @staticmethod
+    def of(model_class):
+        inputs = layers.Input((3, 2))
+        hidden = layers.Masking()(inputs)
+        outputs = layers.Dense(2, activation="softmax", kernel_initializer="identity")(hidden)
+        model = model_class(inputs, outputs)
+        model.compile("sgd", "sparse_categorical_crossentropy", weighted_metrics=["accuracy"], jit_compile=False)
+        return model
+
+    X = np.array([[[1, 2], [3, 4], [0, 0]], [[5, 6], [0, 0], [0, 0]]], "float32")
+    Y = np.ones((2, 3), int)
+
+    def test_they_get_masks(self):
+        class Overriding(Model):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return 2 * super().compute_loss(x, y, y_pred, sample_weight, training)
+
+            def compute_metrics(self, x, y, y_pred, sample_weight=None):
+                logs = super().compute_metrics(x, y, y_pred, sample_weight)
+                return {**logs, "twice": 2 * logs["accuracy"]}
+
+        plain = self.of(Model).evaluate(self.X, self.Y, verbose=0, return_dict=True)
+        found = self.of(Overriding).evaluate(self.X, self.Y, verbose=0, return_dict=True)
+        # The steps that are masked are the ones that are wrong.
+        assert plain["accuracy"] == 1.0
+        assert found["accuracy"] == 1.0
+        assert found["twice"] == 2.0
+        assert found["loss"] == pytest.approx(2 * plain["loss"])
+
+    def test_they_get_logits(self):
+        class Overriding(Model):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+        inputs = layers.Input((2,))
+        losses = []
+        for model_class in (Model, Overriding):
+            model = model_class(inputs, layers.Activation("softmax")(inputs))
+            model.compile(None, "sparse_categorical_crossentropy")
+            losses.append(model.evaluate(np.array([[50.0, 0.0]]), np.array([1]), verbose=0))
+        # Of probabilities, it would be -log(epsilon), 16.1.
+        assert losses == [50.0, 50.0]
+
+    def test_other_outputs_have_no_masks(self):
+        class Overriding(Model):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return super().compute_loss(x, y, y_pred + 0.0, sample_weight, training)
+
+            def compute_metrics(self, x, y, y_pred, sample_weight=None):
+                return super().compute_metrics(x, y, y_pred + 0.0, sample_weight)
+
+        logs = self.of(Overriding).evaluate(self.X, self.Y, verbose=0, return_dict=True)
+        assert logs["accuracy"] == 0.5

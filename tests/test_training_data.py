@@ -336,3 +336,11 @@ class TestIterables:
         loader = DataLoader(TensorDataset(torch.zeros(3)))
         with pytest.raises(ValueError, match=words("DataLoader", name)):
             batches(loader, **{name: 2 if name == "batch_size" else np.zeros(3)})
+
+
+def test_the_first_rows_of_arrays():
+    arrays = Arrays.parse({"a": np.arange(3)}, np.arange(3.0))
+    assert arrays.first(2).rows == 2
+    assert arrays.first(2).x["a"].tolist() == [0, 1]
+    assert arrays.first(10).rows == 3
+    assert arrays.first(10).y.tolist() == [0, 1, 2]
