@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import linecache
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,14 @@ from torch.fx.graph import PythonCode
 
 from torchfunc.graph import graph_specs
 
-__all__ = ["FxModule", "GeneratedCode", "drawn_class", "generate", "with_forward", "written_class"]
+__all__ = ["FxModule", "GeneratedCode", "drawn_class", "generate", "module_called_at", "with_forward", "written_class"]
 
 M = TypeVar("M", bound="FxModule")
 
 _numbers = itertools.count()
+_FILE = "<generated forward"
+# How generated code calls a layer: `self.dense(x)`, or `getattr(self, "0")(x)`.
+_CALL = re.compile(r"""(?:getattr\(self, "([^"]+)"\)|self\.(\w+))\(""")
 
 
 class _GeneratedForward:
@@ -119,7 +123,7 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     """The code of a graph, ready to be called."""
     python = graph.python_code("self")
     names = dict(python.globals)
-    file = f"<generated forward {next(_numbers)}>"
+    file = f"{_FILE} {next(_numbers)}>"
     # As torch.fx does it: annotations in the code are to be types, not strings.
     exec(compile(python.src, file, "exec", dont_inherit=True), names)
     # (Left there, the function would refer to itself and outlive its last use.)
@@ -129,6 +133,17 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     weakref.finalize(function, linecache.cache.pop, file, None).atexit = False
     read = frozenset(str(node.target).partition(".")[0] for node in graph.nodes if node.op == "get_attr")
     return GeneratedCode(python, function, read)
+
+
+def module_called_at(file: str, line: str) -> str | None:
+    """The key of the submodule that a line of a traceback calls; None if it is not one of generated code that does.
+
+    Args:
+        file: the name of the file.
+        line: the line's text.
+    """
+    found = _CALL.search(line) if file.startswith(_FILE) else None
+    return found and (found[1] or found[2])
 
 
 def with_forward(model: M, forward: Callable[..., Any]) -> M:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from torchfunc.graph.tracing import with_own_code
+from torchfunc.modules.fx_module import module_called_at
 
 __all__ = ["MAX_GRAPHS", "BatchFunction", "CompiledStep", "weights_key"]
 
@@ -32,9 +32,6 @@ Kind: TypeAlias = Hashable
 
 MAX_GRAPHS = 8
 """So many kinds of batches are compiled, sequence lengths for one; steps on others run eagerly."""
-
-# How generated code calls a layer: `modules["dense"](x)` or `self.dense(x)`.
-_LAYER_CALL = re.compile(r'(?:\w+\["([^"]+)"\]|self\.(\w+))\(')
 
 
 class CompiledStep:
@@ -236,9 +233,7 @@ def _reason(error: Exception) -> str:
         reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
         reason += f" ({explained.rstrip('.')})" if explained else ""
     stack = list(getattr(error, "real_stack", None) or ())
-    # The file names of generated code stand in angle brackets.
-    generated = [frame.line or "" for frame in stack if frame.filename.startswith("<")]
-    layers = [found[1] or found[2] for line in generated if (found := _LAYER_CALL.search(line))]
+    layers = [layer for frame in stack if (layer := module_called_at(frame.filename, frame.line or ""))]
     where = f", in layer {layers[-1]!r}" if layers else ""
     if stack:
         last = stack[-1]
