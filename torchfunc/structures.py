@@ -53,8 +53,8 @@ def map_structure(
         if isinstance(structure, list):
             return items
         return type(structure)(*items) if hasattr(structure, "_fields") else tuple(items)
-    # `dict` first, which is quicker to check.
-    if isinstance(structure, (dict, Mapping)):
+    # To ask an abstract class about a type that it has not met takes long.
+    if hasattr(type(structure), "keys") and isinstance(structure, Mapping):
         return {
             key: map_structure(function, item, *[other[key] for other in others], is_leaf=is_leaf)
             for key, item in structure.items()

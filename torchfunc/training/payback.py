@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+import numpy as np
 
 __all__ = ["Payback"]
 
@@ -65,4 +66,4 @@ class Payback:
 
 
 def _typical(times: list[float]) -> float:
-    return statistics.median(times[_WARM_UP:])
+    return float(np.median(times[_WARM_UP:]))

@@ -6,13 +6,13 @@ import contextlib
 import ctypes
 import functools
 import os
-import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 __all__ = ["ThreadProbe", "flushed_denormals", "restored_threads", "retained_memory"]
@@ -131,7 +131,7 @@ class ThreadProbe:
             return step(data)
         turn, place = divmod(measured, _STEPS)
         if turn == _TURNS:
-            torch.set_num_threads(min(self._choices, key=lambda threads: statistics.median(self._times[threads])))
+            torch.set_num_threads(min(self._choices, key=lambda threads: float(np.median(self._times[threads]))))
             return step(data)
         threads = self._choices[turn % 2]
         if place == 0:

@@ -65,7 +65,7 @@ def predict_batch(model: Trainable, data: Data) -> Any:
     """The outputs for one batch."""
     x = unpack_x_y_sample_weight(data).x
     settings = model._training_settings
-    if settings is None:
+    if settings is None or settings.execution.precision.dtype is None:
         return model(*model.prepare_inputs(x))
     with settings.execution.precision.autocast(x):
         return model(*model.prepare_inputs(x))

@@ -84,14 +84,19 @@ class ArrayBatches(Batches):
         parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
         takers: Any = map_structure(partial(self._taker, gathers=order is not None), data)
 
-        def batch_of(rows: slice | Tensor) -> Data:
-            if flat:
-                return tuple([take(rows) for take in takers])
+        def flat_batch(rows: slice | Tensor) -> Data:
+            return tuple([take(rows) for take in takers])
+
+        def nested_batch(rows: slice | Tensor) -> Data:
             batch: Data = map_structure(lambda take: take if take is None else take(rows), takers)
             return batch
 
-        # Most data are a tuple of tensors, for which a walk takes longer than gathering.
-        flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
+        # Most data are a tensor or a tuple of tensors, for which a walk takes longer than gathering.
+        if isinstance(data, Tensor):
+            batch_of = takers
+        else:
+            is_flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
+            batch_of = flat_batch if is_flat else nested_batch
         batches = map(batch_of, parts)
         yield from batches if self._home == self._device else prefetched(batches, self._device)
 
