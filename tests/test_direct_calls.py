@@ -24,6 +24,13 @@ def by_hand(model, x=X):
     return F.linear(F.linear(x, dense.weight, dense.bias).relu(), linear.weight, linear.bias)
 
 
+def test_a_module_called_by_keyword():
+    inputs = Input((3,))
+    model = Model(inputs, nn.Linear(3, 2)(input=inputs))
+    linear = model.get_layer("linear")
+    torch.testing.assert_close(model(X), F.linear(X, linear.weight, linear.bias))
+
+
 def check(model, x=X):
     torch.testing.assert_close(model(x), by_hand(model, x), rtol=0, atol=0)
 

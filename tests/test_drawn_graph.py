@@ -201,3 +201,15 @@ def test_layers_and_weights_are_in_keras_order():
     for mine, other in zip(ours.predict(data, verbose=0), theirs.predict(data, verbose=0), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-6)
     assert list(copy.deepcopy(ours).state_dict()) == list(ours.state_dict())
+
+
+def test_masks_of_a_copy_are_there_to_draw_on():
+    tokens = Input((4,), dtype="int64")
+    model = Model(tokens, layers.Dense(2)(layers.Embedding(7, 3, mask_zero=True)(tokens)))
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        embedded = twin.get_layer("embedding").output
+        assert embedded.mask is not None
+        further = Model(twin.input, layers.GlobalAveragePooling1D()(embedded))
+        ids = torch.tensor([[1, 2, 0, 0]])
+        expected = twin.get_layer("embedding")(ids[:, :2]).mean(1)
+        torch.testing.assert_close(further(ids), expected)

@@ -22,6 +22,14 @@ def make():
 
 
 class TestCSVLogger:
+    def test_the_working_directory_may_change(self, tmp_path, monkeypatch):
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path)
+        leave = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: monkeypatch.chdir(tmp_path / "other"))
+        make().fit(X, Y, epochs=3, verbose=0, callbacks=[callbacks.CSVLogger("log.csv"), leave])
+        assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
+        assert list((tmp_path / "other").iterdir()) == []
+
     @pytest.mark.parametrize("options", [{}, {"separator": ";"}, {"append": True}])
     @pytest.mark.parametrize(
         "epochs",

@@ -2,15 +2,53 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 
+from torchfunc.saving import files
 from torchfunc.saving.files import read_state, read_tensors, replacing, write_state, write_tensors
 
 
 class TestReplacing:
+    def test_a_link_stays_one(self, tmp_path):
+        (tmp_path / "disk").mkdir()
+        target, link = tmp_path / "disk" / "file", tmp_path / "link"
+        target.write_text("old")
+        link.symlink_to(target)
+        with replacing(link) as temporary:
+            temporary.write_text("new")
+        assert link.is_symlink()
+        assert target.read_text() == "new"
+        assert sorted(each.name for each in tmp_path.rglob("*")) == ["disk", "file", "link"]
+
+    def test_threads_write_to_one_path(self, tmp_path):
+        path = tmp_path / "file"
+
+        def write(text):
+            with replacing(path) as temporary:
+                temporary.write_text(text)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, ["a" * 1000, "b" * 1000] * 50))
+        assert path.read_text() in ("a" * 1000, "b" * 1000)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_errors_name_the_file(self, tmp_path, monkeypatch):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.w.safetensors cannot be written: there is no folder"):
+            write_tensors(tmp_path / "nowhere" / "w.safetensors", {"a": torch.zeros(1)})
+
+        def disk_full(*args, **kwargs):
+            raise safetensors.SafetensorError("I/O error: No space left on device")
+
+        monkeypatch.setattr(files, "save_file", disk_full)
+        with pytest.raises(OSError, match=r"w.safetensors cannot be written.*No space left"):
+            write_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(1)})
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_error_leaves_the_old_file(self, tmp_path):
         path = tmp_path / "file"
         path.write_text("old")

@@ -216,3 +216,13 @@ def test_constants_in_code_survive():
     expected = F.interpolate(padded, size=(4, 4), mode="bilinear", align_corners=False).double()[..., :3, None]
     for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert_same(each(data), expected)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_jit_trace_of_a_model_that_is_not_compiled_for_training(model):
+    assert not hasattr(model, "metrics_names")
+    with pytest.raises(AttributeError, match=r"Call `compile\(\)` first"):
+        _ = model.metrics_names
+    inputs = Input((8,))
+    single = Model(inputs, nn.Linear(8, 3)(inputs))
+    torch.testing.assert_close(torch.jit.trace(single, A)(A), single(A))

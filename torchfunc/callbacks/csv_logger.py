@@ -31,6 +31,8 @@ class CSVLogger(Callback):
         super().__init__()
         self.sep = separator
         self.filename = os.fspath(filename)
+        # The working directory may change while a model trains.
+        self._path = os.path.abspath(self.filename)
         self.append = append
         self.keys: list[str] | None = None
         # Where to cut the file off before the first line is written; None to leave it as it is.
@@ -55,20 +57,20 @@ class CSVLogger(Callback):
                 file.truncate(self._cut)
                 self._cut = None
             writer = csv.DictWriter(file, ["epoch", *self.keys], delimiter=self.sep)
-            if not os.path.getsize(self.filename):
+            if not os.path.getsize(self._path):
                 writer.writeheader()
             writer.writerow({"epoch": epoch, **{key: _cell(logs.get(key, "NA")) for key in self.keys}})
 
     def state_dict(self) -> dict[str, Any]:
         """The columns, and how much of the file there is."""
-        return {"keys": self.keys, "size": os.path.getsize(self.filename)}
+        return {"keys": self.keys, "size": os.path.getsize(self._path)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Drop what was written to the file after that."""
         self.keys, self._cut = state["keys"], state["size"]
 
     def _open(self) -> TextIO:
-        return open(self.filename, "a", newline="", encoding="utf-8")
+        return open(self._path, "a", newline="", encoding="utf-8")
 
 
 def _cell(value: Any) -> Any:

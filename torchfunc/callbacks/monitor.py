@@ -34,9 +34,9 @@ class MonitorCallback(Callback):
         self.min_delta = abs(min_delta)
 
     def is_improvement(self, value: float, reference: float | None) -> bool:
-        """Whether `value` is better than `reference` by more than `min_delta`."""
-        if reference is None:
-            return True
+        """Whether `value` is better than `reference` by more than `min_delta`. A NaN is worse than any number."""
+        if np.isnan(value) or reference is None or np.isnan(reference):
+            return not np.isnan(value)
         # In float32, as logs are and as Keras compares: 0.7 is not better than 0.8 by more than 0.1.
         with np.errstate(over="ignore"):
             if self._wants_less():

@@ -105,11 +105,12 @@ def _dense(layer: Dense, inputs: Tensor) -> Tensor:
     return outputs if activation is activations.linear else activation(outputs)
 
 
-def _linear(module: nn.Linear, inputs: Tensor) -> Tensor:
+# (The parameter is called as torch calls it, since a call may name it.)
+def _linear(module: nn.Linear, input: Tensor) -> Tensor:
     weights = module._parameters
     if "weight" not in weights or "bias" not in weights:
-        return module.forward(inputs)
-    return F.linear(inputs, weights["weight"], weights["bias"])  # type: ignore[arg-type]
+        return module.forward(input)
+    return F.linear(input, weights["weight"], weights["bias"])  # type: ignore[arg-type]
 
 
 # The forward of cheap layers, where finding the weights takes as long as computing with them.

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,16 @@ _METADATA_KEY = "state"
 def replacing(path: PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write a file to; when the block ends, that file takes the place of `path`.
 
-    A crash at any time leaves the old file or the new one, whole. If the block raises, the old one stays.
+    A crash at any time leaves the old file or the new one, whole. If the block raises, the old one stays. A link stays
+    one, and the file that it points to is replaced. Several threads may write to one path.
+
+    Raises:
+        OSError: the file cannot be written; the message names it.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} cannot be written: there is no folder {path.parent}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         yield temporary
         _flush(temporary)
@@ -46,8 +53,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 def remove(path: PathLike) -> None:
     """Delete a file that `replacing` wrote, if it is there, and what processes that were killed have left beside it."""
-    path = Path(path)
-    for each in (path, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+    written = Path(os.path.realpath(path))
+    for each in (Path(path), *written.parent.glob(f".{glob.escape(written.name)}.*.tmp")):
         each.unlink(missing_ok=True)
 
 
@@ -72,7 +79,10 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
         storages.add(tensor.untyped_storage().data_ptr())
         apart[name] = tensor
     with replacing(path) as temporary:
-        save_file(apart, temporary, metadata=dict(metadata or {}))
+        try:
+            save_file(apart, temporary, metadata=dict(metadata or {}))
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{os.fspath(path)} cannot be written: {error}.") from error
 
 
 def read_tensors(path: PathLike) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -156,8 +156,11 @@ class Trainer(StepFunctions):
 
     @property
     def metrics_names(self) -> list[str]:
-        """The names of the numbers that `evaluate` returns as a list."""
-        settings = self.require_settings("metrics_names")
+        """The names of the numbers that `evaluate` returns as a list. Raises AttributeError before `compile`."""
+        settings = self._training_settings
+        if settings is None:
+            # Tools such as torch.jit.trace ask for all attributes.
+            raise AttributeError("Call `compile()` first: `metrics_names` needs to know the loss and metrics.")
         names = {metric.name: metric for metric in self._metrics_in_attributes()}
         return settings.in_order({**settings.results(), **names})
 
