@@ -331,11 +331,18 @@ class TestIterables:
         with pytest.raises(ValueError, match="gone through only once"):
             next(stream.epoch())
 
-    @pytest.mark.parametrize("name", ["y", "sample_weight", "batch_size"])
+    @pytest.mark.parametrize("name", ["y", "sample_weight"])
     def test_nothing_beside_a_loader(self, name):
         loader = DataLoader(TensorDataset(torch.zeros(3)))
         with pytest.raises(ValueError, match=words("DataLoader", name)):
-            batches(loader, **{name: 2 if name == "batch_size" else np.zeros(3)})
+            batches(loader, **{name: np.zeros(3)})
+
+    def test_a_loader_has_its_own_batch_size(self):
+        loader = DataLoader(TensorDataset(torch.zeros(6)), batch_size=3)
+        with pytest.warns(UserWarning, match="DataLoader.*`batch_size` is ignored") as caught:
+            found = batches(loader, batch_size=2)
+        assert len(found) == 2
+        assert len(caught) == 1
 
 
 def test_the_first_rows_of_arrays():

@@ -350,3 +350,18 @@ def test_an_optimizer_for_two_models():
     one(optimizer=shared).fit(X, Y, verbose=0)
     with pytest.raises(ValueError, match=words("built for 4 other weights", "compile")):
         one(optimizer=shared).fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+@pytest.mark.parametrize(("label", "words"), [(1.5, "1.5"), (3.0, "holds 3"), (-1.0, "holds -1")])
+def test_labels_of_one_batch(method, label, words):
+    inputs = Input((4,))
+    model = Model(inputs, Dense(3, activation="softmax")(BatchNormalization()(inputs)))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = [weight.copy() for weight in model.get_weights()]
+    x, y = np.ones((8, 4), "float32"), np.zeros(8, "float32")
+    y[3] = label
+    with pytest.raises(ValueError, match=f"Class indices are integers from 0 to 2.*{words}"):
+        getattr(model, method)(x, y)
+    assert all(map(np.array_equal, before, model.get_weights()))
+    assert np.isfinite(getattr(model, method)(x, np.zeros(8)))

@@ -18,7 +18,7 @@ from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.outputs import Objectives
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["check_class_weight", "check_counts", "check_data", "check_fit", "checked_verbose"]
+__all__ = ["check_class_weight", "check_counts", "check_data", "check_fit", "check_labels", "checked_verbose"]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
 _MUCH = 2**20
@@ -106,6 +106,13 @@ def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStr
             loss = output.loss.for_shapes(target.shape, shape)
             _rehearse(loss, shape, target[:size], weight)
             _check_labels(loss, shape, target, output.of)
+
+
+def check_labels(model: Trainable, objectives: Objectives | None, batch: Data) -> None:
+    """Check the class indices of one batch, as `check_data` does those of a stream."""
+    shapes = _output_shapes(model)
+    if objectives is not None and shapes is not None and not any(map(model.overrides, _OWN_STEP)):
+        _check_batch(objectives, shapes, batch)
 
 
 def _check_batch(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:

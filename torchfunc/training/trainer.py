@@ -16,7 +16,7 @@ from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
-from torchfunc.training import run_modes
+from torchfunc.training import checks, run_modes
 from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
 from torchfunc.training.data.arrays import (
     ArrayLike,
@@ -437,7 +437,7 @@ class Trainer(StepFunctions):
         settings = self.require_settings("train_on_batch")
         device = device_of(self, settings.device)
         check_class_weight(class_weight, self)
-        data = self._one_batch(x, y, sample_weight, class_weight, device)
+        data = self._one_batch(x, y, sample_weight, class_weight, settings, device)
         with run_modes.training(self, settings, device):
             self.reset_metrics()
             logs = make_step(self, settings, "train_step", device)(data)
@@ -450,7 +450,7 @@ class Trainer(StepFunctions):
         """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
         settings = self.require_settings("test_on_batch")
         device = device_of(self, settings.device)
-        data = self._one_batch(x, y, sample_weight, None, device)
+        data = self._one_batch(x, y, sample_weight, None, settings, device)
         with run_modes.evaluating(self, settings):
             self.reset_metrics()
             logs = make_step(self, settings, "test_step", device)(data)
@@ -460,7 +460,7 @@ class Trainer(StepFunctions):
     def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
         device = device_of(self)
-        data = self._one_batch(x, None, None, None, device)
+        data = self._one_batch(x, None, None, None, None, device)
         with run_modes.predicting(self):
             return to_numpy(make_prediction_step(self, self._training_settings, device)(data))
 
@@ -470,6 +470,7 @@ class Trainer(StepFunctions):
         y: ArrayLike,
         sample_weight: ArrayLike,
         class_weight: ClassWeight | None,
+        settings: TrainingSettings | None,
         device: torch.device,
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
@@ -477,6 +478,8 @@ class Trainer(StepFunctions):
         data = arrays.to(device).weighted(class_weight).packed
         if not self.is_fully_built():
             self._build_on(unpack_x_y_sample_weight(data).x, device)
+        if settings is not None and y is not None:
+            checks.check_labels(self, settings.objectives, data)
         return data
 
 

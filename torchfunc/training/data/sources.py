@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +46,7 @@ def parse_data(
             batches, which bring their own targets and weights.
         y, sample_weight: arrays like x; None beside an iterable.
         input_names, output_names: as for `Arrays.parse`.
-        batch_size: rows a batch for arrays and datasets; None beside an iterable.
+        batch_size: rows a batch for arrays and datasets; ignored beside an iterable, with a warning.
 
     Returns:
         `Arrays`, or x itself if it gives batches.
@@ -64,12 +65,15 @@ def parse_data(
             f"Not data: {', '.join(strange) or 'x is empty'}. Give NumPy arrays, tensors, lists or dicts of them, "
             "pandas frames, a Dataset or DataLoader, a PyDataset, or an iterable of batches."
         )
-    unused = {"y": y, "sample_weight": sample_weight, "batch_size": None if isinstance(x, Dataset) else batch_size}
-    given = [name for name, value in unused.items() if value is not None]
+    given = [name for name, value in {"y": y, "sample_weight": sample_weight}.items() if value is not None]
     if given:
         raise ValueError(
             f"x is a {type(x).__name__}, which gives whole batches (x, y) or (x, y, sample_weight) itself, so "
             f"{', '.join(given)} cannot be given beside it."
+        )
+    if batch_size is not None and not isinstance(x, Dataset):
+        warnings.warn(
+            f"x is a {type(x).__name__}, which gives whole batches itself: `batch_size` is ignored.", stacklevel=3
         )
     return x
 
