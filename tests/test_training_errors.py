@@ -361,7 +361,7 @@ def test_labels_of_one_batch(method, label, words):
     before = [weight.copy() for weight in model.get_weights()]
     x, y = np.ones((8, 4), "float32"), np.zeros(8, "float32")
     y[3] = label
-    with pytest.raises(ValueError, match=f"Class indices are integers from 0 to 2.*{words}"):
+    with pytest.raises(ValueError, match=f"Class indices of the output 'dense' are integers from 0 to 2.*{words}"):
         getattr(model, method)(x, y)
     assert all(map(np.array_equal, before, model.get_weights()))
     assert np.isfinite(getattr(model, method)(x, np.zeros(8)))
