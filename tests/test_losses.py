@@ -432,3 +432,28 @@ def test_fullgraph_compile(first):
     torch.compiler.reset()
     for mine, reference in zip(torch.compile(step, fullgraph=True, backend="eager")(data), step(data), strict=True):
         torch.testing.assert_close(mine, reference)
+
+
+# Where Keras 3.15 differs from its documentation
+
+
+def test_tversky_weighs_false_positives_with_alpha():
+    y, p = np.array([1.0, 1, 1, 0, 0, 0, 0, 0]), np.array([1.0, 0, 0, 1, 0, 0, 0, 0])
+    # One right, one false positive, two false negatives.
+    assert float(losses.Tversky(alpha=0.2, beta=0.8)(y, p)) == pytest.approx(1 - 1 / (1 + 0.2 * 1 + 0.8 * 2), abs=1e-6)
+
+
+@pytest.mark.parametrize("axis", [1, -2])
+def test_smoothed_labels_are_spread_over_the_classes(axis):
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.1, 1, (4, 3, 5))
+    p /= p.sum(1, keepdims=True)
+    y = np.moveaxis(np.eye(3)[rng.integers(0, 3, (4, 5))], -1, 1)
+    smooth = y * 0.9 + 0.1 / 3
+    expected = -(smooth * np.log(p)).sum(1).mean()
+    assert float(losses.CategoricalCrossentropy(label_smoothing=0.1, axis=axis)(y, p)) == pytest.approx(
+        expected, rel=1e-5
+    )
+    focal = -(0.25 * (1 - p) ** 2 * smooth * np.log(p)).sum(1).mean()
+    found = losses.CategoricalFocalCrossentropy(label_smoothing=0.1, axis=axis)(y, p)
+    assert float(found) == pytest.approx(focal, rel=1e-5)

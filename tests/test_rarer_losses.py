@@ -39,7 +39,7 @@ ALPHA = [0.1, 0.2, 0.3, 0.4, 0.5]
         ("categorical_generalized_cross_entropy", classes(BATCH), probabilities(BATCH, CLASSES), {"q": 0.3}),
         ("dice", bits(BATCH, 3), unit(BATCH, 3), {}),
         ("dice", bits(BATCH, 3), unit(BATCH, 3), {"axis": -1}),
-        ("tversky", bits(BATCH, 3), unit(BATCH, 3), {"alpha": 0.2, "beta": 0.9}),
+        ("tversky", bits(BATCH, 3), unit(BATCH, 3), {"alpha": 0.4, "beta": 0.4}),
         ("ctc", 1 + classes(BATCH, 3) % 4, numbers(BATCH, 7, CLASSES), {}),
         ("circle", classes(BATCH), directions(BATCH, 3), {"gamma": 4, "margin": 0.2}),
         (

@@ -37,24 +37,24 @@ def dice(y_true: TensorLike, y_pred: TensorLike, axis: Axes = None) -> Tensor:
 
 
 def tversky(y_true: TensorLike, y_pred: TensorLike, alpha: float = 0.5, beta: float = 0.5, axis: Axes = None) -> Tensor:
-    """`1 - shared / (shared + alpha * missed + beta * extra)`; with both 0.5 it is the Dice loss.
+    """`1 - shared / (shared + alpha * extra + beta * missed)`; with both 0.5 it is the Dice loss.
 
-    `shared = sum(y_true * y_pred)`, `missed = sum(y_true * (1 - y_pred))`, `extra = sum((1 - y_true) * y_pred)`, as
-    Keras computes it (its documentation has `alpha` and `beta` the other way round).
+    `shared = sum(y_true * y_pred)`, `extra = sum((1 - y_true) * y_pred)`, `missed = sum(y_true * (1 - y_pred))`, as the
+    paper and Keras' documentation have it (Keras 3.15 computes it with `alpha` and `beta` the other way round).
     Salehi et al., "Tversky loss function for image segmentation using 3D fully convolutional deep networks" (2017).
 
     Args:
         y_true: labels in [0, 1], `(batch, ..., classes)`.
         y_pred: probabilities of the same shape.
-        alpha: what a missed part of the region costs.
-        beta: what a part outside it costs.
+        alpha: what a part outside the region costs (a false positive).
+        beta: what a missed part of it costs (a false negative).
         axis: what is summed, as for `dice`.
     """
     y_true, y_pred = same_shape("tversky", y_true, y_pred)
     shared = _sum(y_true * y_pred, axis)
     missed = _sum((1.0 - y_pred) * y_true, axis)
     extra = _sum(y_pred * (1.0 - y_true), axis)
-    return 1.0 - shared / (shared + missed * alpha + extra * beta + epsilon())
+    return 1.0 - shared / (shared + extra * alpha + missed * beta + epsilon())
 
 
 class _OverlapLoss(FunctionLoss):
@@ -85,8 +85,8 @@ class Tversky(_OverlapLoss):
     """The Dice loss with what is missed and what is too much at different prices.
 
     Args:
-        alpha: what a missed part of the region costs.
-        beta: what a part outside it costs.
+        alpha: what a part outside the region costs (a false positive).
+        beta: what a missed part of it costs (a false negative).
         reduction, name, dtype: as for `Loss`.
         axis: what is summed, as for `Dice`.
     """

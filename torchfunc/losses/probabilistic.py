@@ -56,7 +56,7 @@ def smoothed_classes(
             "0. With two classes and one output use 'binary_crossentropy'."
         )
     if label_smoothing:
-        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[-1]
+        y_true = y_true * (1.0 - label_smoothing) + label_smoothing / y_true.shape[axis]
     return y_true, y_pred
 
 
