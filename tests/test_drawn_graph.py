@@ -213,3 +213,10 @@ def test_masks_of_a_copy_are_there_to_draw_on():
         ids = torch.tensor([[1, 2, 0, 0]])
         expected = twin.get_layer("embedding")(ids[:, :2]).mean(1)
         torch.testing.assert_close(further(ids), expected)
+
+
+@pytest.mark.parametrize("name", ["label", "entry", "direct", "masked", "code_1", "drawing"])
+def test_ordinary_names_are_keys(name):
+    a = Input((2,))
+    assert list(Model(a, layers.Dense(3, name=name)(a)).state_dict()) == [f"{name}.weight", f"{name}.bias"]
+    assert list(Sequential([a, layers.Dense(3, name=name)]).state_dict()) == [f"{name}.weight", f"{name}.bias"]

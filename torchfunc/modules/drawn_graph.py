@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,12 +19,9 @@ from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.keras_order import Part, parts_by_depth
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key
 from torchfunc.naming import unique_name
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["DrawnGraph", "RecordedTensor", "Structure", "draw", "is_declared"]
-
-Structure: TypeAlias = Any
-"""A symbolic tensor, or lists, tuples and dicts of them in any nesting."""
+__all__ = ["DrawnGraph", "RecordedTensor", "draw", "is_declared"]
 
 
 class RecordedTensor(NamedTuple):

@@ -16,7 +16,7 @@ from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
-from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, Structure, draw
+from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, draw
 from torchfunc.modules.functional_config import graph_config, graph_from_config
 from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, with_forward, written_class
 from torchfunc.modules.lowering import lower
@@ -25,7 +25,7 @@ from torchfunc.modules.network import Network, OutputDescription, TrainingOutput
 from torchfunc.modules.output_activations import OutputActivation, find_activation
 from torchfunc.modules.replaying import reinfer
 from torchfunc.modules.training_forward import TrainingForwards
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["GraphNetwork"]
 
@@ -72,7 +72,7 @@ class GraphNetwork(Network, FxModule):
         self, inputs: Structure, outputs: Structure, name: str | None = None, trainable: bool = True, **kwargs: Any
     ) -> None:
         self._begin_empty(name, trainable, **kwargs)
-        self._take_graph(draw(inputs, outputs, self.label, self._is_reserved))
+        self._take_graph(draw(inputs, outputs, self._label, self._is_reserved))
         if not trainable:
             self.trainable = False
 
@@ -88,7 +88,7 @@ class GraphNetwork(Network, FxModule):
         self._init_arguments = ((), {})
 
     @property
-    def label(self) -> str:
+    def _label(self) -> str:
         """The model, as messages call it."""
         return f"Model {self.name!r}"
 
@@ -149,7 +149,7 @@ class GraphNetwork(Network, FxModule):
         drawn = self.drawn
         if drawn is None:
             raise AttributeError(
-                f"{self.label} has no graph yet: it is drawn when the model is called on data, or by `build`."
+                f"{self._label} has no graph yet: it is drawn when the model is called on data, or by `build`."
             )
         return drawn
 

@@ -12,11 +12,11 @@ from torchfunc.dtypes import as_dtype
 from torchfunc.graph import SymbolicTensor, infer_module, record_input, record_module
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import is_shape
-from torchfunc.modules.drawn_graph import DrawnGraph, Structure, draw
+from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.naming import Namer, submodule_key
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["SequentialNetwork"]
 
@@ -49,7 +49,7 @@ class SequentialNetwork(GraphNetwork):
         self._lower()
 
     @property
-    def label(self) -> str:
+    def _label(self) -> str:
         return f"Sequential model {self.name!r}"
 
     def add(self, layer: Any) -> None:
@@ -63,7 +63,7 @@ class SequentialNetwork(GraphNetwork):
             layer = layer.node.target
         if isinstance(layer, InputLayer):
             if self._stack or self._first is not None:
-                raise ValueError(f"{self.label} has its input already: an Input comes first, once.")
+                raise ValueError(f"{self._label} has its input already: an Input comes first, once.")
             self._start(layer.output)
             return
         if not isinstance(layer, nn.Module):
@@ -78,7 +78,7 @@ class SequentialNetwork(GraphNetwork):
     def pop(self, rebuild: bool = True) -> nn.Module:
         """Take the last layer off and return it."""
         if not self._stack:
-            raise ValueError(f"{self.label} has no layer to take off.")
+            raise ValueError(f"{self._label} has no layer to take off.")
         layer: nn.Module = self._stack.pop()
         if self._last is not None:
             node = self._last.node
@@ -167,7 +167,7 @@ class SequentialNetwork(GraphNetwork):
         strange = [leaf for leaf in leaves(inputs) if not isinstance(leaf, (Tensor, SymbolicTensor))]
         if len(inputs) != 1 or strange:
             got = f"{type(strange[0]).__name__} {strange[0]!r}" if strange else f"{len(inputs)} arguments"
-            raise ValueError(f"{self.label} takes one tensor, or a list or dict of tensors, got {got}.")
+            raise ValueError(f"{self._label} takes one tensor, or a list or dict of tensors, got {got}.")
 
         def declare(value: Tensor | SymbolicTensor) -> SymbolicTensor:
             shape = value.shape if isinstance(value, SymbolicTensor) else (None, *value.shape[1:])
