@@ -132,8 +132,8 @@ MISTAKES = {
     "an input too many": (lambda it: it.model(A, B, A), ValueError, ["2 inputs", "given 3"]),
     "a list too short": (lambda it: it.model([A]), ValueError, ["2 inputs", "given 1"]),
     "a key missing": (lambda it: it.model({"pixels": A}), ValueError, ["'words'", "missing"]),
-    "a key too many": (
-        lambda it: it.model({"pixels": A, "words": B, "labels": A}), ValueError, ["unknown", "'labels'"],
+    "a key misspelt": (
+        lambda it: it.model({"pixels": A, "wrods": B}), ValueError, ["'wrods'", "missing", "Did you mean 'words'"],
     ),
     "a wrong keyword": (lambda it: it.model(A, word=B), ValueError, ["'word'", "'words'"]),
     "a wrong shape": (lambda it: it.model(A, B[:, :3]), ValueError, ["'words'", "(None, 8)", "(4, 3)"]),

@@ -22,6 +22,22 @@ def make():
 
 
 class TestCSVLogger:
+    def test_a_file_with_other_columns_keeps_them(self, tmp_path):
+        path = tmp_path / "log.csv"
+        make().fit(X, Y, verbose=0, callbacks=[callbacks.CSVLogger(path, append=True)])
+        model = make()
+        model.compile("sgd", "mse", metrics=["mse"])
+        with pytest.warns(UserWarning, match=r"log.csv has no columns for mse, which are left out") as caught:
+            model.fit(X, Y, epochs=2, verbose=0, callbacks=[callbacks.CSVLogger(path, append=True)])
+        assert len(caught) == 1
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        assert rows[0] == ["epoch", "loss", "mae", "val_loss", "val_mae"]
+        assert [(row[0], row[2] == "NA", len(row)) for row in rows[1:]] == [
+            ("0", False, 5),
+            ("0", True, 5),
+            ("1", True, 5),
+        ]
+
     def test_the_working_directory_may_change(self, tmp_path, monkeypatch):
         (tmp_path / "other").mkdir()
         monkeypatch.chdir(tmp_path)

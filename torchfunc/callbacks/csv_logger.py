@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -18,7 +19,8 @@ __all__ = ["CSVLogger"]
 class CSVLogger(Callback):
     """Write the logs of each epoch to a CSV file, with the epoch (from 0) in front.
 
-    The columns are those of the first epoch, and "val_..." ones if that had none; "NA" stands for what is missing. When
+    The columns are those of the first epoch, and "val_..." ones if that had none, or those of the file that is appended
+    to (logs that it has no column for are left out, with a warning); "NA" stands for what is missing. When
     `BackupAndRestore` resumes an interrupted training, the file continues as if there had been no interruption.
 
     Args:
@@ -52,6 +54,13 @@ class CSVLogger(Callback):
             self.keys = sorted(logs)
             if not any(key.startswith("val_") for key in self.keys):
                 self.keys += [f"val_{key}" for key in self.keys]
+            self.keys = self._columns_of_file() or self.keys
+            left_out = [key for key in logs if key not in self.keys]
+            if left_out:
+                warnings.warn(
+                    f"{self.filename} has no columns for {', '.join(left_out)}, which are left out. A new file would.",
+                    stacklevel=2,
+                )
         with self._open() as file:
             if self._cut is not None:
                 file.truncate(self._cut)
@@ -68,6 +77,13 @@ class CSVLogger(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Drop what was written to the file after that."""
         self.keys, self._cut = state["keys"], state["size"]
+
+    def _columns_of_file(self) -> list[str]:
+        """The columns behind the epoch of a file that is appended to; none if it is empty."""
+        if not self.append:
+            return []
+        with open(self._path, newline="", encoding="utf-8") as file:
+            return next(csv.reader(file, delimiter=self.sep), [])[1:]
 
     def _open(self) -> TextIO:
         return open(self._path, "a", newline="", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,8 +59,10 @@ class InputBinding:
 
         Takes one for each input, or all in one list, tuple or dict, or by keyword.
 
+        Keys of a dict that no input has are ignored, with a warning.
+
         Raises:
-            ValueError: there are too many or too few, or a key is missing or unknown.
+            ValueError: there are too many or too few, a key is missing, or a keyword is unknown.
         """
         if kwargs:
             keys = self._keys_for(kwargs)[len(args) :]
@@ -92,12 +95,16 @@ class InputBinding:
         }
         missing = [key for key in keys if key not in values and key not in optional]
         unknown = [key for key in values if key not in keys]
-        if missing or unknown:
+        if missing or (unknown and what == "keyword arguments"):
             problem = f"missing {missing}" if missing else f"unknown {unknown}"
             hint = did_you_mean(unknown[0], missing or keys) if unknown else ""
             raise ValueError(
                 f"{self.owner} takes inputs {list(keys)}, but was given the {what} {list(values)}: {problem}.{hint}"
             )
+        if unknown and not torch.compiler.is_compiling():
+            # As in Keras: the columns of a table that a model does not use.
+            hint = did_you_mean(unknown[0], keys)
+            warnings.warn(f"{self.owner} takes inputs {list(keys)}: {unknown} are ignored.{hint}", stacklevel=2)
         return [values.get(key) for key in keys]
 
     def _wrong_number(self, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -93,7 +94,7 @@ class Arrays:
         """
         found: dict[str, Tensor] = {}
         tensors = (
-            _to_tensors(_columns_or_frame(x, "x", input_names), "x", found),
+            _to_tensors(_inputs_among(_columns_or_frame(x, "x", input_names), input_names), "x", found),
             _to_tensors(_columns_or_frame(y, "y", output_names), "y", found),
             _to_tensors(sample_weight, "sample_weight", found),
         )
@@ -313,6 +314,15 @@ def _column_to_array(column: Any, name: str) -> np.ndarray:
         else "Turn it into numbers"
     )
     raise ValueError(f"{name} is a pandas column of dtype {kind}, which no tensor can hold. {advice}, or drop it.")
+
+
+def _inputs_among(x: ArrayLike, input_names: Sequence[str] | None) -> ArrayLike:
+    """A dict without the keys that a model has no input for, of which it warns; all else as it is."""
+    if not isinstance(x, Mapping) or not input_names or not set(input_names) < set(x):
+        return x
+    ignored = [key for key in x if key not in input_names]
+    warnings.warn(f"The model takes the inputs {list(input_names)}: {ignored} of x are ignored.", stacklevel=4)
+    return {name: x[name] for name in input_names}
 
 
 def _columns_or_frame(value: Any, argument: str, wanted: Sequence[str] | None) -> Any:
