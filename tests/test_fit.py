@@ -11,7 +11,7 @@ from training_parity import LABELS, ROWS, WEIGHTS, X, Y, assert_close, copy_weig
 
 import torchfunc
 from torchfunc import metrics, optimizers
-from torchfunc.layers import Dense, Input
+from torchfunc.layers import BatchNormalization, Dense, Input
 from torchfunc.models import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
@@ -341,3 +341,24 @@ def test_a_name_given_for_two_outputs_is_a_metric_of_each():
     x, y = np.zeros((4, 3)), np.ones((4, 1))
     logs = model.evaluate(x, [y, 3 * y], verbose=0, return_dict=True)
     assert (logs["a_mae"], logs["b_mae"]) == (1.0, 3.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"steps_per_execution": 2}, {"run_eagerly": True}])
+def test_nothing_to_train(options):
+    inputs = Input((3,))
+    model = Model(inputs, Dense(1)(BatchNormalization()(inputs)))
+    model.trainable = False
+    model.get_layer("batch_normalization").trainable = False
+    model.compile("adam", "mse", metrics=["mae"], **options)
+    x, y = torch.randn(8, 3), torch.randn(8, 1)
+    before = [weight.copy() for weight in model.get_weights()]
+    with pytest.warns(UserWarning, match="no weights to train") as caught:
+        history = model.fit(x, y, batch_size=2, epochs=2, verbose=0).history
+    assert len(caught) == 1
+    assert history["mae"][0] == pytest.approx((model(x) - y).abs().mean().item(), rel=1e-5)
+    assert all(map(np.array_equal, before, model.get_weights()))
+    # Freed again, it trains.
+    model.trainable = True
+    model.compile("adam", "mse", **options)
+    model.fit(x, y, batch_size=2, verbose=0)
+    assert not np.array_equal(before[-1], model.get_weights()[-1])

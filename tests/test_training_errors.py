@@ -266,7 +266,6 @@ DATA = {
     "verbose": (one, lambda m: m.fit(X, Y, verbose=3), ["verbose", "3"]),
     "no loss": (lambda: one(loss=None), lambda m: m.fit(X, Y), ["no loss", "compile"]),
     "no optimizer": (lambda: one(optimizer=None), lambda m: m.fit(X, Y), ["optimizer=None"]),
-    "all frozen": (frozen, lambda m: m.fit(X, Y), ["no weights to train", "frozen"]),
     "loss apart from the weights": (
         lambda: one(loss=lambda y_true, y_pred: (y_true - y_pred.detach()) ** 2),
         lambda m: m.fit(X, Y),

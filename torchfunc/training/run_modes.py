@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,7 +59,7 @@ def refreshed_context(model: Trainable, run: RunContext) -> RunContext:
     fresh = new_context(model, run.settings)
     if list(map(id, run.weights)) == list(map(id, fresh.weights)):
         return run
-    if run.settings.optimizer is not None and not model.has_own_training():
+    if run.settings.optimizer is not None and fresh.weights and not model.has_own_training():
         run.settings.optimizer.build(fresh.weights)
     model._run_context = fresh
     return fresh
@@ -78,7 +79,14 @@ def training(model: Trainable, settings: TrainingSettings, device: torch.device)
     ):
         if settings.optimizer is not None and not model.has_own_training():
             settings.optimizer.name_weights(model.named_parameters())
-            settings.optimizer.build(run.weights)
+            if run.weights:
+                settings.optimizer.build(run.weights)
+            else:
+                warnings.warn(
+                    "The model has no weights to train: all are frozen, or there are none. Training changes "
+                    "nothing but moving averages and their like.",
+                    stacklevel=4,
+                )
         try:
             model.train()
             yield run

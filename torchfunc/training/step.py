@@ -37,6 +37,8 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
         raise ValueError("The model was compiled with optimizer=None, so it cannot be trained.")
     batch = unpack_x_y_sample_weight(data)
     outputs, parts, loss = _forward(model, run, batch, training=True)
+    if not run.weights:
+        return _update_metrics(model, run, batch, outputs, parts)
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
     gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
