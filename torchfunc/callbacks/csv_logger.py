@@ -58,7 +58,8 @@ class CSVLogger(Callback):
             left_out = [key for key in logs if key not in self.keys]
             if left_out:
                 warnings.warn(
-                    f"{self.filename} has no columns for {', '.join(left_out)}, which are left out. A new file would.",
+                    f"{self.filename} has no columns for {', '.join(left_out)}, which are left out. Log to a new file "
+                    "to have them.",
                     stacklevel=2,
                 )
         with self._open() as file:

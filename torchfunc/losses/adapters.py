@@ -160,5 +160,4 @@ def as_loss(
     Raises:
         ValueError: there is no such loss, or "crossentropy" without shapes.
     """
-    loss = parse_loss(identifier, name)
-    return loss.for_shapes(y_true_shape, y_pred_shape) if isinstance(loss, CrossentropyByShape) else loss
+    return parse_loss(identifier, name).for_shapes(y_true_shape, y_pred_shape)

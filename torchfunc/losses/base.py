@@ -106,7 +106,7 @@ class Loss:
         """Move what the loss holds to `device`, in place. Most hold nothing."""
         return self
 
-    def for_shapes(self, y_true_shape: Sequence[int | None], y_pred_shape: Sequence[int | None]) -> Loss:
+    def for_shapes(self, y_true_shape: Sequence[int | None] | None, y_pred_shape: Sequence[int | None] | None) -> Loss:
         """The loss for targets and predictions of these shapes: this one, unless it stands for a choice by shape."""
         return self
 

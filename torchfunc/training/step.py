@@ -51,8 +51,7 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
     for project in run.constraints:
         project()
     # Else they would keep the graph whose gradients are used up.
-    for losses in run.call_losses:
-        losses.clear()
+    run.clear_call_losses()
     return outcome
 
 

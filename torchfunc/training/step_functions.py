@@ -136,8 +136,7 @@ def _eager_step(model: Trainable, method: str, function: StepFunction | None) ->
         # A compiled step outlives the run that it was made in.
         run = model._run_context
         assert run is not None
-        for losses in run.call_losses:
-            losses.clear()
+        run.clear_call_losses()
         return default(model, run, data) if own is None else (own(data), [])
 
     return step
