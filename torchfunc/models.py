@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
 from torchfunc.registry import register_builtins
 from torchfunc.saving.files import PathLike
+from torchfunc.saving.model_files import load_model, save_model
 from torchfunc.saving.weights import load_weights, save_weights
 from torchfunc.training import Trainer
+from torchfunc.training.compile_config import compile_arguments, compile_config
 from torchfunc.viewing import summarize
 
-__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model"]
+__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "load_model", "save_model"]
 
 
 class Model(Trainer, Network):
@@ -73,6 +76,22 @@ class Model(Trainer, Network):
         """
         text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
         (print_fn or print)(text)
+
+    def save(self, filepath: PathLike, overwrite: bool = True, include_optimizer: bool = True) -> None:
+        """Write the whole model to a file. See `saving.save_model`."""
+        save_model(self, filepath, overwrite, include_optimizer)
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """What `compile` was given, for a config; None before it was called.
+
+        Raises:
+            ValueError: an optimizer, loss or metric cannot be written; the message names it.
+        """
+        return compile_config(self.require_settings("get_compile_config")) if self.compiled else None
+
+    def compile_from_config(self, config: Mapping[str, Any]) -> None:
+        """Compile the model as `get_compile_config` (or Keras) describes it."""
+        self.compile(**compile_arguments(config))
 
     def save_weights(self, filepath: PathLike, overwrite: bool = True) -> None:
         """Write the weights to a file, under the names of `state_dict`.

@@ -15,6 +15,7 @@ from torchfunc.callbacks.base import Logs
 from torchfunc.callbacks.frequency import SaveFrequency
 from torchfunc.callbacks.monitor import MonitorCallback
 from torchfunc.saving.files import PathLike
+from torchfunc.saving.model_files import check_model_path
 from torchfunc.saving.weights import check_weights_path
 from torchfunc.viewing.progress import print_message
 
@@ -30,14 +31,14 @@ class ModelCheckpoint(MonitorCallback):
         monitor: the number in the logs that tells which model is the best.
         verbose: whether to say what is saved (0 or 1).
         save_best_only: whether to save only when the number is better than ever before.
-        save_weights_only: whether to save the weights only, in a name that ends in ".safetensors".
+        save_weights_only: whether to save the weights only (`save_weights`) and not the whole model (`save`).
         mode: "min", "max" or "auto"; whether less or more is better.
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: the value that the first model must beat, with `save_best_only`.
 
     Raises:
         ValueError: the name of the file does not end in what is saved, `save_freq` or `mode` is unknown; or, in `fit`,
-            the name asks for something that the logs do not hold, or the model cannot be saved whole.
+            the name asks for something that the logs do not hold, or the model has a part that cannot be saved.
     """
 
     defers_logs = True
@@ -65,20 +66,8 @@ class ModelCheckpoint(MonitorCallback):
             self.idle_hooks = (ModelCheckpoint.on_train_batch_end,)
         if save_weights_only:
             check_weights_path(self.filepath)
-        elif not self.filepath.endswith((".keras", ".torchfunc")):
-            raise ValueError(
-                f"The name of a file of a whole model ends in '.keras' or '.torchfunc', got {self.filepath!r}. "
-                "With save_weights_only=True it ends in '.safetensors'."
-            )
-
-    def set_model(self, model: Any) -> None:
-        """Note the model. Raises ValueError if it is to be saved whole and cannot be."""
-        super().set_model(model)
-        if not (self.save_weights_only or hasattr(self.model, "save")):
-            raise ValueError(
-                "ModelCheckpoint cannot save a whole model yet, only its weights: pass save_weights_only=True and a "
-                "`filepath` that ends in '.safetensors'."
-            )
+        else:
+            check_model_path(self.filepath)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Note the epoch."""

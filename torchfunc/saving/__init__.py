@@ -1,4 +1,4 @@
-"""Objects and configs, under Keras' import path."""
+"""Models in files, objects and configs, under Keras' import path."""
 
 from torchfunc.registry import (
     custom_object_scope,
@@ -9,6 +9,7 @@ from torchfunc.registry import (
     register_serializable,
     serialize_keras_object,
 )
+from torchfunc.saving.model_files import load_model, save_model
 
 __all__ = [
     "custom_object_scope",
@@ -16,8 +17,10 @@ __all__ = [
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "load_model",
     "register_keras_serializable",
     "register_serializable",
+    "save_model",
     "serialize_keras_object",
 ]
 

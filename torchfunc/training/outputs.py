@@ -50,6 +50,15 @@ class DeferredUpdate(NamedTuple):
     prediction: Tensor
 
 
+class GivenObjectives(NamedTuple):
+    """The arguments of `compile` of these names, as they were given."""
+
+    loss: PerOutput
+    loss_weights: PerOutput
+    metrics: PerOutput
+    weighted_metrics: PerOutput
+
+
 class ParsedObjectives(NamedTuple):
     """The losses and metrics of `compile`, looked up once, in the structures that they were given in.
 
@@ -57,12 +66,14 @@ class ParsedObjectives(NamedTuple):
         loss: losses, None for outputs without.
         loss_weights: numbers.
         metrics, weighted_metrics: `MetricGiven`s.
+        given: what all this was looked up from.
     """
 
     loss: PerOutput
     loss_weights: PerOutput
     metrics: PerOutput
     weighted_metrics: PerOutput
+    given: GivenObjectives
 
     def losses_and_metrics(self) -> list[Loss | Metric]:
         """All losses and metrics."""
@@ -87,6 +98,7 @@ class ParsedObjectives(NamedTuple):
             loss_weights,
             map_structure(as_metric, metrics),
             map_structure(as_metric, weighted_metrics),
+            GivenObjectives(loss, loss_weights, metrics, weighted_metrics),
         )
 
 

@@ -44,6 +44,7 @@ class Precision:
             the same.
 
     Attributes:
+        name: what was given.
         dtype: the type for `torch.autocast`; None without autocast.
 
     Raises:
@@ -54,6 +55,7 @@ class Precision:
         key = "32" if name is None else str(name)
         if key not in _PRECISIONS:
             raise ValueError(f"`precision` is '32', 'bf16-mixed' or '16-mixed', got {name!r}.")
+        self.name = name
         self.dtype = _PRECISIONS[key]
 
     @property

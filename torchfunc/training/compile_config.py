@@ -1,0 +1,54 @@
+"""The settings of `compile` as a config and back, as Keras writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torchfunc import losses, metrics, optimizers
+from torchfunc.registry import serialize_keras_object
+from torchfunc.structures import map_structure
+from torchfunc.training.settings import TrainingSettings
+
+__all__ = ["compile_arguments", "compile_config"]
+
+
+def compile_config(settings: TrainingSettings) -> dict[str, Any]:
+    """What `compile` was given, with the optimizer as it is now.
+
+    Raises:
+        ValueError: an optimizer, loss or metric has no config; the message names it.
+    """
+    given, execution = settings.parsed.given, settings.execution
+    config = {
+        "optimizer": optimizers.serialize(settings.optimizer),
+        "loss": serialize_keras_object(given.loss),
+        "loss_weights": serialize_keras_object(given.loss_weights),
+        "metrics": serialize_keras_object(given.metrics),
+        "weighted_metrics": serialize_keras_object(given.weighted_metrics),
+        "run_eagerly": False,
+        "steps_per_execution": execution.steps,
+        "jit_compile": execution.jit,
+    }
+    return config if execution.precision.name is None else {**config, "precision": execution.precision.name}
+
+
+def compile_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `compile` that a config (ours or Keras') describes.
+
+    Raises:
+        ValueError: it names something unknown.
+    """
+    found = dict(config)
+    found["optimizer"] = optimizers.deserialize(config["optimizer"])
+    for name, read in (
+        ("loss", losses.deserialize),
+        ("metrics", metrics.deserialize),
+        ("weighted_metrics", metrics.deserialize),
+    ):
+        found[name] = map_structure(
+            lambda leaf, read=read: read(leaf) if isinstance(leaf, dict) else leaf,
+            config.get(name),
+            is_leaf=lambda value: isinstance(value, dict) and "class_name" in value,
+        )
+    return found
