@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from torchfunc import callbacks, layers
-from torchfunc.models import Model
+from torchfunc.models import Model, load_model
 
 X = np.random.default_rng(0).standard_normal((20, 3)).astype("float32")
 Y = X.sum(1, keepdims=True)
@@ -69,11 +69,12 @@ class TestModelCheckpoint:
         with pytest.raises(IsADirectoryError, match="non-directory filepath"):
             make().fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(path, save_weights_only=True))
 
-    def test_a_model_that_can_be_saved_whole(self, tmp_path, monkeypatch):
-        saved = []
-        monkeypatch.setattr(Model, "save", lambda self, path, overwrite: saved.append((path, overwrite)), raising=False)
-        make().fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(tmp_path / "model.keras"))
-        assert saved == [(str(tmp_path / "model.keras"), True)]
+    def test_whole_models(self, tmp_path):
+        model, path = make(), tmp_path / "{epoch}.torchfunc"
+        model.fit(X, Y, epochs=2, verbose=0, callbacks=callbacks.ModelCheckpoint(path))
+        again = load_model(tmp_path / "2.torchfunc")
+        assert same(model.state_dict(), again.state_dict())
+        assert again.compiled
 
 
 class TestWeights:
