@@ -17,6 +17,7 @@ from torchfunc.utils.py_dataset import PyDataset
 from torchfunc.utils.py_dataset import PyDataset as Sequence
 from torchfunc.utils.sequences import pad_sequences
 from torchfunc.utils.session import clear_session, set_random_seed
+from torchfunc.viewing import model_to_dot, plot_model
 
 __all__ = [
     "CustomObjectScope",
@@ -28,9 +29,11 @@ __all__ = [
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "model_to_dot",
     "normalize",
     "pack_x_y_sample_weight",
     "pad_sequences",
+    "plot_model",
     "register_keras_serializable",
     "serialize_keras_object",
     "set_random_seed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torchfunc.layers import Layer
 from torchfunc.modules import DrawnGraph, GraphNetwork, Network, SequentialNetwork
 from torchfunc.structures import leaves
 
-__all__ = ["Entry", "connections", "entries_of"]
+__all__ = ["Entry", "connections", "entries_of", "select_range"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,26 @@ def entries_of(model: Network) -> tuple[list[Entry], bool]:
             entries.extend(own.pop(name) for name in taken if name in own)
         entries.append(entry)
     return [*entries, *own.values()], is_chain
+
+
+def select_range(entries: list[Entry], layer_range: Sequence[str] | None) -> list[Entry]:
+    """The entries from the first to the last that match two names or patterns of the beginning of names.
+
+    Raises:
+        ValueError: `layer_range` is something else, or nothing matches one of them.
+    """
+    if layer_range is None:
+        return entries
+    if len(layer_range) != 2 or not all(isinstance(each, str) for each in layer_range):
+        raise ValueError(f"`layer_range` is two strings, the first and the last layer's name, got {layer_range!r}.")
+    first, last = ([i for i, entry in enumerate(entries) if re.match(each, entry.name)] for each in layer_range)
+    if not first or not last:
+        names = ", ".join(entry.name for entry in entries)
+        raise ValueError(
+            f"No layer matches {layer_range[0 if not first else 1]!r} of `layer_range`. The layers are: {names}."
+        )
+    start, stop = (first[0], last[-1]) if first[0] <= last[-1] else (last[0], first[-1])
+    return entries[start : stop + 1]
 
 
 def _listed(model: Network, drawn: DrawnGraph | None) -> list[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from torchfunc.layers.base.call_arguments import call_with_shapes
 from torchfunc.layers.base.shapes import Shape, is_shape
 from torchfunc.modules import GraphNetwork, Network
 from torchfunc.structures import leaves, map_structure
-from torchfunc.viewing.entries import Entry, connections, entries_of
+from torchfunc.viewing.entries import Entry, connections, entries_of, select_range
 from torchfunc.viewing.table import column_widths, draw_table
 
 __all__ = ["summarize"]
@@ -63,7 +62,7 @@ def summarize(
         columns = (*columns, ("Trainable", "center"))
     connected = {} if is_chain else connections(model, entries)
     rows = []
-    for level, entry in _expand(_in_range(entries, layer_range), expand_nested):
+    for level, entry in _expand(select_range(entries, layer_range), expand_nested):
         prefix = "   " * level + "└ " if level else ""
         row = [f"{prefix}{entry.name} ({entry.kind})", _shape_text(entry), _count_text(entry)]
         if not is_chain:
@@ -90,21 +89,6 @@ def _widths(
     elif show_trainable:
         ends = [end * 0.9 for end in ends] + [1.0]
     return column_widths(line_length or min(default, shutil.get_terminal_size().columns - 4), ends)
-
-
-def _in_range(entries: list[Entry], layer_range: Sequence[str] | None) -> list[Entry]:
-    if layer_range is None:
-        return entries
-    if len(layer_range) != 2 or not all(isinstance(each, str) for each in layer_range):
-        raise ValueError(f"`layer_range` is two strings, the first and the last layer's name, got {layer_range!r}.")
-    first, last = ([i for i, entry in enumerate(entries) if re.match(each, entry.name)] for each in layer_range)
-    if not first or not last:
-        names = ", ".join(entry.name for entry in entries)
-        raise ValueError(
-            f"No layer matches {layer_range[0 if not first else 1]!r} of `layer_range`. The layers are: {names}."
-        )
-    start, stop = (first[0], last[-1]) if first[0] <= last[-1] else (last[0], first[-1])
-    return entries[start : stop + 1]
 
 
 def _expand(entries: Iterable[Entry], expand_nested: bool) -> Iterable[tuple[int, Entry]]:
