@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
+import subprocess
 from itertools import combinations
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from PIL import Image
 from reportlab.pdfbase.pdfmetrics import stringWidth
 
 from torchfunc import Input, Model, Sequential, layers
@@ -206,6 +209,27 @@ def test_the_page_knows_each_box_and_ends_no_script_early():
     assert known["box1"]["facts"]["units"] == "2"
     assert "test_plotting.py" in known["box1"]["facts"]["source"]
     assert 'id="box1"' in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no Chromium to open the page in")
+def test_a_click_in_a_browser_shows_what_a_box_is(tmp_path):
+    inputs = Input((4,))
+    path = tmp_path / "model.html"
+    plot_model(Model(inputs, layers.Dense(2, activation="relu", name="d")(inputs)), path)
+    click = 'document.getElementById("box1").dispatchEvent(new MouseEvent("click", {bubbles: true}))'
+    path.write_text(path.read_text("utf-8").replace("</html>", f"<script>{click}</script></html>"), "utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}"]
+    picture = tmp_path / "page.png"
+    for each in ("--dump-dom", f"--screenshot={picture}"):
+        done = subprocess.run([*command, each, path.as_uri()], capture_output=True, text=True, check=True, timeout=60)
+        if each == "--dump-dom":
+            dom = done.stdout
+    assert re.search(r"<h1>d</h1>.*<td>units</td><td>2</td>.*<td>activation</td><td>relu</td>", dom)
+    assert 'class="node chosen"' in dom
+    colors = Image.open(picture).convert("L").getextrema()
+    assert colors[0] < 60
+    assert colors[1] > 240
 
 
 def test_odd_names_are_drawn_as_they_are():

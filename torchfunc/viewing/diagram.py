@@ -328,13 +328,16 @@ def facts_of(box: Box) -> Mapping[str, str]:
         config = box.target.get_config()
     elif isinstance(box.target, nn.Module):
         config = {"module": repr(box.target)}
-    known = {
+    known: dict[str, str | None] = {
         "class": box.kind,
         "input shape": box.inputs,
         "output shape": box.outputs,
         "dtype": box.dtype,
         "parameters": f"{box.parameters:,}",
         "source": box.source,
-        **{name: str(value) for name, value in config.items()},
     }
+    for name, value in config.items():
+        if name not in ("name", "dtype"):
+            # An initializer, say, is told by its class.
+            known[name] = str(value["class_name"] if isinstance(value, Mapping) and "class_name" in value else value)
     return {name: value for name, value in known.items() if value}
