@@ -16,7 +16,7 @@ import torch._dynamo  # else each process would import it by itself, at its firs
 
 from torchfunc import callbacks, layers, utils
 from torchfunc.models import Model
-from torchfunc.saving.files import write_state
+from torchfunc.saving.states import write_state
 
 ROWS, BATCH, EPOCHS = 75, 5, 8  # of which 60 are trained on: 12 batches
 

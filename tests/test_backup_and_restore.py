@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchfunc import callbacks, layers, optimizers, utils
 from torchfunc.models import Model
-from torchfunc.saving.files import read_state, write_state
+from torchfunc.saving.states import read_state, write_state
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((44, 3)).astype("float32")

@@ -9,7 +9,7 @@ import pytest
 from scripted_training import play
 
 from torchfunc import Input, Model, callbacks, layers
-from torchfunc.saving.files import read_tensors
+from torchfunc.saving.tensor_files import read_tensors
 
 RANDOM = np.random.default_rng(0)
 SEQUENCES = [

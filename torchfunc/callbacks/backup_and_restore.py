@@ -9,7 +9,8 @@ from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.frequency import SaveFrequency
-from torchfunc.saving.files import PathLike, read_state, remove, write_state
+from torchfunc.saving.files import PathLike, remove
+from torchfunc.saving.states import read_state, write_state
 
 __all__ = ["BackupAndRestore"]
 

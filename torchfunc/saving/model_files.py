@@ -1,7 +1,7 @@
 """Whole models in files: `save_model` and `load_model`, and which format the end of a name stands for.
 
-A format is a function that writes a model to a path that is free, and one that reads it. That a file appears at once
-and whole, and that no other is overwritten, is seen to here for all of them.
+A format is a function that writes a model to an open file, and one that reads it. That a file appears at once and
+whole, and that no other is overwritten, is seen to here for all of them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -18,8 +18,9 @@ from torchfunc.saving.torchfunc_file import read_torchfunc_file, write_torchfunc
 
 __all__ = ["ModelReader", "ModelWriter", "check_model_path", "load_model", "save_model"]
 
-ModelWriter = Callable[[Any, Path, bool], None]
-"""Writes a model (first) to a path (second), with compile settings and optimizer state or without (third)."""
+ModelWriter = Callable[[Any, IO[bytes], bool], None]
+"""Writes a model (first) to a file that is empty and open to write and read (second), with compile settings and
+optimizer state or without (third)."""
 
 ModelReader = Callable[[Path, Mapping[str, Any] | None, bool, torch.device | None], Any]
 """Reads a model: from a path, with custom objects, compiled or not, onto a device (None: the default one)."""
@@ -70,8 +71,8 @@ def save_model(model: Any, filepath: PathLike, overwrite: bool = True, include_o
     assert write is not None
     if not overwrite and Path(filepath).exists():
         raise FileExistsError(f"{os.fspath(filepath)} exists already, and overwrite=False.")
-    with replacing(filepath) as temporary:
-        write(model, temporary, include_optimizer)
+    with replacing(filepath) as file:
+        write(model, file, include_optimizer)
 
 
 def load_model(

@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -18,15 +18,15 @@ __all__ = ["read_torchfunc_file", "write_torchfunc_file"]
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
-def write_torchfunc_file(model: Any, path: Path, include_optimizer: bool) -> None:
-    """Write a model to a path that is free.
+def write_torchfunc_file(model: Any, file: IO[bytes], include_optimizer: bool) -> None:
+    """Write a model to a file that is empty and open.
 
     Raises:
         ValueError: the model has a part that cannot be written.
     """
     config = json.dumps(config_of_model(model, include_optimizer))
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(_CONFIG, config)
         archive.writestr(_WEIGHTS, safetensors.torch.save(weights))
 

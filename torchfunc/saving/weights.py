@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from torchfunc.saving.files import PathLike, read_tensors, write_tensors
+from torchfunc.dtypes import dtype_name
+from torchfunc.saving.files import PathLike
+from torchfunc.saving.safetensors_layout import Place
+from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
 
@@ -44,20 +47,35 @@ def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) 
             nothing is changed.
     """
     check_weights_path(path)
-    stored, _ = read_tensors(path)
-    own: Mapping[str, Tensor] = model.state_dict()
-    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
-    differing = [name for name in {**own, **stored} if name not in fitting]
-    if differing and not skip_mismatch:
-        listed = ", ".join(
-            f"{name} ({_shape(own, name)}, in the file {_shape(stored, name)})" for name in differing[:5]
-        )
-        raise ValueError(
-            f"{os.fspath(path)} does not fit this model in {len(differing)} of {len(own)} weights: {listed}. "
-            "skip_mismatch=True loads the others."
-        )
-    model.load_state_dict(fitting, strict=False)
+    own: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    with open(path, "rb") as file:
+        section = TensorSection(file, os.fspath(path))
+        stored = section.layout.places
+        fitting = {name: own[name] for name, place in stored.items() if name in own and _fits(own[name], place)}
+        differing = [name for name in {**own, **stored} if name not in fitting]
+        if differing and not skip_mismatch:
+            listed = ", ".join(
+                f"{name} ({_kind(own.get(name), stored.get(name))}, in the file {_kind(stored.get(name), own.get(name))})"
+                for name in differing[:5]
+            )
+            raise ValueError(
+                f"{os.fspath(path)} does not fit this model in {len(differing)} of {len(own)} weights: {listed}. "
+                "skip_mismatch=True loads the others."
+            )
+        # Nothing is changed before all is known to be right.
+        section.check()
+        section.read_into(fitting)
 
 
-def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
-    return str(tuple(tensors[name].shape)) if name in tensors else "missing"
+def _fits(tensor: Tensor, place: Place) -> bool:
+    """Whether a weight can be filled with what is in the file: floats of another precision are converted."""
+    same_kind = tensor.dtype == place.dtype or (tensor.is_floating_point() and place.dtype.is_floating_point)
+    return same_kind and tuple(tensor.shape) == place.shape
+
+
+def _kind(tensor: Tensor | Place | None, other: Tensor | Place | None) -> str:
+    """The shape of a weight; its dtype, if that is what differs."""
+    if tensor is None:
+        return "missing"
+    same_shape = other is not None and tuple(tensor.shape) == tuple(other.shape)
+    return dtype_name(tensor.dtype) if same_shape else str(tuple(tensor.shape))
