@@ -253,12 +253,25 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"damaged.* Delete the folder '.*' to begin anew"):
             run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path))
 
-    def test_the_one_before_a_damaged_file(self, tmp_path):
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda path: path.write_bytes(b"half"),
+            lambda path: path.write_bytes(path.read_bytes().replace(b"dense.weight", b"dense.weighu", 1)),
+            lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+            lambda path: write_state(path, {"epoch": 1}),
+            lambda path: write_state(path, {**read_state(path), "optimizer": []}),
+        ],
+    )
+    def test_the_one_before_a_damaged_file(self, tmp_path, damage):
         interrupted(tmp_path, double_checkpoint=True)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["latest.safetensors", "previous.safetensors"]
-        (tmp_path / "latest.safetensors").write_bytes(b"half")
+        damage(tmp_path / "latest.safetensors")
         whole = run(OPTIMIZERS["adam"], arrays)
-        assert_same(run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path), seed=7), whole)
+        why = "(damaged|not the state|another optimizer)"
+        with pytest.warns(UserWarning, match=rf"{why}.* goes on from the save before it, .*previous\.safetensors"):
+            resumed = run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path), seed=7)
+        assert_same(resumed, whole)
         assert not tmp_path.exists()
 
     def test_files_that_are_kept(self, tmp_path):

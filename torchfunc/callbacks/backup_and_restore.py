@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ class BackupAndRestore(Callback):
         backup_dir: the folder for the files, made if need be; one for each `fit` that may be interrupted.
         save_freq: "epoch" to save at the end of each epoch, a number to save after so many batches, or False to
             save nothing and only restore.
-        double_checkpoint: whether to keep the save before the last too, and restore it if the last is damaged.
+        double_checkpoint: whether to keep the save before the last too, and restore it, with a warning, if the last is
+            damaged.
         delete_checkpoint: whether to delete the files when `fit` ends.
 
     Raises:
@@ -71,12 +73,18 @@ class BackupAndRestore(Callback):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Go on from the last save, if there is one."""
-        try:
-            state = self._last_state()
-            if state is not None:
-                self._run.resume(state)
-        except ValueError as error:
-            raise ValueError(f"{error} Delete the folder {self.backup_dir!r} to begin anew.") from error
+        failures: list[ValueError] = []
+        for path in (path for path in (self._path, self._previous) if path.exists()):
+            try:
+                self._run.resume(read_state(path))
+            except ValueError as error:
+                failures.append(error)
+                continue
+            if failures:
+                warnings.warn(f"{failures[0]} Training goes on from the save before it, {path}.", stacklevel=2)
+            return
+        if failures:
+            raise ValueError(f"{failures[0]} Delete the folder {self.backup_dir!r} to begin anew.") from failures[0]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Note the epoch."""
@@ -114,12 +122,3 @@ class BackupAndRestore(Callback):
         if self.double_checkpoint and self._path.exists():
             os.replace(self._path, self._previous)
         write_state(self._path, self._run.state(epoch, batches, logs))
-
-    def _last_state(self) -> Any:
-        found = [path for path in (self._path, self._previous) if path.exists()]
-        for path in found[:-1]:
-            try:
-                return read_state(path)
-            except ValueError:
-                continue
-        return read_state(found[-1]) if found else None

@@ -54,10 +54,7 @@ def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) 
         fitting = {name: own[name] for name, place in stored.items() if name in own and _fits(own[name], place)}
         differing = [name for name in {**own, **stored} if name not in fitting]
         if differing and not skip_mismatch:
-            listed = ", ".join(
-                f"{name} ({_kind(own.get(name), stored.get(name))}, in the file {_kind(stored.get(name), own.get(name))})"
-                for name in differing[:5]
-            )
+            listed = ", ".join(f"{name} ({_difference(own.get(name), stored.get(name))})" for name in differing[:5])
             raise ValueError(
                 f"{os.fspath(path)} does not fit this model in {len(differing)} of {len(own)} weights: {listed}. "
                 "skip_mismatch=True loads the others."
@@ -73,9 +70,10 @@ def _fits(tensor: Tensor, place: Place) -> bool:
     return same_kind and tuple(tensor.shape) == place.shape
 
 
-def _kind(tensor: Tensor | Place | None, other: Tensor | Place | None) -> str:
-    """The shape of a weight; its dtype, if that is what differs."""
-    if tensor is None:
-        return "missing"
-    same_shape = other is not None and tuple(tensor.shape) == tuple(other.shape)
-    return dtype_name(tensor.dtype) if same_shape else str(tuple(tensor.shape))
+def _difference(tensor: Tensor | None, place: Place | None) -> str:
+    """How a weight and what is in the file differ: in shape, else in dtype."""
+    if tensor is None or place is None or tuple(tensor.shape) != place.shape:
+        own, stored = ("missing" if each is None else str(tuple(each.shape)) for each in (tensor, place))
+    else:
+        own, stored = dtype_name(tensor.dtype), dtype_name(place.dtype)
+    return f"{own}, in the file {stored}"

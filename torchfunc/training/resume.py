@@ -22,6 +22,11 @@ __all__ = ["TrainingRun"]
 TrainingState: TypeAlias = Mapping[str, Any]
 """Tensors, numbers and text, in dicts, lists and tuples, by what they are the state of."""
 
+_PARTS = {
+    *("epoch", "batches", "steps", "logs", "stop_training", "place", "generators", "weights", "optimizer"),
+    *("metrics", "callbacks"),
+}
+
 
 class TrainingRun:
     """One `fit`, for a callback that saves it or resumes one that was saved (`BackupAndRestore`).
@@ -68,8 +73,11 @@ class TrainingRun:
         """Resume the run that `state` was saved from. Call it in `on_train_begin`; it happens after all have begun.
 
         Raises:
-            ValueError: the model's weights, or the batches of an epoch, are others than that run's.
+            ValueError: it is the state of something else, or the model's weights, its optimizer or the batches of an
+                epoch are others than that run's. Then nothing is changed.
         """
+        if not isinstance(state, Mapping) or not state.keys() >= _PARTS:
+            raise ValueError("What was saved is not the state of a training.")
         found, wanted = _shapes(_weights(self._model)), _shapes(state["weights"])
         if found != wanted:
             differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
@@ -82,6 +90,7 @@ class TrainingRun:
                 f"The saved training stopped after {state['batches']} of {state['steps']} batches in an epoch, but "
                 f"there are {self._data.num_batches} now, so its place in the data cannot be found."
             )
+        _check_optimizer_state(self._model.optimizer, state["optimizer"])
         self._resumed = state
 
     def begin(self, epochs: range) -> range:
@@ -149,6 +158,22 @@ def _optimizer_state(optimizer: Optimizer | None) -> Any:
     return optimizer.variables
 
 
+def _check_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
+    """Raise ValueError if this is the state of an optimizer with other variables, or other groups of weights."""
+    found, saved = _state_shapes(_optimizer_state(optimizer)), _state_shapes(state)
+    if found != saved:
+        raise ValueError(
+            f"The saved training used another optimizer, or other settings of it, than this {type(optimizer).__name__}."
+        )
+
+
+def _state_shapes(state: Any) -> Any:
+    if isinstance(state, Mapping):
+        # (A torch optimizer makes its state in its first step.)
+        return [[len(group["params"]) for group in state["state_dict"]["param_groups"]]]
+    return None if state is None else [tuple(value.shape) for value in state]
+
+
 def _set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
     if optimizer is None:
         return
@@ -157,10 +182,6 @@ def _set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
         optimizer.torch_optimizer.load_state_dict(state["state_dict"])
         return
     variables = optimizer.variables
-    if [tuple(variable.shape) for variable in variables] != [tuple(value.shape) for value in state]:
-        raise ValueError(
-            f"The saved training used another optimizer, or other settings of it, than this {type(optimizer).__name__}."
-        )
     for variable, value in zip(variables, state, strict=True):
         variable.copy_(value)
 
