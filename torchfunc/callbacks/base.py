@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Callback", "Logs"]
+__all__ = ["Callback", "Logs", "without_wrapper"]
 
 Logs = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ class Callback:
     @property
     def model(self) -> Any:
         """The model that is trained."""
-        return self._model.module if isinstance(self._model, DistributedDataParallel) else self._model
+        return without_wrapper(self._model)
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Called before the run with its parameters."""
@@ -110,3 +110,8 @@ class Callback:
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after a batch of `predict`, with its outputs under "outputs"."""
+
+
+def without_wrapper(model: Any) -> Any:
+    """The model that somebody wrote, of one that `DistributedDataParallel` may be around."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from torchfunc.callbacks.base import Callback, Logs
+from torchfunc.callbacks.base import Callback, Logs, without_wrapper
 from torchfunc.viewing.curves import plot_curves
 
 __all__ = ["History"]
@@ -17,7 +18,11 @@ class History(Callback):
     Attributes:
         history: one list of numbers, one for each epoch, by log name.
         epoch: the epochs that were run, from 0.
+        model: the model that was trained, which has this as its `history`; None when it has ended.
     """
+
+    # Not the model itself, which would then wait for the garbage collector.
+    _reference: weakref.ref[Any] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,6 +30,22 @@ class History(Callback):
         self.epoch: list[int] = []
         # Of each number: validation need not run in every epoch.
         self._epochs: dict[str, list[int]] = {}
+
+    @property
+    def model(self) -> Any:
+        """The model that was trained."""
+        return None if self._reference is None else self._reference()
+
+    def set_model(self, model: Any) -> None:
+        """Called before the run with the model."""
+        self._reference = None if model is None else weakref.ref(without_wrapper(model))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reference": self.model}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.set_model(state["_reference"])
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Start counting epochs anew."""

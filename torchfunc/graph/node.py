@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 from torch.fx.node import map_aggregate
-from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_map, tree_unflatten
+from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_unflatten
 
 from torchfunc.graph.source import Source, user_source
 from torchfunc.structures import Structure, leaves, map_structure
@@ -58,12 +60,14 @@ class Spec:
 class SymbolicValue:
     """An output of a node: stands for a value that exists only when the graph runs."""
 
-    __slots__ = ("__weakref__", "node", "path", "spec")
+    __slots__ = ("__weakref__", "_target", "node", "path", "spec")
 
     def __init__(self, spec: Spec, node: Node, path: KeyPath = ()) -> None:
         self.spec = spec
         self.node = node
         self.path = path
+        # Which the node does not hold.
+        self._target = node.target
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicValue:
         # A handle on an immutable graph: a copy would be a tensor of no model.
@@ -79,18 +83,36 @@ MakeValue: TypeAlias = "Callable[[Spec, Node, KeyPath], SymbolicValue]"
 class Node:
     """One call: what was called, on what, and what came out.
 
+    A value refers to the node that made it and to the module that was called, and a node to the values it was called
+    on: so whoever has a value has all that it was made of. In the other direction nothing is held, neither the values
+    that came out nor, since a layer refers to its calls, the module: a graph ends with the last of its values.
+
     Attributes:
         op: "input", "module", "function" or "method", as `torch.fx` tells them apart.
-        target: the module, the function, or the method's name; of an input, the layer that declares it.
+        target: the module, the function, or the method's name; of an input, the layer that declares it. None of a
+            module that nobody has any more.
         args, kwargs: the arguments, with a `SymbolicValue` wherever a value of the graph goes in.
         inputs: the values of the graph among the arguments, in order of appearance.
-        outputs: what the call returned: any nesting of `SymbolicValue`s and constants.
-        output_values: the values of the graph among the outputs.
+        specs: what the call returned: any nesting of `Spec`s and constants.
+        masks: the mask of each output that has one, by the output's path.
         order: a number that grows with every node, so that sorting by it is a topological order.
         source: the user's file and line that made the call.
     """
 
-    __slots__ = ("args", "inputs", "kwargs", "op", "order", "output_values", "outputs", "source", "target")
+    __slots__ = (
+        "__weakref__",
+        "_make_value",
+        "_target",
+        "_values",
+        "args",
+        "inputs",
+        "kwargs",
+        "masks",
+        "op",
+        "order",
+        "source",
+        "specs",
+    )
 
     def __init__(
         self,
@@ -103,7 +125,7 @@ class Node:
         source: Source | None = None,
     ) -> None:
         self.op = op
-        self.target = target
+        self._target = weakref.ref(target) if isinstance(target, nn.Module) else target
         self.inputs: list[SymbolicValue] = []
 
         def collect(leaf: Any) -> Any:
@@ -117,23 +139,40 @@ class Node:
         self.kwargs: Kwargs = arguments[1]
         self.order = next(_sequence)
         self.source = source or user_source()
-        self.output_values: list[SymbolicValue] = []
-        self.outputs = self._make_outputs(specs, make_value)
+        self.specs = specs
+        self.masks: dict[KeyPath, SymbolicValue] = {}
+        self._make_value = make_value
+        # Those values that somebody has.
+        self._values: dict[KeyPath, weakref.ref[SymbolicValue]] = {}
 
-    def _make_outputs(self, specs: Specs, make_value: MakeValue) -> Outputs:
-        if isinstance(specs, Spec):
-            value = make_value(specs, self, ())
-            self.output_values.append(value)
-            return value
-        paths, structure = tree_flatten_with_path(specs)
-        made = [make_value(leaf, self, path) if isinstance(leaf, Spec) else leaf for path, leaf in paths]
-        self.output_values.extend(leaf for leaf in made if isinstance(leaf, SymbolicValue))
+    @property
+    def target(self) -> Any:
+        return self._target() if isinstance(self._target, weakref.ref) else self._target
+
+    def _value(self, spec: Spec, path: KeyPath) -> SymbolicValue:
+        known = self._values.get(path)
+        value = None if known is None else known()
+        if value is None:
+            value = self._make_value(spec, self, path)
+            self._values[path] = weakref.ref(value)
+        return value
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the call returned: any nesting of `SymbolicValue`s and constants."""
+        if isinstance(self.specs, Spec):
+            return self._value(self.specs, ())
+        paths, structure = tree_flatten_with_path(self.specs)
+        made = [self._value(leaf, path) if isinstance(leaf, Spec) else leaf for path, leaf in paths]
         return tree_unflatten(made, structure)
 
     @property
-    def specs(self) -> Specs:
-        """What `outputs` was made of: the same structure with a `Spec` for each value."""
-        return tree_map(lambda leaf: leaf.spec if isinstance(leaf, SymbolicValue) else leaf, self.outputs)
+    def output_values(self) -> list[SymbolicValue]:
+        """The values of the graph among the outputs."""
+        if isinstance(self.specs, Spec):
+            return [self._value(self.specs, ())]
+        paths, _ = tree_flatten_with_path(self.specs)
+        return [self._value(leaf, path) for path, leaf in paths if isinstance(leaf, Spec)]
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", None)

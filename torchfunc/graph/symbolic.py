@@ -299,11 +299,20 @@ class SymbolicTensor(_Recorded):
         mask: the symbolic boolean tensor that says which steps count, or None.
     """
 
-    __slots__ = ("mask",)
+    __slots__ = ()
 
-    def __init__(self, spec: Spec, node: Node, path: KeyPath = ()) -> None:
-        super().__init__(spec, node, path)
-        self.mask: SymbolicTensor | None = None
+    @property
+    def mask(self) -> SymbolicTensor | None:
+        found = self.node.masks.get(self.path)
+        assert found is None or isinstance(found, SymbolicTensor)
+        return found
+
+    @mask.setter
+    def mask(self, mask: SymbolicTensor | None) -> None:
+        if mask is not None:
+            self.node.masks[self.path] = mask
+        else:
+            self.node.masks.pop(self.path, None)
 
     @property
     def shape(self) -> tuple[int | None, ...]:

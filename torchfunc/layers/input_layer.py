@@ -65,7 +65,7 @@ class InputLayer(Layer):
                 raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")
         self.optional = bool(optional)
         self.built = True
-        self.inbound_nodes.append(record_input(self, self.batch_shape, self.dtype))
+        self.inbound_calls.add(record_input(self, self.batch_shape, self.dtype), held=True)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs

@@ -13,6 +13,7 @@ from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, record
 from torchfunc.layers import Layer
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.fx_module import OwnedGraph
 from torchfunc.modules.keras_order import parts_by_depth
 from torchfunc.structures import leaves, map_structure
 
@@ -83,7 +84,7 @@ class FlatGraph:
         for op, target, args, kwargs, specs in self.calls:
             node = record(op, target, map_aggregate(args, look_up), map_aggregate(kwargs, look_up), specs)
             if isinstance(target, Layer):
-                target.inbound_nodes.append(node)
+                target.inbound_calls.add(node, held=False)
             nodes.append(node)
             values.append(node.output_values)
         for reference, mask in self.masks_of_values.items():
@@ -123,7 +124,7 @@ def _flatten_fx(graph: fx.Graph) -> list[FxCall]:
 
 
 def _restore_fx(calls: Sequence[FxCall]) -> fx.Graph:
-    graph = fx.Graph()
+    graph = OwnedGraph()
     found: dict[str, fx.Node] = {}
 
     def look_up(leaf: Any) -> Any:

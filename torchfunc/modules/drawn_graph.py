@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, symbolic_tensors, topological_order
-from torchfunc.layers import InputLayer
+from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.keras_order import Part, parts_by_depth
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key
@@ -153,6 +153,9 @@ def draw(
     keys = _submodule_keys(parts, named, is_reserved) if keys is None else keys
     tensors = _find_tensors(everything, set(nodes), keys)
     binding = InputBinding(inputs, _input_names(values, named), owner)
+    for node in everything:
+        if isinstance(node.target, Layer):
+            node.target.inbound_calls.release(node)
     return DrawnGraph(inputs, outputs, nodes, masks, mask_nodes, parts, named, keys, tensors, binding)
 
 

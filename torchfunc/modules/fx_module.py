@@ -23,7 +23,7 @@ from torch.fx.graph import PythonCode
 
 from torchfunc.graph import graph_specs
 
-__all__ = ["FxModule", "GeneratedCode", "drawn_class", "generate", "module_called_at", "with_forward", "written_class"]
+__all__ = ["FxModule", "GeneratedCode", "OwnedGraph", "drawn_class", "generate", "module_called_at", "with_forward", "written_class"]
 
 M = TypeVar("M", bound="FxModule")
 
@@ -55,6 +55,20 @@ def _forward(self: FxModule, *inputs: Any) -> Any:
     return self.forward(*inputs)
 
 
+class OwnedGraph(fx.Graph):
+    """A graph that does not keep the model alive that it is the graph of."""
+
+    _owner: weakref.ref[Any] | None = None
+
+    @property
+    def owning_module(self) -> Any:
+        return None if self._owner is None else self._owner()
+
+    @owning_module.setter
+    def owning_module(self, module: fx.GraphModule | None) -> None:
+        self._owner = None if module is None else weakref.ref(module)
+
+
 class FxModule(fx.GraphModule):
     """A graph module whose instances are of one class.
 
@@ -74,7 +88,7 @@ class FxModule(fx.GraphModule):
     def begin_graph(self) -> None:
         """Be a graph module of an empty graph, which is there to be replaced."""
         # (torch.fx sets the name of the class to what it is given.)
-        fx.GraphModule.__init__(self, nn.Module(), fx.Graph(), type(self).__name__)
+        fx.GraphModule.__init__(self, nn.Module(), OwnedGraph(), type(self).__name__)
 
     @property
     def graph(self) -> fx.Graph:

@@ -15,6 +15,7 @@ from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.fx_module import OwnedGraph
 from torchfunc.modules.network import Network
 from torchfunc.structures import leaves
 
@@ -47,7 +48,7 @@ def lower(drawn: DrawnGraph, outputs: Any = None) -> fx.Graph:
 class _Lowering:
     def __init__(self, drawn: DrawnGraph) -> None:
         self.drawn = drawn
-        self.graph = fx.Graph()
+        self.graph = OwnedGraph()
         self.values: dict[Any, fx.Node] = {}
         self.with_logits: set[Node] = set()
 

@@ -84,7 +84,7 @@ class SequentialNetwork(GraphNetwork):
             node = self._last.node
             self._last, self._drawn = node.args[0] if self._stack else self._first, None
             if isinstance(layer, Layer):
-                layer.inbound_nodes.remove(node)
+                layer.inbound_calls.remove(node)
         if layer not in self._stack:
             del self._modules[self._keys.pop(layer)]
             self._namer.release(self._layer_names.pop(layer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from torch import nn
@@ -9,14 +10,57 @@ from torch import nn
 from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
 from torchfunc.layers.base.shapes import Shape, Shapes
 
-__all__ = ["NodeIntrospection"]
+__all__ = ["InboundNodes", "NodeIntrospection"]
+
+
+class InboundNodes:
+    """The symbolic calls of one layer, in the order they were made.
+
+    A call refers to its layer. Once it is part of a model, that model holds it, and the layer only knows of it, so
+    that a dropped model leaves nothing behind. A call that is part of no model is held here.
+    """
+
+    __slots__ = ("_held", "_known", "_limit")
+
+    def __init__(self) -> None:
+        self._known: list[weakref.ref[Node]] = []
+        self._held: set[Node] = set()
+        # How many may be known until those that ended are looked for.
+        self._limit = 8
+
+    def add(self, node: Node, held: bool) -> None:
+        """Append a call, and hold it if nobody else does."""
+        if len(self._known) >= self._limit:
+            self._known = [known for known in self._known if known() is not None]
+            self._limit = 8 + 2 * len(self._known)
+        self._known.append(weakref.ref(node))
+        if held:
+            self._held.add(node)
+
+    def release(self, node: Node) -> None:
+        """Hold a call no longer: a model does."""
+        self._held.discard(node)
+
+    def remove(self, node: Node) -> None:
+        """Forget a call."""
+        self._held.discard(node)
+        self._known = [known for known in self._known if known() is not node]
+
+    def nodes(self) -> list[Node]:
+        """The calls that there are still."""
+        return [node for known in self._known if (node := known()) is not None]
 
 
 class NodeIntrospection:
-    """The symbolic calls of a layer, in the order they were made."""
+    """The symbolic calls of a layer: what they were made on, and what came out."""
 
-    inbound_nodes: list[Node]
+    inbound_calls: InboundNodes
     name: str
+
+    @property
+    def inbound_nodes(self) -> list[Node]:
+        """The symbolic calls of the layer, in the order they were made, while a model or a tensor needs them."""
+        return self.inbound_calls.nodes()
 
     def __getattr__(self, name: str) -> Any:
         # Weights first: layers read them at every call.
@@ -92,12 +136,12 @@ class NodeIntrospection:
         return shapes[0]
 
     def _node_at(self, node_index: int, what: str) -> Node:
-        if not 0 <= node_index < len(self.inbound_nodes):
+        nodes = self.inbound_nodes
+        if not 0 <= node_index < len(nodes):
             raise ValueError(
-                f"Asked for the {what} of node {node_index} of layer {self.name}, "
-                f"which has {len(self.inbound_nodes)} inbound nodes."
+                f"Asked for the {what} of node {node_index} of layer {self.name}, which has {len(nodes)} inbound nodes."
             )
-        return self.inbound_nodes[node_index]
+        return nodes[node_index]
 
 
 def _inputs(node: Node) -> Any:

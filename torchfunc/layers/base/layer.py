@@ -33,7 +33,7 @@ from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.input_spec import InputSpec, check_input
-from torchfunc.layers.base.introspection import NodeIntrospection
+from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
 from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
@@ -75,7 +75,7 @@ class Layer(NodeIntrospection, WeightHolder):
     declared_batch_shape: tuple[int | None, ...] | None
     _name: str | None
     has_explicit_name: bool
-    inbound_nodes: list[Node]
+    inbound_calls: InboundNodes
     build_shapes: dict[str, Shapes] | None
     call_losses: list[Tensor]
 
@@ -105,7 +105,7 @@ class Layer(NodeIntrospection, WeightHolder):
             declared_batch_shape=declared_shape,
             _name=name,
             has_explicit_name=name is not None,
-            inbound_nodes=[],
+            inbound_calls=InboundNodes(),
             build_shapes=None,
             call_losses=[],
             built=False,
@@ -205,7 +205,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         node = self.record_call(args, kwargs)
-        self.inbound_nodes.append(node)
+        self.inbound_calls.add(node, held=True)
         return node.outputs
 
     def record_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
@@ -414,7 +414,7 @@ class Layer(NodeIntrospection, WeightHolder):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is a new layer: it has not been called on anything yet.
-        return {**self.__dict__, "inbound_nodes": [], "call_losses": []}
+        return {**self.__dict__, "inbound_calls": InboundNodes(), "call_losses": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

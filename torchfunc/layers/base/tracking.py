@@ -26,7 +26,7 @@ _list: Any = list
 _dict: Any = dict
 
 # Collections that layers and torch.fx's graph modules use internally; they never contain submodules.
-_LAYERS = {"_weights", "inbound_nodes", "call_losses"}
+_LAYERS = {"_weights", "call_losses"}
 _TORCH_FX = {"meta", "_tracer_extras", "_replace_hooks", "_create_node_hooks", "_erase_node_hooks", "_deepcopy_hooks"}
 _INTERNAL = _LAYERS | _TORCH_FX
 
