@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
@@ -12,11 +15,15 @@ from torchfunc.registry import register_builtins
 from torchfunc.saving.files import PathLike
 from torchfunc.saving.model_files import load_model, save_model
 from torchfunc.saving.weights import load_weights, save_weights
+from torchfunc.structures import leaves
 from torchfunc.training import Trainer
 from torchfunc.training.compile_config import compile_arguments, compile_config
-from torchfunc.viewing import summarize
+from torchfunc.viewing import Profile, layer_outputs, model_to_dot, profile_layers, summarize
 
 __all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "load_model", "save_model"]
+
+# The layers of the largest model that a notebook draws by itself.
+_MAX_DRAWN = 300
 
 
 class Model(Trainer, Network):
@@ -76,6 +83,61 @@ class Model(Trainer, Network):
         """
         text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
         (print_fn or print)(text)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: the drawing, if the model is built, can be taken in and there is a Graphviz."""
+        if not self.built or len(self.layers) > _MAX_DRAWN:
+            return {"text/plain": repr(self)}
+        return {**model_to_dot(self, show_shapes=True)._repr_mimebundle_(), "text/plain": repr(self)}
+
+    def activations(self, x: Any, layers: Sequence[str] | None = None) -> dict[str, Any]:
+        """What the layers give for a batch, in one pass in evaluation mode.
+
+        Args:
+            x: the batch, as the model takes it.
+            layers: the names of the layers to tell of, and of functions of a drawn model; all but the inputs by
+                default.
+
+        Returns:
+            tensors without gradients, nested as each layer returns them, by name. For a layer that is called several
+            times it is a list, one for each call.
+
+        Example:
+            >>> from torchfunc import Input, Model, layers
+            >>> inputs = Input((4,))
+            >>> model = Model(inputs, layers.Dense(1)(layers.Dense(3, name="hidden")(inputs)))
+            >>> model.activations(np.ones((2, 4)), ["hidden"])["hidden"].shape
+            torch.Size([2, 3])
+
+        Raises:
+            ValueError: there is no layer of a name.
+        """
+        return layer_outputs(self, x, layers)
+
+    def profile(self, x: Any, y: Any = None, sample_weight: Any = None) -> Profile:
+        """What each layer costs in one training pass, forwards and back: a table of time and memory.
+
+        Nothing is trained: weights, gradients, buffers and metrics stay as they are.
+
+        Args:
+            x: a batch, as the model takes it.
+            y: its targets, for the loss of `compile`. Without them the mean of all outputs stands for the loss.
+            sample_weight: weights of the rows.
+
+        Raises:
+            RuntimeError: there are targets, but `compile` was not called.
+        """
+        inputs = self.prepare_inputs(*(x if isinstance(x, tuple) else [x]))
+        self.build_from_inputs(*inputs)
+
+        def loss(outputs: Any) -> Tensor:
+            if y is None:
+                floats = [leaf for leaf in leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+                return torch.stack([leaf.float().mean() for leaf in floats]).sum()
+            total: Tensor = self.compute_loss(x, y, outputs, sample_weight)
+            return total
+
+        return profile_layers(self, inputs, loss)
 
     def save(self, filepath: PathLike, overwrite: bool = True, include_optimizer: bool = True) -> None:
         """Write the whole model to a file. See `saving.save_model`."""

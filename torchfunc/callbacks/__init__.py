@@ -12,6 +12,7 @@ from torchfunc.callbacks.csv_logger import CSVLogger
 from torchfunc.callbacks.early_stopping import EarlyStopping
 from torchfunc.callbacks.history import History
 from torchfunc.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau, TorchLRScheduler
+from torchfunc.callbacks.live_plot import LivePlot
 from torchfunc.callbacks.model_checkpoint import ModelCheckpoint
 from torchfunc.callbacks.monitor import MonitorCallback
 from torchfunc.callbacks.swap_ema_weights import SwapEMAWeights
@@ -27,6 +28,7 @@ __all__ = [
     "History",
     "LambdaCallback",
     "LearningRateScheduler",
+    "LivePlot",
     "ModelCheckpoint",
     "MonitorCallback",
     "ProgbarLogger",

@@ -83,6 +83,23 @@ class History(Callback):
         curves = {name: (self._epochs[name], values) for name, values in self.history.items()}
         return plot_curves({name: curve for name, curve in curves.items() if _are_numbers(curve[1])}, metrics)
 
+    def to_frame(self) -> Any:
+        """The logs as a pandas DataFrame: a row for each epoch (from 0), a column for each log name.
+
+        An epoch that has no number of a name, because it was not validated, has NaN there.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("A table of the history needs pandas: pip install pandas") from error
+        columns = {name: pd.Series(values, index=self._epochs[name]) for name, values in self.history.items()}
+        frame = pd.DataFrame(columns)
+        frame.index.name = "epoch"
+        return frame
+
 
 def _are_numbers(values: Sequence[Any]) -> bool:
     return all(isinstance(value, (int, float)) for value in values)

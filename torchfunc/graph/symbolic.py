@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.graph.inference import example_shapes, infer_call, infer_module
 from torchfunc.graph.node import Args, Kwargs, Node, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
-from torchfunc.graph.source import Source, located
+from torchfunc.graph.source import Source, format_source, located
 from torchfunc.graph.tracing import pass_over
 from torchfunc.structures import Structure, map_structure
 
@@ -380,7 +381,11 @@ class SymbolicTensor(_Recorded):
             )
         attribute = None if name.startswith("__") else getattr(torch.Tensor, name, None)
         if attribute is None:
-            raise AttributeError(f"A symbolic tensor has no attribute {name!r}; neither has torch.Tensor.")
+            near = difflib.get_close_matches(name, [*dir(type(self)), *dir(torch.Tensor)], 1)
+            raise AttributeError(
+                f"A symbolic tensor has no attribute {name!r}; neither has torch.Tensor."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )
         if not callable(attribute):
             return record_function(getattr, (self, name), {})
 
@@ -393,6 +398,11 @@ class SymbolicTensor(_Recorded):
 
     def __repr__(self) -> str:
         return f"<SymbolicTensor shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')}, name={self.name}>"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook shows: beside the usual, the line that made it."""
+        made_at = format_source(self.node.source)
+        return {"text/plain": f"{self!r}\n  made at {made_at}" if made_at else repr(self)}
 
 
 def symbolic_tensors(structure: Structure) -> list[SymbolicTensor]:

@@ -18,7 +18,7 @@ from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, draw
 from torchfunc.modules.functional_config import graph_config, graph_from_config
-from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, with_forward, written_class
+from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, generate, with_forward, written_class
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
 from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs
@@ -325,6 +325,16 @@ class GraphNetwork(Network, FxModule):
         # A `forward` of the model's own knows of nothing beside.
         masks, logits = beside or (None, None)
         return TrainingOutputs(y_pred, masks if masked else None, logits if wanted else None)
+
+    def compute(self, values: Structure, *prepared: Any, training: bool | None = None) -> Any:
+        """What values of the graph other than the model's outputs are for a batch.
+
+        Args:
+            values: symbolic tensors of this model, in any nesting.
+            *prepared: what `prepare_inputs` made.
+            training: the mode; the model's own by default.
+        """
+        return self._run(generate(lower(self._known_graph(), values)), prepared, training=training)
 
     def output_activation(self, index: int) -> OutputActivation | None:
         """The softmax or sigmoid that an output, by its number, ends in."""

@@ -1,6 +1,8 @@
 """What people look at: the summary and the drawing of a model. Knows graph and modules."""
 
+from torchfunc.viewing.activations import layer_outputs
 from torchfunc.viewing.plot import Drawing, model_to_dot, plot_model
+from torchfunc.viewing.profile import Profile, profile_layers
 from torchfunc.viewing.summary import summarize
 
-__all__ = ["Drawing", "model_to_dot", "plot_model", "summarize"]
+__all__ = ["Drawing", "Profile", "layer_outputs", "model_to_dot", "plot_model", "profile_layers", "summarize"]
