@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import activations
+from torchfunc.graph import located
 from torchfunc.layers.base.argument_types import (
     ActivationLike,
     Config,
@@ -19,7 +20,7 @@ from torchfunc.layers.base.argument_types import (
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.shapes import Shape, differ
 from torchfunc.layers.base.weighted_layer import ActivationLast, WeightedLayer
 
 __all__ = ["ELU", "Activation", "LeakyReLU", "PReLU", "ReLU", "Softmax"]
@@ -199,11 +200,24 @@ class Softmax(Elementwise):
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is not None:
+            self._check_mask(inputs, mask)
             mask = mask if mask.dtype == torch.bool else mask > 0.5
             # As in Keras, a finite value: where all is masked, nothing becomes NaN.
             inputs = torch.where(mask, inputs, -3e4 if inputs.dtype == torch.float16 else -1e9)
         outputs = activations.softmax(inputs, self._axes if len(self._axes) > 1 else self._axes[0])
         return outputs if mask is None else torch.where(mask, outputs, 0.0)
+
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        sizes, given = tuple(inputs.shape), tuple(mask.shape)
+        fits = len(given) <= len(sizes) and all(
+            size == 1 or not differ([size], [own]) for size, own in zip(given[::-1], sizes[::-1], strict=False)
+        )
+        if not fits:
+            raise ValueError(
+                located(
+                    f"{self.describe()} takes a mask that broadcasts to its input {sizes}, got one of shape {given}."
+                )
+            )
 
     def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}

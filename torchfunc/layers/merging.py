@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.config import epsilon
+from torchfunc.graph import located
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
 
@@ -66,8 +67,22 @@ class Merge(Layer):
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
 
+    def _check_mask(self, inputs: Any, mask: Masks) -> None:
+        if not isinstance(mask, (list, tuple)) or len(mask) != len(inputs):
+            raise ValueError(
+                located(
+                    f"{self.describe()} takes a list of masks, one or None for each of its {len(inputs)} inputs, got {mask!r}."
+                )
+            )
+        for tensor, own in zip(inputs, mask, strict=True):
+            if own is not None:
+                check_mask(own, tensor.shape[: own.ndim], "(the first axes of its input)", self.describe)
+
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        if mask is None or any(mask is None for mask in mask):
+        if mask is None:
+            return None
+        self._check_mask(inputs, mask)
+        if any(each is None for each in mask):
             return None
         return functools.reduce(torch.logical_or, _align(mask))
 
@@ -79,6 +94,18 @@ class _Operator(Merge):
 
     def call(self, inputs: Sequence[Tensor]) -> Tensor:
         return functools.reduce(self.operator, _align(inputs))
+
+    def _step_masks(self, inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
+        """The masks with an axis for the features, None if there are none.
+
+        As in Keras, an input that gets axes put in loses its own.
+        """
+        if mask is None:
+            return None
+        self._check_mask(inputs, mask)
+        rank = max(x.ndim for x in inputs)
+        masks = [None if m is None or x.ndim < rank else m.unsqueeze(-1) for x, m in zip(inputs, mask, strict=True)]
+        return None if all(m is None for m in masks) else masks
 
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         batch_sizes = {shape[0] for shape in shapes if shape} - {None}
@@ -121,7 +148,7 @@ class Multiply(_Operator):
     operator = staticmethod(torch.mul)
 
     def call(self, inputs: Sequence[Tensor], mask: Masks = None) -> Tensor:
-        masks = _step_masks(inputs, mask)
+        masks = self._step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
         masked = [x if m is None else torch.where(m, x, 1) for x, m in zip(_align(inputs), masks, strict=True)]
@@ -135,7 +162,7 @@ class _Extremum(_Operator):
     """A merge that leaves masked steps out: where only some inputs are masked, the others decide."""
 
     def call(self, inputs: Sequence[Tensor], mask: Masks = None) -> Tensor:
-        masks = _step_masks(inputs, mask)
+        masks = self._step_masks(inputs, mask)
         if masks is None:
             return super().call(inputs)
         (output, *others), (known, *masks) = _align(inputs), masks
@@ -190,7 +217,10 @@ class Concatenate(Merge):
         return (*shapes[0][:concatenated], total, *shapes[0][concatenated + 1 :])
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        given = [] if mask is None else [each for each in mask if each is not None]
+        if mask is None:
+            return None
+        self._check_mask(inputs, mask)
+        given = [each for each in mask if each is not None]
         if not given:
             return None
         rank = inputs[0].ndim
@@ -293,18 +323,6 @@ def _align(tensors: Sequence[Tensor]) -> list[Tensor]:
     if all(tensor.ndim == rank for tensor in tensors):
         return list(tensors)
     return [tensor[(slice(None), *[None] * (rank - tensor.ndim))] for tensor in tensors]
-
-
-def _step_masks(inputs: Sequence[Tensor], mask: Masks) -> list[Masks] | None:
-    """The masks with an axis for the features, None if there are none.
-
-    As in Keras, an input that gets axes put in loses its own.
-    """
-    if mask is None:
-        return None
-    rank = max(x.ndim for x in inputs)
-    masks = [None if m is None or x.ndim < rank else m.unsqueeze(-1) for x, m in zip(inputs, mask, strict=True)]
-    return None if all(m is None for m in masks) else masks
 
 
 def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:

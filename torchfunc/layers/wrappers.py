@@ -12,6 +12,7 @@ from torchfunc.graph import Spec, SymbolicTensor, record
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer, output_specs, takes_mask
+from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.output_specs import Specs
 from torchfunc.layers.base.shapes import Shape, Shapes, map_shapes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
@@ -85,15 +86,22 @@ class TimeDistributed(Wrapper):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Any:
         sizes = inputs.shape[:2]
         given = {}
-        if mask is not None and self._passes_mask:
-            if mask.shape[:2] != sizes:
-                raise ValueError(
-                    f"{self.describe()} takes a mask (batch, time, ...) that begins with {tuple(sizes)}, as its input "
-                    f"does, got one of shape {tuple(mask.shape)}."
-                )
-            given["mask"] = mask.flatten(0, 1)
+        if mask is not None:
+            self._check_mask(inputs, mask)
+            if self._passes_mask:
+                given["mask"] = mask.flatten(0, 1)
         outputs = self.layer(inputs.flatten(0, 1), **given)
         return tree_map(lambda leaf: leaf.unflatten(0, sizes) if isinstance(leaf, Tensor) else leaf, outputs)
+
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        check_mask(mask, (*inputs.shape[:2], *mask.shape[2:]), "(batch, time, ...)", self.describe)
+
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
+        if mask is None or mask.ndim == 2:
+            return mask
+        inner = self.layer.compute_mask(inputs, mask) if isinstance(self.layer, Layer) else None
+        # Where the layer makes one output of the masked positions within a step, any of them makes the step count.
+        return mask.flatten(2).any(-1) if inner is None else mask
 
     def _step_shape(self, input_shape: Shape) -> Shape:
         """The shape of the layer's input: the first two axes as one."""

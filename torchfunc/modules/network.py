@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from torchfunc.graph import pass_over, record_input
@@ -48,42 +46,12 @@ class TrainingOutputs(NamedTuple):
     logits: Sequence[Tensor | None] | None = None
 
 
-class _Calls(threading.local):
-    """Whether this thread is inside a model's call."""
-
-    inside = False
-
-
-_calls = _Calls()
-
-
 class Network(Layer):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run_outermost(super().__call__, *args, **kwargs)
-
-    @pass_over
-    def run_outermost(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function as this model's call: if no other model is being called, with no losses added so far."""
-        if torch.compiler.is_compiling():
-            return function(*args, **kwargs)
-        return self.run_outermost_eagerly(function, *args, **kwargs)
-
-    @pass_over
-    def run_outermost_eagerly(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The same where it is known that torch.compile does not trace this."""
-        if _calls.inside:
-            return function(*args, **kwargs)
-        _calls.inside = True
-        try:
-            if Layer.adds_losses:
-                # What earlier calls added to the losses is of no more use.
-                self.clear_losses()
-            return function(*args, **kwargs)
-        finally:
-            _calls.inside = False
 
     def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
         """The outputs, and for the loss their masks and the logits behind them, as far as the model knows.

@@ -19,9 +19,7 @@ from torchfunc.graph import (
     contains_symbolic,
     fake_copy,
     infer,
-    is_exporting,
     located,
-    once_for_all,
     only_real,
     pass_over,
     record,
@@ -34,16 +32,16 @@ from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
+from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
 from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
-from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.registry import to_snake_case
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import map_structure
 
 __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 
@@ -51,7 +49,7 @@ __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(NodeIntrospection, WeightHolder):
+class Layer(NodeIntrospection, LossHolder):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
@@ -68,8 +66,6 @@ class Layer(NodeIntrospection, WeightHolder):
 
     supports_masking = False
     input_spec: InputSpec | Sequence[InputSpec | None] | None = None
-    # Whether any layer has ever added a loss: until then no model has any to clear.
-    adds_losses = False
     built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
     declared_batch_shape: tuple[int | None, ...] | None
@@ -77,7 +73,6 @@ class Layer(NodeIntrospection, WeightHolder):
     has_explicit_name: bool
     inbound_calls: InboundNodes
     build_shapes: dict[str, Shapes] | None
-    call_losses: list[Tensor]
 
     def __init__(
         self,
@@ -112,7 +107,8 @@ class Layer(NodeIntrospection, WeightHolder):
         )
         self.activity_regularizer = regularizers.get(activity_regularizer)
         if self.activity_regularizer is not None:
-            self.register_forward_hook(_regularize_activity)
+            expect_losses()
+            self.register_forward_hook(regularize_activity)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Layer:
         layer = super().__new__(cls)
@@ -168,6 +164,8 @@ class Layer(NodeIntrospection, WeightHolder):
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if starts_call() and not torch.compiler.is_compiling():
+            return self.run_outermost_eagerly(Layer.__call__, self, *args, **kwargs)
         # With nothing to record, convert or build, straight to torch, without the hook that plain modules need.
         if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
             return self._wrapped_call_impl(args[0])
@@ -223,6 +221,8 @@ class Layer(NodeIntrospection, WeightHolder):
             own = masks if value is first else masks_of(value)
             if own is not None and f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
                 kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
+        if arguments.get("mask") is not None:
+            self._check_mask(first, arguments["mask"])
         if not self.built:
             self._build_for(arguments)
         specs = self._output_specs(args, kwargs, arguments)
@@ -244,6 +244,9 @@ class Layer(NodeIntrospection, WeightHolder):
     def _check_input(self, arguments: Mapping[str, Any]) -> None:
         if self.input_spec is not None and arguments:
             check_input(self.input_spec, next(iter(arguments.values())), self.describe)
+
+    def _check_mask(self, inputs: Any, mask: Masks) -> None:
+        """Raise a ValueError if a mask, real or symbolic, does not fit the inputs. For layers that take one."""
 
     def _set_masks(self, outputs: object, masks: Masks) -> None:
         set_masks(outputs, masks)
@@ -340,25 +343,6 @@ class Layer(NodeIntrospection, WeightHolder):
                     {key: merge_shapes(shape, other[key]) for key, shape in copy.build_shapes.items()}
                 )
 
-    # Losses and metrics
-
-    def add_loss(self, loss: Tensor | list[Tensor] | tuple[Tensor, ...]) -> None:
-        """Add a scalar (or several) to the training loss; call it from `call`.
-
-        The losses of a call remain until the model with the layer is called again, or until `clear_losses()`.
-        """
-        if is_exporting():
-            # An exported program returns outputs only; a loss stored here would belong to no call.
-            return
-        _expect_losses()
-        self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
-
-    @property
-    def losses(self) -> list[Tensor]:
-        """The current penalties on the weights, and what the last call added."""
-        added = [loss for module in self.modules() if isinstance(module, Layer) for loss in module.call_losses]
-        return added + [penalty() for penalty in self.weight_penalties()]
-
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that are attributes of the layer or of the layers in it."""
@@ -371,13 +355,6 @@ class Layer(NodeIntrospection, WeightHolder):
         activation say: then torch.compile's guards have to notice what changes.
         """
         return settings_key(self)
-
-    @pass_over
-    def clear_losses(self) -> None:
-        """Remove what calls have added to the losses."""
-        for module in self.modules():
-            if isinstance(module, Layer):
-                module.call_losses.clear()
 
     # Configuration
 
@@ -439,12 +416,6 @@ def build_sublayers(layer: Layer, *args: Any) -> None:
     layer._infer_by_running(args, {})
 
 
-# torch.compile (2.11) cannot set an attribute of a class.
-@once_for_all
-def _expect_losses() -> None:
-    Layer.adds_losses = True
-
-
 def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
     """`build`, which afterwards sets `built` and records the shapes, whoever calls it."""
 
@@ -470,12 +441,6 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
 
     # Else torch.compile would share one cache of graphs among all layers.
     return functools.wraps(call)(with_own_code(forward))
-
-
-def _regularize_activity(layer: Layer, args: object, outputs: object) -> None:
-    for output in leaves(outputs):
-        # By sample, as in Keras: the penalty does not grow with the batch.
-        layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
 
 
 def _is_short(value: object) -> bool:

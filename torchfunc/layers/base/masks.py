@@ -1,13 +1,15 @@
-"""Masks of symbolic tensors: read from the inputs of a call, and set on its outputs."""
+"""Masks of tensors: read from the inputs of a symbolic call, checked against them, and set on its outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from torchfunc.graph import SymbolicTensor, symbolic_leaves, symbolic_tensors
+from torchfunc.graph import SymbolicTensor, located, symbolic_leaves, symbolic_tensors
+from torchfunc.layers.base.shapes import differ
 from torchfunc.structures import leaves, map_structure
 
-__all__ = ["Masks", "masks_of", "set_masks"]
+__all__ = ["Masks", "check_mask", "masks_of", "set_masks"]
 
 # A mask, symbolic or a tensor, or None; or nested lists, tuples and dicts of them, as the tensors they belong to.
 Masks: TypeAlias = Any
@@ -31,3 +33,24 @@ def set_masks(outputs: object, masks: Masks) -> None:
     for output, mask in zip(symbolic_leaves(outputs), leaves(masks), strict=False):
         if isinstance(output, SymbolicTensor):
             output.mask = mask
+
+
+def check_mask(mask: Any, expected: Sequence[int | None], axes: str, describe: Callable[[], str]) -> None:
+    """Check a mask against the sizes of the input that it belongs to; sizes that are unknown fit.
+
+    Args:
+        mask: a tensor or a symbolic one.
+        expected: the shape it should have.
+        axes: the names of its axes, for an error.
+        describe: returns a description of the layer, for an error.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if differ(mask.shape, expected):
+        raise ValueError(
+            located(
+                f"{describe()} takes a mask {axes} of shape {tuple(expected)} for this input, got one of shape "
+                f"{tuple(mask.shape)}."
+            )
+        )

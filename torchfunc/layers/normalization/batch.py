@@ -15,6 +15,7 @@ from torchfunc.dtypes import DTypeLike
 from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.masks import check_mask
 from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.normalization.affine import AffineLayer
@@ -139,6 +140,8 @@ class BatchNormalization(AffineLayer):
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         if not inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
+        if mask is not None:
+            self._check_mask(inputs, mask)
         if not (training and self._trainable):
             return self._on_view(inputs, self.running_mean, self.running_var, False)
         count = inputs.numel() // self.running_mean.numel()
@@ -153,6 +156,9 @@ class BatchNormalization(AffineLayer):
         self.running_var.copy_(variance / factor)
         return output
 
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        check_mask(mask, inputs.shape[:-1], "(of the input's axes but the last)", self.describe)
+
     def _on_view(self, inputs: Tensor, mean: Tensor, variance: Tensor, training: bool) -> Tensor:
         """Normalize with the kernel, which finds the memory layout from the strides."""
         view = inputs if self._to_view is None else inputs.permute(self._to_view)
@@ -165,11 +171,6 @@ class BatchNormalization(AffineLayer):
 
     def _with_moments(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
         """Normalize by moments computed here, where the kernel cannot; a single value has the variance 0."""
-        if mask is not None and mask.ndim != inputs.ndim - 1:
-            raise ValueError(
-                f"The mask of {self.describe()} must have the input's shape without the last axis, "
-                f"but the mask's shape is {tuple(mask.shape)} and the input's {tuple(inputs.shape)}."
-            )
         # Half precision is too small for sums.
         values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         counted = None if mask is None else mask.to(torch.bool).unsqueeze(-1).expand_as(values)

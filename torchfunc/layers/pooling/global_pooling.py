@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.layers.base.argument_types import Config
-from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import SpatialLayer
@@ -101,10 +101,14 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None:
             return super().call(inputs)
+        self._check_mask(inputs, mask)
         inputs = self._as_float(inputs)
         counted = mask.to(torch.bool).unsqueeze(self._channel_axis)
         total = inputs.masked_fill(~counted, 0).sum(self._axes, self.keepdims)
         return total / counted.to(inputs.dtype).sum(self._axes, self.keepdims)
+
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        check_mask(mask, (inputs.shape[0], inputs.shape[self._first_spatial]), "(batch, steps)", self.describe)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape
 from torchfunc.layers.base.layer import Layer, takes_mask
-from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.loop import States
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
@@ -104,6 +104,8 @@ class Bidirectional(Layer):
 
     def call(self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None) -> Any:
         half = 0 if initial_state is None else len(initial_state) // 2
+        if mask is not None:
+            self._check_mask(sequences, mask)
         results = []
         for layer, part, with_mask in self._parts(half):
             given = {} if initial_state is None else {"initial_state": initial_state[part]}
@@ -114,6 +116,9 @@ class Bidirectional(Layer):
         if self.return_sequences:
             backward = (backward[0].flip(1), *backward[1:]) if self.return_state else backward.flip(1)
         return self._combine(forward, backward, self._merge)
+
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        check_mask(mask, inputs.shape[:2], "(batch, time)", self.describe)
 
     def _parts(self, half: int) -> list[tuple[Any, slice, bool]]:
         """Each layer, its share of the initial states, and whether it takes a mask."""

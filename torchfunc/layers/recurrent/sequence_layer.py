@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.layer import Layer
-from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.shapes import Shape, Shapes, is_shape
 from torchfunc.layers.recurrent.loop import ReturnOptions, States
 from torchfunc.structures import leaves
@@ -88,11 +88,7 @@ class SequenceLayer(Layer):
     ) -> Any:
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
-            if mask.ndim != 2 or mask.shape != sequences.shape[:2]:
-                raise ValueError(
-                    f"{self.describe()} takes a mask (batch, time), got one of shape {tuple(mask.shape)} for inputs of "
-                    f"shape {tuple(sequences.shape)}."
-                )
+            self._check_mask(sequences, mask)
             mask = mask.to(torch.bool)
         if self.go_backwards:
             sequences = sequences.flip(1)
@@ -104,6 +100,9 @@ class SequenceLayer(Layer):
             for name, state in zip(self._state_names(len(states)), states, strict=True):
                 setattr(self, name, state.detach().to(getattr(self, name).dtype))
         return (output, *self._nest(states)) if self.return_state else output
+
+    def _check_mask(self, inputs: Any, mask: Any) -> None:
+        check_mask(mask, inputs.shape[:2], "(batch, time)", self.describe)
 
     # States
 

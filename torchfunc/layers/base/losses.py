@@ -1,0 +1,107 @@
+"""LossHolder: what the calls of a layer add to the training loss, kept until the next call from outside."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfunc.graph import is_exporting, once_for_all, pass_over
+from torchfunc.layers.base.weights import WeightHolder
+from torchfunc.structures import leaves
+
+__all__ = ["LossHolder", "expect_losses", "regularize_activity", "starts_call"]
+
+
+class _Calls(threading.local):
+    """Whether this thread is inside the call of a layer or model that code outside of all layers made."""
+
+    inside = False
+
+
+_calls = _Calls()
+
+
+class LossHolder(WeightHolder):
+    """A module with the losses that its calls and those of its submodules add."""
+
+    # Whether any layer has ever added a loss, or may: until then there are none to clear.
+    adds_losses = False
+    call_losses: list[Tensor]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        functions = [value for value in vars(cls).values() if isinstance(value, FunctionType)]
+        if cls.__module__ != __name__ and any("add_loss" in function.__code__.co_names for function in functions):
+            # Known before its first call, in which sublayers are called too.
+            expect_losses()
+
+    def add_loss(self, loss: Tensor | list[Tensor] | tuple[Tensor, ...]) -> None:
+        """Add a scalar (or several) to the training loss; call it from `call`.
+
+        The losses of a call remain until the layer, or the model with it, is called again, or until `clear_losses()`.
+        """
+        if is_exporting():
+            # An exported program returns outputs only; a loss stored here would belong to no call.
+            return
+        expect_losses()
+        self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The current penalties on the weights, and what the last call added."""
+        added = [loss for module in self.modules() if isinstance(module, LossHolder) for loss in module.call_losses]
+        return added + [penalty() for penalty in self.weight_penalties()]
+
+    @pass_over
+    def clear_losses(self) -> None:
+        """Remove what calls have added to the losses."""
+        for module in self.modules():
+            if isinstance(module, LossHolder):
+                module.call_losses.clear()
+
+    @pass_over
+    def run_outermost(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function as this layer's call: if no other layer is being called, with no losses added so far."""
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        return self.run_outermost_eagerly(function, *args, **kwargs)
+
+    @pass_over
+    def run_outermost_eagerly(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The same where it is known that torch.compile does not trace this."""
+        if _calls.inside:
+            return function(*args, **kwargs)
+        _calls.inside = True
+        try:
+            if LossHolder.adds_losses:
+                # What earlier calls added to the losses is of no more use.
+                self.clear_losses()
+            return function(*args, **kwargs)
+        finally:
+            _calls.inside = False
+
+
+# torch.compile would compile anew when the answer changes; compiled code leaves the losses to who calls it.
+@once_for_all
+def starts_call() -> bool:
+    """Whether a layer that is called now is called from outside of all layers, and may have losses to clear."""
+    return LossHolder.adds_losses and not _calls.inside
+
+
+# torch.compile (2.11) cannot set an attribute of a class.
+@once_for_all
+def expect_losses() -> None:
+    """Let calls from outside clear the losses of the calls before."""
+    LossHolder.adds_losses = True
+
+
+def regularize_activity(layer: Any, args: object, outputs: object) -> None:
+    """A forward hook: add the layer's penalty on its outputs to its losses."""
+    for output in leaves(outputs):
+        # By sample, as in Keras: the penalty does not grow with the batch.
+        layer.add_loss(layer.activity_regularizer(output) / max(output.shape[0] if output.ndim else 1, 1))
