@@ -400,3 +400,31 @@ def test_a_model_forgets_the_losses_of_its_last_call():
     outputs = (x @ weight.t(), 2 * x @ weight.t())
     expected = sum(0.01 * output.square().sum() / 2 for output in outputs)
     torch.testing.assert_close(sum(model.losses), expected)
+
+
+def test_a_layer_called_by_hand_forgets_the_losses_of_its_last_call():
+    dense = Dense(2, kernel_initializer="ones", activity_regularizer="l2")
+    for _ in range(3):
+        dense(torch.ones(2, 3))
+        # Source: 0.01 * the sum of 2 * 2 squares of 3, by sample.
+        assert [round(loss.item(), 6) for loss in dense.losses] == [0.18]
+
+
+def test_a_custom_layer_called_by_hand_keeps_all_losses_of_a_call():
+    class Twice(Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = Dense(3, activity_regularizer="l2")
+
+        def call(self, inputs):
+            self.add_loss(inputs.sum())
+            self.add_loss([inputs.mean(), inputs.max()])
+            return self.dense(self.dense(inputs))
+
+    layer = Twice()
+    for _ in range(3):
+        layer(torch.ones(2, 3))
+        assert len(layer.losses) == 5
+    # The layer within it, called by itself, starts anew as well.
+    layer.dense(torch.ones(2, 3))
+    assert len(layer.losses) == 4

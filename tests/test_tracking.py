@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchfunc import Model
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.core import Dense
 from torchfunc.layers.input_layer import Input
@@ -382,3 +383,103 @@ def test_freezing_mode_and_order_are_those_of_keras():
     ours.trainable = theirs.trainable = False
     assert len(ours.trainable_weights) == len(theirs.trainable_weights) == 0
     assert not any(module.training for module in ours.eval().modules())
+
+
+class Scales(Layer):
+    """Weights in lists, tuples and dicts, made in `__init__` and by `add_weight` in `build`."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = [nn.Parameter(torch.ones(3)), (nn.Parameter(torch.ones(3)),)]
+
+    def build(self, input_shape):
+        self.scales = []
+        for index in range(2):
+            self.scales.append(self.add_weight(input_shape[-1:], "ones", name=f"scale_{index}"))
+        self.table = {"up": [self.add_weight((), "ones", regularizer="l2")], "down": (self.add_weight((), "ones"),)}
+        self.counts = [self.add_weight((), "zeros", trainable=False)]
+        self.last = self.add_weight((), "ones")
+        self.again = [self.last]
+
+    def call(self, inputs):
+        first, (second,) = self.made
+        factors = [first, second, *self.scales, *self.table["up"], *self.table["down"], self.again[0]]
+        for factor in factors:
+            inputs = inputs * factor
+        return inputs
+
+
+SCALES = ["last", "made.0", "made.1.0", "scales.0", "scales.1", "table.up.0", "table.down.0", "counts.0"]
+
+
+def built_scales():
+    layer = Scales()
+    layer.build((None, 3))
+    return layer
+
+
+def test_weights_in_collections_are_weights():
+    layer = built_scales()
+    assert sorted(layer.state_dict()) == sorted(SCALES)
+    assert len(layer.trainable_weights) == 7
+    assert len(layer.non_trainable_weights) == 1
+    layer.set_weights([value * 2 for value in layer.get_weights()])
+    assert layer.scales[1].tolist() == [2, 2, 2]
+    assert layer.again[0] is layer.last
+    torch.testing.assert_close(layer(torch.ones(1, 3)), torch.full((1, 3), 2.0**7))
+    assert [round(loss.item(), 4) for loss in layer.losses] == [0.04]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+def test_copies_of_weights_in_collections(duplicate):
+    layer = built_scales()
+    twin = duplicate(layer)
+    assert list(twin.state_dict()) == list(layer.state_dict())
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.fill_(3)
+    torch.testing.assert_close(twin(torch.ones(1, 3)), torch.full((1, 3), 3.0**7))
+    torch.testing.assert_close(layer(torch.ones(1, 3)), torch.ones(1, 3))
+    assert twin.again[0] is twin.last
+
+
+def test_weights_in_collections_move_and_are_replaced():
+    layer = built_scales().double()
+    assert layer.counts[0].dtype == layer.scales[0].dtype == torch.float64
+    zeros = {name: torch.zeros_like(value) for name, value in layer.named_parameters()}
+    assert torch.func.functional_call(layer, zeros, torch.ones(1, 3)).abs().sum() == 0
+    layer.made[0] = nn.Parameter(torch.zeros(3))
+    assert layer.state_dict()["made.0"].sum() == 0
+    del layer.made[0]
+    assert "made.1.0" not in layer.state_dict()
+    assert "made.0.0" in layer.state_dict()
+
+
+def test_weights_in_collections_train():
+    inputs = Input((3,))
+    model = Model(inputs, Scales()(inputs))
+    model.compile("sgd", "mse")
+    before = [weight.clone() for weight in model.trainable_weights]
+    assert len(before) == 7
+    model.fit(np.ones((4, 3)), np.zeros((4, 3)), verbose=0)
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.trainable_weights, strict=True))
+
+
+def test_what_a_frozen_layer_gets_is_frozen():
+    class Block(Layer):
+        def __init__(self):
+            super().__init__(trainable=False)
+            self.plain, self.dense = nn.Linear(3, 2), Dense(2)
+            self.scale = nn.Parameter(torch.ones(2))
+            self.more = []
+            self.more.append(Dense(2))
+
+        def call(self, inputs):
+            return self.more[0](self.dense(inputs) + self.plain(inputs)) * self.scale
+
+    block = Block()
+    block(torch.ones(2, 3))
+    assert not block.trainable_weights
+    assert len(block.non_trainable_weights) == 7
+    block.trainable = True
+    assert len(block.trainable_weights) == 7

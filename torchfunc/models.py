@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
-from torchfunc.registry import register_builtins
+from torchfunc.registry import deserialize_arguments, register_builtins
 from torchfunc.saving.files import PathLike
 from torchfunc.saving.model_files import load_model, save_model
 from torchfunc.saving.weights import load_weights, save_weights
@@ -60,7 +60,9 @@ class Model(Trainer, Network):
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
         """Make a model from `get_config`'s result: a drawn one if the config holds a graph, else `cls(**config)`."""
-        return cls._drawn_class().from_config(config, custom_objects) if "input_layers" in config else cls(**config)
+        if "input_layers" in config:
+            return cls._drawn_class().from_config(config, custom_objects)
+        return cls(**deserialize_arguments(config, custom_objects))
 
     def summary(
         self,

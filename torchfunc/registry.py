@@ -24,6 +24,7 @@ from torchfunc.dtypes import dtype_name
 __all__ = [
     "Family",
     "custom_object_scope",
+    "deserialize_arguments",
     "deserialize_keras_object",
     "did_you_mean",
     "get_custom_objects",
@@ -187,6 +188,13 @@ def deserialize_keras_object(
     """
     with custom_object_scope(custom_objects):
         return _deserialize(config)
+
+
+def deserialize_arguments(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The arguments of a class without its own `from_config`: from a file, they may hold the configs of objects."""
+    with custom_object_scope(custom_objects):
+        # A dtype's config is for the class to read.
+        return {key: value if key == "dtype" else _deserialize(value) for key, value in config.items()}
 
 
 def _deserialize(config: Any) -> Any:

@@ -71,7 +71,7 @@ class Merge(Layer):
         if not isinstance(mask, (list, tuple)) or len(mask) != len(inputs):
             raise ValueError(
                 located(
-                    f"{self.describe()} takes a list of masks, one or None for each of its {len(inputs)} inputs, got {mask!r}."
+                    f"{self.describe()} takes a list of {len(inputs)} masks, one or None for each input, got {mask!r}."
                 )
             )
         for tensor, own in zip(inputs, mask, strict=True):

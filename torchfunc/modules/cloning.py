@@ -43,6 +43,8 @@ def clone_model(
     """
     if kwargs:
         raise ValueError(f"clone_model() was given arguments it does not take: {', '.join(map(repr, kwargs))}.")
+    if isinstance(model, GraphNetwork) and model.draws_itself():
+        return _from_config(model)
     cloner = _Cloner(clone_function or _from_config, call_function, recursive)
     if isinstance(model, SequentialNetwork):
         return cloner.sequential(model, input_tensors)
@@ -83,7 +85,7 @@ class _Cloner:
             first = [inputs if isinstance(inputs, SymbolicTensor) else inputs[0]]
         elif model.built:
             first = [InputLayer.from_config(model.inputs[0].node.target.get_config())]
-        return type(model)([*first, *layers], name=model.name)
+        return type(model)([*first, *layers], name=model.name, **model.own_arguments)
 
     def graph(self, model: GraphNetwork, inputs: Any) -> Any:
         drawn = model.drawn
@@ -110,6 +112,7 @@ class _Cloner:
             map_structure(values.__getitem__, drawn.inputs),
             map_structure(values.__getitem__, drawn.outputs),
             name=model.name,
+            **model.own_arguments,
         )
 
 

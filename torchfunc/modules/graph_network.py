@@ -23,8 +23,10 @@ from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
 from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs
 from torchfunc.modules.output_activations import OutputActivation, find_activation
+from torchfunc.modules.own_arguments import accepted, draws_itself, own_arguments
 from torchfunc.modules.replaying import reinfer
 from torchfunc.modules.training_forward import TrainingForwards
+from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["GraphNetwork"]
@@ -60,6 +62,8 @@ class GraphNetwork(Network, FxModule):
     graph_was_changed = False
     # Whether a call of a model of this class is no more than running its graph.
     runs_its_graph = True
+    # The parameters of `__init__` that say what the graph is.
+    drawn_from: tuple[str, ...] = ("inputs", "outputs")
     _drawn: DrawnGraph | None = None
     _drawn_code = ""
     _entry: Callable[..., Any]
@@ -85,7 +89,9 @@ class GraphNetwork(Network, FxModule):
         self.begin_graph()
         self.__dict__["_entry"] = with_own_code(GraphNetwork._enter)
         Layer.__init__(self, name=name, trainable=trainable, **kwargs)
-        self._init_arguments = ((), {})
+        # Not by `__setattr__`, which would look for layers in it.
+        own = own_arguments(self, *self._init_arguments, self.drawn_from)
+        self.__dict__["_init_arguments"] = ((), own)
 
     @property
     def _label(self) -> str:
@@ -397,14 +403,33 @@ class GraphNetwork(Network, FxModule):
         return written_class(type(self))
 
     def get_config(self) -> dict[str, Any]:
-        """The layers' configs and how they are connected, as Keras writes a functional model."""
-        return {"name": self.name, "trainable": self.trainable, **graph_config(self._known_graph())}
+        """The layers' configs and how they are connected, as Keras writes a functional model, and own arguments.
+
+        Of a class that draws itself from other arguments, those arguments.
+        """
+        common = {"name": self.name, "trainable": self.trainable}
+        if self.draws_itself():
+            return {**accepted(type(self).__init__, common), **self.own_arguments}
+        return {**common, **graph_config(self._known_graph()), **self.own_arguments}
+
+    @property
+    def own_arguments(self) -> Mapping[str, Any]:
+        """The arguments that only this model's class takes, by name."""
+        return self._init_arguments[1]
+
+    @classmethod
+    def draws_itself(cls) -> bool:
+        """Whether the class is made from other arguments than what a drawn model is made from."""
+        return draws_itself(cls.__init__, cls.drawn_from)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
         """Draw the model that `get_config` described, with new weights."""
+        if "input_layers" not in config:
+            return cls(**deserialize_arguments(config, custom_objects))
         inputs, outputs = graph_from_config(config, custom_objects)
-        return cls(inputs, outputs, name=config.get("name"), trainable=config.get("trainable", True))
+        own = {key: value for key, value in config.items() if key not in ("layers", "input_layers", "output_layers")}
+        return cls(inputs, outputs, **{"name": None, "trainable": True, **own})
 
     def get_build_config(self) -> None:
         return None

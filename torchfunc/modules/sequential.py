@@ -12,10 +12,17 @@ from torchfunc.dtypes import as_dtype
 from torchfunc.graph import SymbolicTensor, infer_module, record_input, record_module
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import is_shape
+from torchfunc.layers.base.weights import set_trainable
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.naming import Namer, submodule_key
-from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from torchfunc.modules.own_arguments import accepted
+from torchfunc.registry import (
+    custom_object_scope,
+    deserialize_arguments,
+    deserialize_keras_object,
+    serialize_keras_object,
+)
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["SequentialNetwork"]
@@ -32,6 +39,7 @@ class SequentialNetwork(GraphNetwork):
         name: the model's name.
     """
 
+    drawn_from = ("layers",)
     _stack: list[nn.Module]
     _layer_names: dict[nn.Module, str]
     _keys: dict[nn.Module, str]
@@ -97,6 +105,8 @@ class SequentialNetwork(GraphNetwork):
         key = submodule_key(self._layer_names[layer], self._modules.keys(), self._is_reserved)
         self._keys[layer] = key
         self._modules[key] = layer
+        if not self.trainable:
+            set_trainable(layer, False)
 
     def _start_as_declared(self, layer: nn.Module) -> None:
         """Start drawing, if the first layer says what it takes."""
@@ -210,17 +220,24 @@ class SequentialNetwork(GraphNetwork):
 
     def get_config(self) -> dict[str, Any]:
         """The layers' configs in order, as Keras writes a Sequential model."""
+        if self.draws_itself():
+            common = {"name": self.name, "trainable": self.trainable}
+            return {**accepted(type(self).__init__, common), **self.own_arguments}
         first = self._first
         stack = [first.node.target, *self._stack] if isinstance(first, SymbolicTensor) else self._stack
-        config = {**Layer.get_config(self), "layers": [serialize_keras_object(layer) for layer in stack]}
+        written = [serialize_keras_object(layer) for layer in stack]
+        config = {**Layer.get_config(self), **self.own_arguments, "layers": written}
         return config if first is None else {**config, "build_input_shape": self.input_shape}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Any:
         """Make the model that `get_config` described, with new weights."""
+        if "layers" not in config:
+            return cls(**deserialize_arguments(config, custom_objects))
         with custom_object_scope(custom_objects):
             layers = [deserialize_keras_object(layer) for layer in config["layers"]]
-        model = cls(layers, name=config.get("name"), trainable=config.get("trainable", True))
+        own = {key: value for key, value in config.items() if key not in ("layers", "build_input_shape", "dtype")}
+        model = cls(layers, **{"name": None, "trainable": True, **own})
         if not model.built and config.get("build_input_shape") is not None:
             model.build(config["build_input_shape"])
         return model

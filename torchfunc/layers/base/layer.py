@@ -38,9 +38,10 @@ from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
+from torchfunc.layers.base.weights import set_trainable
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
-from torchfunc.registry import to_snake_case
+from torchfunc.registry import deserialize_arguments, to_snake_case
 from torchfunc.structures import map_structure
 
 __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
@@ -136,11 +137,19 @@ class Layer(NodeIntrospection, LossHolder):
             # Most attributes: nothing to register, and nothing registered under the name to remove.
             object.__setattr__(self, name, value)
             return
-        provisional = self.__dict__.get("_provisional")
-        if provisional and isinstance(value, Tensor) and id(value) in provisional:
-            self._rename_provisional(name, value)
-        elif not track(self, name, value):
+        if isinstance(value, Tensor) and "_provisional" in self.__dict__ and self.rename_weight(name, value):
+            return
+        if not track(self, name, value):
             super().__setattr__(name, value)
+        if not self.__dict__.get("_trainable", True):
+            self._freeze_added(value)
+
+    def _freeze_added(self, value: Any) -> None:
+        """Freeze what a frozen layer gets, as all that it had before."""
+        if isinstance(value, nn.Module):
+            set_trainable(value, False)
+        elif isinstance(value, nn.Parameter):
+            value.requires_grad_(False)
 
     @property
     def name(self) -> str:
@@ -372,6 +381,9 @@ class Layer(NodeIntrospection, LossHolder):
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Layer:
         """Make a layer from what `get_config` gave."""
+        if cls.get_config is Layer.get_config:
+            # The arguments as they were given, and a file may hold the configs of layers among them.
+            config = deserialize_arguments(config)
         return cls(**config)
 
     def get_build_config(self) -> Config | None:
@@ -391,7 +403,7 @@ class Layer(NodeIntrospection, LossHolder):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is a new layer: it has not been called on anything yet.
-        return {**self.__dict__, "inbound_calls": InboundNodes(), "call_losses": []}
+        return {**self.__dict__, "inbound_calls": InboundNodes(), "call_losses": [], "_provisional": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -1,10 +1,11 @@
-"""Tracking: modules in plain lists, tuples and dicts that are attributes of a layer are its submodules.
+"""Tracking: modules and weights in plain lists, tuples and dicts that are attributes of a layer are its own.
 
     self.blocks = []
     self.blocks.append(Dense(3))  # its weights are `blocks.0.weight` and `blocks.0.bias`
+    self.scales = {"up": nn.Parameter(torch.ones(3))}  # `scales.up`
 
 The attribute is still a list, tuple or dict, and is a module as well: torch's tools reach what is in it by `getattr`.
-While it contains modules it is registered in the owner's `_modules`, else it is in the owner's `__dict__`.
+While it contains modules or weights it is registered in the owner's `_modules`, else it is in the owner's `__dict__`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Mutable
 from typing import Any, SupportsIndex
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import MappingKey, SequenceKey, register_pytree_node
+
+from torchfunc.layers.base.weights import set_trainable
 
 __all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "restore_tracking", "track"]
 
@@ -24,6 +27,10 @@ __all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "restore_tracking", "tr
 # collections.abc, which the type checker would reject.
 _list: Any = list
 _dict: Any = dict
+
+# The leaves that are tracked: what torch registers when it is an attribute itself.
+_WEIGHTS = (nn.Parameter, nn.Buffer)
+_LEAVES = (nn.Module, *_WEIGHTS)
 
 # Collections that layers and torch.fx's graph modules use internally; they never contain submodules.
 _LAYERS = {"_weights", "call_losses"}
@@ -35,8 +42,9 @@ class _Tracked(nn.Module):
     """The base of tracked lists, tuples and dicts.
 
     The content is stored three times: in `_items`, for Python methods that torch.compile can trace; in `_modules`,
-    which takes precedence, since tools that replace modules (quantization, adapters) write there; and in the builtin
-    base, for C code (which does not see additions by compiled code).
+    `_parameters` and `_buffers`, which take precedence, since tools that replace what is there (quantization, adapters,
+    functional calls) write there; and in the builtin base, for C code (which does not see additions by compiled code).
+    Weights are registered once there is an owner, unless it has them already under another name.
     """
 
     _items: Any
@@ -55,14 +63,56 @@ class _Tracked(nn.Module):
         return item
 
     def _register(self, key: Any, item: Any) -> None:
-        """Update `_modules` after a change of the item at `key`."""
-        if isinstance(item, nn.Module) and not (isinstance(item, _Tracked) and not item._modules):
-            self._modules[_parameter_key(key)] = item
+        """Update the tables of registered modules and weights after a change of the item at `key`."""
+        name = _parameter_key(key)
+        if isinstance(item, _Tracked):
+            item.register_weights()
+        if isinstance(item, nn.Module) and not (isinstance(item, _Tracked) and item.is_empty()):
+            self._modules[name] = item
         elif self._modules:
-            self._modules.pop(_parameter_key(key), None)
+            self._modules.pop(name, None)
+        self._parameters.pop(name, None)
+        self._buffers.pop(name, None)
+        if isinstance(item, _WEIGHTS):
+            owner, path = self._owner()
+            if owner is not None:
+                self._register_weight(owner, [*path, name], item)
+
+    def _register_weight(self, owner: Any, path: Sequence[str], weight: Tensor) -> None:
+        # A weight that `add_weight` made is moved here; any other that the owner has stays where it is.
+        moved = owner.rename_weight(".".join(path), weight)
+        held = owner.parameters() if isinstance(weight, nn.Parameter) else owner.buffers()
+        if moved or not any(weight is each for each in held):
+            table: dict[str, Any] = self._parameters if isinstance(weight, nn.Parameter) else self._buffers
+            table[path[-1]] = weight
+
+    def register_weights(self) -> None:
+        """Register the weights in this collection and those within it, now that there is an owner."""
+        for key, item in list(self._entries()):
+            if isinstance(item, (_Tracked, *_WEIGHTS)):
+                self._register(key, item)
+
+    def is_empty(self) -> bool:
+        """Whether there are no modules and weights in it."""
+        return not (self._modules or self._parameters or self._buffers)
+
+    def _owner(self) -> tuple[Any, list[str]]:
+        """The layer that holds this collection, None if there is none, and the path to the collection from there."""
+        parent = self._parent() if self._parent is not None else None
+        if not isinstance(parent, _Tracked):
+            return (None, []) if parent is None or self._attribute is None else (parent, [self._attribute])
+        owner, path = parent._owner()
+        key = next((key for key, item in parent._entries() if item is self), None)
+        return owner, [*path, _parameter_key(key)]
 
     def _read(self, key: Any, item: Any) -> Any:
-        return self._modules.get(_parameter_key(key), item) if self._modules else item
+        if self._modules:
+            item = self._modules.get(_parameter_key(key), item)
+        if self._parameters:
+            item = self._parameters.get(_parameter_key(key), item)
+        if self._buffers:
+            item = self._buffers.get(_parameter_key(key), item)
+        return item
 
     def _notify_parent(self) -> None:
         parent = self._parent() if self._parent is not None else None
@@ -110,7 +160,8 @@ class TrackedList(_TrackedSequence, MutableSequence[Any], _list):
         self._items = [self._adopt(item) for item in items]
         _list.clear(self)
         _list.extend(self, self._items)
-        self._modules.clear()
+        for table in (self._modules, self._parameters, self._buffers):
+            table.clear()
         for index, item in enumerate(self._items):
             self._register(index, item)
         self._notify_parent()
@@ -120,7 +171,7 @@ class TrackedList(_TrackedSequence, MutableSequence[Any], _list):
         self._items.append(item)
         if not torch.compiler.is_compiling():
             _list.append(self, item)
-        if isinstance(item, nn.Module):
+        if isinstance(item, _LEAVES):
             self._register(len(self._items) - 1, item)
             self._notify_parent()
 
@@ -217,10 +268,10 @@ class TrackedDict(_Tracked, MutableMapping[Any, Any], _dict):
 
 
 def track(owner: nn.Module, name: str, value: Any) -> bool:
-    """Set an attribute that is, or may become, a collection of modules.
+    """Set an attribute that is, or may become, a collection of modules and weights.
 
-    Lists and dicts are tracked if they are empty or contain modules, directly or nested, and tuples if they contain
-    modules. Other values are left to the caller.
+    Lists and dicts are tracked if they are empty or contain modules or weights, directly or nested, and tuples if they
+    contain some. Other values are left to the caller.
 
     Args:
         owner: the layer.
@@ -232,7 +283,7 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
 
     Raises:
         AttributeError: the owner's `__init__` has not run yet.
-        TypeError: a named tuple contains modules.
+        TypeError: a named tuple contains modules or weights.
     """
     modules = owner.__dict__.get("_modules")
     if isinstance(value, _Tracked) and value._attribute == name and value._parent and value._parent() is owner:
@@ -252,6 +303,7 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
     content._parent, content._attribute = weakref.ref(owner), name
     modules.pop(name, None)
     owner.__dict__[name] = content
+    content.register_weights()
     _attach(owner, name, content)
     return True
 
@@ -268,15 +320,15 @@ def restore_tracking(owner: nn.Module) -> None:
 
 
 def _may_contain_modules(value: Any) -> bool:
-    """Whether `value` is a module, or a collection that contains some, or an empty one that may be filled."""
-    if isinstance(value, nn.Module):
+    """Whether `value` is a module or weight, or a collection that contains some, or an empty one that may be filled."""
+    if isinstance(value, _LEAVES):
         return True
     if type(value) in (list, dict, OrderedDict):
         items = value if isinstance(value, list) else value.values()
         return not items or any(map(_may_contain_modules, items))
     # A tuple cannot be filled: an empty collection in it does not count.
     return isinstance(value, tuple) and any(
-        _may_contain_modules(item) and (isinstance(item, nn.Module) or len(item) > 0) for item in value
+        _may_contain_modules(item) and (isinstance(item, _LEAVES) or len(item) > 0) for item in value
     )
 
 
@@ -287,7 +339,7 @@ def _wrap(value: Any) -> Any:
     if not isinstance(value, (list, tuple, dict)) or not _may_contain_modules(value):
         return value
     if hasattr(value, "_fields"):
-        raise TypeError(f"A named tuple of layers cannot be an attribute of a layer; make it a dict: {value!r}.")
+        raise TypeError(f"A named tuple of layers or weights cannot be an attribute of a layer, a dict can: {value!r}.")
     if isinstance(value, tuple):
         return TrackedTuple(value)
     return TrackedList(value) if isinstance(value, list) else TrackedDict(value)
@@ -297,9 +349,11 @@ def _attach(owner: nn.Module, name: str, content: _Tracked) -> None:
     """Register an attribute among the owner's modules while it contains any."""
     if owner.__dict__.get(name) is not content and owner._modules.get(name) is not content:
         return
-    if content._modules:
+    if not content.is_empty():
         owner.__dict__.pop(name, None)
         owner._modules[name] = content
+        if not owner.trainable:
+            set_trainable(content, False)
     else:
         owner._modules.pop(name, None)
         owner.__dict__[name] = content

@@ -6,6 +6,7 @@ A parameter has torch's name and layout. Keras' layout is used by initializers, 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 
-__all__ = ["CONVOLUTION", "LINEAR", "SAME_LAYOUT", "Layout", "Weight", "WeightHolder"]
+__all__ = ["CONVOLUTION", "LINEAR", "SAME_LAYOUT", "Layout", "Weight", "WeightHolder", "set_trainable"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Weight:
     constraint: Callable[[Tensor], Tensor] | None = None
 
     def tensors(self, owner: nn.Module) -> list[Tensor]:
-        return [getattr(owner, name) for name in self.names]
+        return [operator.attrgetter(name)(owner) for name in self.names]
 
     def get(self, owner: nn.Module) -> Tensor:
         """The weight in Keras' layout; gradients pass through."""
@@ -159,8 +160,9 @@ class WeightHolder(nn.Module):
                 self.register_parameter(each, parameter)
                 registered.append(parameter)
             else:
-                self.register_buffer(each, tensor)
-                registered.append(tensor)
+                # (A buffer that is assigned to a list is found by its mark.)
+                registered.append(nn.Buffer(tensor))
+                self.register_buffer(each, registered[-1])
         weight = Weight(names, layout, trainable, regularizers.get(regularizer), constraints.get(constraint))
         self._weights.append(weight)
         if provisional:
@@ -175,13 +177,25 @@ class WeightHolder(nn.Module):
             name, count = f"{base}_{count}", count + 1
         return name
 
-    def _rename_provisional(self, attribute: str, value: Tensor) -> None:
-        """A weight just made by `add_weight` is being assigned: it takes the attribute's name."""
-        weight: Weight = self.__dict__["_provisional"].pop(id(value))
+    def rename_weight(self, path: str, value: Tensor) -> bool:
+        """Give a weight that `add_weight` has just made the name of the attribute it is assigned to.
+
+        Args:
+            path: the attribute; `scales.0` in a list, in which the weight then is registered in place of here.
+            value: what `add_weight` returned.
+
+        Returns:
+            Whether it was such a weight.
+        """
+        weight = self.__dict__.get("_provisional", {}).pop(id(value), None)
+        if weight is None:
+            return False
         for holder in (self._parameters, self._buffers):
-            if weight.names[0] in holder:
-                holder[attribute] = holder.pop(weight.names[0])  # type: ignore[assignment]
-        weight.names = (attribute,)
+            tensor = holder.pop(weight.names[0], None)
+            if tensor is not None and "." not in path:
+                holder[path] = tensor  # type: ignore[assignment]
+        weight.names = (path,)
+        return True
 
     def _entries(self) -> Iterator[tuple[nn.Module, Weight]]:
         """Every weight of this module and its submodules, each once, in Keras' order."""
@@ -252,12 +266,7 @@ class WeightHolder(nn.Module):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        for module in self.modules():
-            if isinstance(module, WeightHolder):
-                module._trainable = bool(value)
-            for parameter in module._parameters.values():
-                if parameter is not None:
-                    parameter.requires_grad_(bool(value))
+        set_trainable(self, bool(value))
 
     def weight_penalties(self) -> list[Callable[[], Tensor]]:
         """One function for each regularized weight that trains, that returns its current penalty."""
@@ -283,3 +292,13 @@ class WeightHolder(nn.Module):
     def _init_weights(self, trainable: bool, dtype: DTypeLike | None) -> None:
         weight_dtype = as_dtype(dtype if dtype is not None else floatx())
         self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype)
+
+
+def set_trainable(module: nn.Module, value: bool) -> None:
+    """Let training change the weights of a module and of all that is in it, or freeze them."""
+    for each in module.modules():
+        if isinstance(each, WeightHolder):
+            each._trainable = value
+        for parameter in each._parameters.values():
+            if parameter is not None:
+                parameter.requires_grad_(value)
