@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # The floors, lowest first. A room (a folder or file of torchfunc/) imports from the floors below its own: not from
 # those above, nor from another room of its floor.
 FLOORS = (
-    ("dtypes", "graph_keys", "naming", "structures"),
+    ("dtypes", "graph_keys", "naming", "structures", "torch_functions", "unfilled_weights"),
+    ("torch_module_config",),
     ("config", "registry", "graph"),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),
     ("metrics", "optimizers", "ops"),

@@ -250,15 +250,24 @@ def test_a_model_class_of_a_users_own():
     torch.testing.assert_close(twin.twice(A), model.twice(A))
 
 
+class WithoutConfig(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.linear = nn.Linear(8, width)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
 def _no_config(x):
-    return nn.Linear(8, 2)(x)
+    return WithoutConfig(2)(x)
 
 
 def _lambda(x):
     return layers.Lambda(lambda y: y * 2)(x)
 
 
-@pytest.mark.parametrize(("make", "message"), [(_no_config, "Linear"), (_lambda, "lambda")])
+@pytest.mark.parametrize(("make", "message"), [(_no_config, "WithoutConfig.*get_config"), (_lambda, "lambda")])
 def test_what_cannot_be_written(make, message):
     x = Input((8,))
     model = Model(x, make(x))

@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from torchfunc.dtypes import dtype_name
+from torchfunc.dtypes import as_dtype, dtype_name
+from torchfunc.torch_functions import find_function, function_name, is_listed
+from torchfunc.torch_module_config import find_torch_class, is_of_torch, make_module, module_arguments
 
 __all__ = [
     "Family",
@@ -37,6 +40,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+# The module under which those of torch.nn are written.
+_TORCH_MODULES = "torch.nn"
 
 _builtins: dict[tuple[str, str], Any] = {}
 _builtin_places: dict[Any, tuple[str, str]] = {}
@@ -122,7 +128,8 @@ def serialize_keras_object(obj: Any) -> Any:
     if obj is None or isinstance(obj, (str, bool, int, float)):
         return obj
     if isinstance(obj, (list, tuple)):
-        return [serialize_keras_object(item) for item in obj]
+        items = [serialize_keras_object(item) for item in obj]
+        return tuple(items) if isinstance(obj, tuple) else items
     if isinstance(obj, dict):
         return {key: serialize_keras_object(value) for key, value in obj.items()}
     if isinstance(obj, torch.dtype):
@@ -133,8 +140,13 @@ def serialize_keras_object(obj: Any) -> Any:
         return {"class_name": "__tensor__", "config": {"value": obj.tolist(), "dtype": dtype_name(obj.dtype)}}
     if isinstance(obj, np.ndarray):
         return {"class_name": "__numpy__", "config": {"value": obj.tolist(), "dtype": obj.dtype.name}}
-    if hasattr(obj, "get_config"):
+    if hasattr(obj, "get_config") and not isinstance(obj, type):
         return _serialize_instance(obj)
+    if isinstance(obj, nn.Module):
+        return _serialize_module(obj)
+    if isinstance(obj, functools.partial):
+        parts = {"function": obj.func, "args": list(obj.args), "keywords": dict(obj.keywords)}
+        return {"class_name": "__partial__", "config": serialize_keras_object(parts)}
     if callable(obj) and hasattr(obj, "__name__"):
         return _serialize_function(obj)
     raise ValueError(
@@ -158,12 +170,36 @@ def _serialize_instance(obj: Any) -> dict[str, Any]:
     return config
 
 
+def _serialize_module(module: nn.Module) -> dict[str, Any]:
+    """A torch module that has no `get_config`, by the arguments that it was made with."""
+    cls, arguments = type(module), module_arguments(module)
+    of_torch = is_of_torch(cls)
+    return {
+        "module": _TORCH_MODULES if of_torch else cls.__module__,
+        "class_name": cls.__name__,
+        "config": {name: _serialize_argument(value) for name, value in arguments.items()},
+        "registered_name": None if of_torch else get_registered_name(cls),
+    }
+
+
+def _serialize_argument(value: Any) -> Any:
+    """An argument of a torch module, which may tell a tuple from a list and a dtype from a name."""
+    if isinstance(value, torch.dtype):
+        return {"class_name": "__dtype__", "config": dtype_name(value)}
+    if isinstance(value, tuple):
+        return {"class_name": "__tuple__", "items": [_serialize_argument(item) for item in value]}
+    return serialize_keras_object(value)
+
+
 def _serialize_function(function: Any) -> dict[str, Any]:
     if function.__name__ == "<lambda>":
         raise ValueError(
             f"A lambda cannot be written to a config, since no code is kept in one: {function!r}. "
             "Define it with `def` and pass it in `custom_objects`, or register it with `register_serializable`."
         )
+    if function not in _registered_names and is_listed(function):
+        name = function_name(function)
+        return {"module": "torch", "class_name": "function", "config": name, "registered_name": name}
     builtin = function in _builtin_places
     return {
         "module": "builtins" if builtin else function.__module__,
@@ -199,7 +235,8 @@ def deserialize_arguments(config: Mapping[str, Any], custom_objects: Mapping[str
 
 def _deserialize(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
-        return type(config)(_deserialize(item) for item in config)
+        items = [_deserialize(item) for item in config]
+        return tuple(items) if isinstance(config, tuple) else items
     if not isinstance(config, dict):
         return config
     class_name = config.get("class_name")
@@ -217,12 +254,24 @@ def _deserialize(config: Any) -> Any:
             "This config holds the bytecode of a lambda, which is never loaded. "
             "Rebuild the layer with a named function."
         )
+    if class_name == "__dtype__":
+        return as_dtype(inner)
+    if class_name == "__partial__":
+        parts = {key: _deserialize(value) for key, value in inner.items()}
+        return functools.partial(parts["function"], *parts["args"], **parts["keywords"])
     if class_name == "function":
-        return _resolve(inner, config)
+        return find_function(inner) if config.get("module") == "torch" else _resolve(inner, config)
+    if config.get("module") == _TORCH_MODULES:
+        return make_module(find_torch_class(class_name), {key: _deserialize(value) for key, value in inner.items()})
     cls = _resolve(class_name, config)
     if isinstance(cls, FunctionType):
         return cls
-    instance = cls.from_config(inner) if hasattr(cls, "from_config") else cls(**inner)
+    if hasattr(cls, "from_config"):
+        instance = cls.from_config(inner)
+    elif issubclass(cls, nn.Module):
+        instance = make_module(cls, {key: _deserialize(value) for key, value in inner.items()})
+    else:
+        instance = cls(**inner)
     build_config = config.get("build_config")
     if build_config is not None and hasattr(instance, "build_from_config"):
         instance.build_from_config(build_config)

@@ -17,16 +17,11 @@ from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
-from torchfunc.modules.function_names import (
-    check_method,
-    find_function,
-    function_name,
-    keras_operation,
-    torch_operation,
-)
+from torchfunc.modules.function_names import keras_operation, torch_operation
 from torchfunc.modules.replaying import call_again
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
 from torchfunc.structures import map_structure
+from torchfunc.torch_functions import check_method, find_function, function_name
 
 __all__ = ["graph_config", "graph_from_config"]
 
@@ -181,6 +176,10 @@ class _Reader:
             del kwargs["mask"]
         target = self.targets[name]
         op, target = target if isinstance(target, tuple) else ("module", target)
+        if target is getattr:
+            # `x.T` and its kin: the properties of a tensor, and nothing else of it.
+            value, attribute = args
+            args = [value, check_method(attribute)]
         for position, value in enumerate(symbolic_leaves(call_again(op, target, args, kwargs))):
             self.values[name, index, position] = value
         return True
@@ -232,4 +231,5 @@ class _Reader:
         if len(places) == 3 and isinstance(places[0], str) and isinstance(places[1], int):
             name, index, position = places
             return self.values[name, index - self.calls_before[name], position]
-        return [self._look_up(place) for place in places]
+        found = [self._look_up(place) for place in places]
+        return tuple(found) if isinstance(places, tuple) else found

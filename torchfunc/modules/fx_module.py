@@ -23,7 +23,16 @@ from torch.fx.graph import PythonCode
 
 from torchfunc.graph import graph_specs
 
-__all__ = ["FxModule", "GeneratedCode", "OwnedGraph", "drawn_class", "generate", "module_called_at", "with_forward", "written_class"]
+__all__ = [
+    "FxModule",
+    "GeneratedCode",
+    "OwnedGraph",
+    "drawn_class",
+    "generate",
+    "module_called_at",
+    "with_forward",
+    "written_class",
+]
 
 M = TypeVar("M", bound="FxModule")
 

@@ -20,6 +20,7 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.unfilled_weights import weight_budget
 
 __all__ = ["CONVOLUTION", "LINEAR", "SAME_LAYOUT", "Layout", "Weight", "WeightHolder", "set_trainable"]
 
@@ -149,8 +150,13 @@ class WeightHolder(nn.Module):
         shape = tuple(int(size) for size in (shape if shape is not None else ()))
         weight_dtype = self._dtype if dtype is None else as_dtype(dtype)
         make = initializers.get(initializer or ("glorot_uniform" if weight_dtype.is_floating_point else "zeros"))
+        budget = weight_budget()
         with torch.no_grad():
-            tensors = layout.to_torch(make(shape, dtype=weight_dtype))
+            if budget is not None and budget.has_large(shape):
+                parts = layout.to_torch(torch.empty(shape, dtype=weight_dtype, device="meta"))
+                tensors = tuple(torch.empty(part.shape, dtype=part.dtype) for part in parts)
+            else:
+                tensors = layout.to_torch(make(shape, dtype=weight_dtype))
         provisional = not names
         names = tuple(names) or (self._free_name(name or "weight"),)
         registered: list[Tensor] = []
