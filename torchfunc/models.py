@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
 from torchfunc.registry import deserialize_arguments, register_builtins
+from torchfunc.saving.conversions import Convertible
 from torchfunc.saving.files import PathLike
 from torchfunc.saving.model_files import load_model, save_model
 from torchfunc.saving.weights import load_weights, save_weights
@@ -26,7 +27,7 @@ __all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "l
 _MAX_DRAWN = 300
 
 
-class Model(Trainer, Network):
+class Model(Trainer, Convertible):
     """A network that can be trained.
 
     `Model(inputs, outputs)` is the graph between symbolic tensors, a `GraphModule`. A subclass with `call` or `forward`

@@ -108,6 +108,11 @@ class GraphNetwork(Network, FxModule):
         """What was drawn; None for a Sequential model that does not know its input yet."""
         return self._drawn
 
+    @property
+    def masked_forwards(self) -> MaskedForwards:
+        """The variants of the graph for masks of its inputs."""
+        return self._masked
+
     def _take_graph(self, drawn: DrawnGraph) -> None:
         """Be the model of this graph: register its layers, and lower it."""
         for module, key in drawn.keys.items():

@@ -54,6 +54,10 @@ class MaskedForwards:
         self._generate(ranks)
         return self._forwards[ranks]
 
+    def drawn(self, masks: Sequence[Any]) -> DrawnGraph:
+        """The graph in which the masks of these symbolic values, those that are not None, are inputs as well."""
+        return self._variant(_ranks(masks)).lowered_with(self._drawn)
+
     # torch.compile makes this call and does not look into it.
     @once_for_all
     def _generate(self, ranks: Ranks) -> None:

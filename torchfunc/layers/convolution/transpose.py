@@ -94,7 +94,7 @@ class TransposedConvolution(WindowKernel):
                 )
         extras = self.output_padding or (None,) * self.rank
         self._crops = [
-            _crop(extent, stride, extra, self.padding == "same")
+            crop(extent, stride, extra, self.padding == "same")
             for extent, stride, extra in zip(self._extent, self.strides, extras, strict=True)
         ]
         # The kernel crops as much after as before, less its output_padding; anything more is cut off afterwards.
@@ -134,7 +134,7 @@ class TransposedConvolution(WindowKernel):
         return {**super().get_config(), "filters": self.filters, "output_padding": self.output_padding}
 
 
-def _crop(extent: int, stride: int, extra: int | None, same: bool) -> tuple[int, int]:
+def crop(extent: int, stride: int, extra: int | None, same: bool) -> tuple[int, int]:
     """What is cut off (before, after) the full result of `(n - 1) * stride + extent` positions; below 0, added.
 
     This is the window that TensorFlow, and so Keras, uses (keras/src/backend/common/backend_utils.py).
