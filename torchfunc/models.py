@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
-from torchfunc.modules import GraphNetwork, Network, SequentialNetwork, clone_model, drawn_class
+from torchfunc.modules import GraphNetwork, SequentialNetwork, clone_model, drawn_class
 from torchfunc.registry import deserialize_arguments, register_builtins
 from torchfunc.saving.conversions import Convertible
 from torchfunc.saving.files import PathLike

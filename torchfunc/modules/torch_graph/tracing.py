@@ -111,12 +111,14 @@ def _wrote(view: nn.Module, layer: nn.Module) -> bool:
 @contextlib.contextmanager
 def _inbound_nodes_kept(layer: nn.Module) -> Iterator[None]:
     """The calls recorded within this are not counted among the layers' own."""
-    counts = [(each, len(each.inbound_nodes)) for each in layer.modules() if isinstance(each, Layer)]
+    before = {each: set(each.inbound_nodes) for each in layer.modules() if isinstance(each, Layer)}
     try:
         yield
     finally:
-        for each, count in counts:
-            del each.inbound_nodes[count:]
+        for each, known in before.items():
+            for node in each.inbound_nodes:
+                if node not in known:
+                    each.inbound_calls.remove(node)
 
 
 def _merged(training: InnerGraph, otherwise: InnerGraph) -> InnerGraph | None:
