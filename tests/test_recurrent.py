@@ -377,7 +377,7 @@ def test_mistakes_when_drawn(shape: Any, kwargs: Any, message: str) -> None:
     [
         ({"initial_state": [torch.zeros(3, 5)] * 3}, "takes 2 initial states"),
         ({"initial_state": [torch.zeros(1, 5)] * 2}, r"initial states of shape \(3, 5\), got \(1, 5\)"),
-        ({"mask": torch.ones(3, dtype=torch.bool)}, r"takes a mask \(batch, time\) of shape \(3, 2\).*got one of shape \(3,\)"),
+        ({"mask": torch.ones(3, dtype=torch.bool)}, r"takes a mask \(batch, time\).*got one of shape \(3,\)"),
         ({"mask": torch.ones(3, 1, dtype=torch.bool)}, r"of shape \(3, 2\) for this input, got one of shape \(3, 1\)"),
         ({"mask": torch.ones(1, 2, dtype=torch.bool)}, r"of shape \(3, 2\) for this input, got one of shape \(1, 2\)"),
     ],
