@@ -48,6 +48,36 @@ def lines(row: Row, title: str, pairs: list[tuple[str, str]], results: dict[str,
     return found
 
 
+def rate_header() -> list[str]:
+    """The head of the table of rates on a card, with what its matrix products reach."""
+    import torch  # not needed otherwise on this side
+    from workloads.card import matrix_peak
+
+    half, single = (matrix_peak(dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
+    return [
+        f"Matrix products reach {half:,.0f} TFLOP/s in bfloat16 and {single:,.0f} in float32 on this card.",
+        "",
+        "| work | who | a second | TFLOP/s | peak memory [MiB] |",
+        "|---|---|---:|---:|---:|",
+    ]
+
+
+def rate_lines(row: Row, title: str, results: dict[str, Result], peaks: dict[str, float]) -> list[str]:
+    """How much each contestant gets done in a second on a card."""
+    from workloads.card import items_of, step_flops
+
+    count, what = items_of(row.model)
+    flops = step_flops(row.model)
+    found = []
+    for name, result in results.items():
+        if isinstance(result, str):
+            continue
+        seconds = result / row.scale
+        cells = (title, name, f"{count / seconds:,.0f} {what}", f"{flops / seconds / 1e12:.3g}")
+        found.append(f"| {' | '.join(cells)} | {peaks.get(name, 0) / 2**20:,.0f} |")
+    return found
+
+
 def processor() -> str:
     """The processor's name, where the system tells it."""
     if os.path.exists("/proc/cpuinfo"):
@@ -113,14 +143,20 @@ def main(arguments: list[str] | None = None) -> None:
     names = entered(options)
     print(machine(options), "", *HEADER, sep="\n", flush=True)
     contest = Contest(options.device, options.threads, options.rounds, options.quick, options.verbose)
-    for row_name in options.only or ROWS:
+    on_card = options.device == "cuda"
+    rates: list[str] = []
+    for row_name in options.only or [name for name, row in ROWS.items() if on_card or not row.only_cuda]:
         row = ROWS[row_name]
         pairs = [pair for pair in row.pairs() if set(pair) <= set(names)]
         results = contest.measure(row, list(dict.fromkeys(name for pair in pairs for name in pair)))
         title = row.title.format(amount=row.amount[options.quick])
         for line in lines(row, title, pairs, results):
             print(line, flush=True)
+        if on_card and row.work == "fit" and row.measure == "turns":
+            rates.extend(rate_lines(row, title, results, contest.peaks(list(results))))
     contest.close()
+    if rates:
+        print("", *rate_header(), *rates, sep="\n")
 
 
 if __name__ == "__main__":

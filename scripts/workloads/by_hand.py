@@ -22,13 +22,13 @@ __all__ = ["prepare"]
 Batches = Iterable[list[torch.Tensor]]
 
 
-def prepare(job: Job, data: str = "loader", compiled: bool = False, captured: bool = False) -> Turn:
+def prepare(job: Job, data: str = "loader", compiled: str = "", captured: bool = False) -> Turn:
     """Return the function that does the job once.
 
     Args:
         job: what to do.
         data: "loader" for a DataLoader; "index" for slices of a permutation of tensors on the device.
-        compiled: whether model, loss and optimizer step go through torch.compile.
+        compiled: the mode of torch.compile that model, loss and optimizer step go through, if any.
         captured: whether the step is a CUDA graph.
     """
     if job.work == "forward":
@@ -45,7 +45,7 @@ def prepare(job: Job, data: str = "loader", compiled: bool = False, captured: bo
     tensors, sums = as_tensors([*x, *y]), Sums(*torch.zeros(2, device=job.device))
     batches = IndexedBatches(tensors, job) if data == "index" else LoadedBatches(tensors, job, shuffle=True)
     if compiled:
-        step = _compiled_step(module, optimizer, handmade, len(x), sums)
+        step = _compiled_step(module, optimizer, handmade, len(x), sums, compiled)
     else:
         step = _eager_step(module, optimizer, handmade, len(x), sums)
     if captured:
@@ -94,6 +94,11 @@ class Sums(NamedTuple):
     right: torch.Tensor
 
 
+def autocast(made: HandMade, device: str) -> torch.autocast:
+    """The precision that a model is trained in."""
+    return torch.autocast(device, torch.bfloat16, enabled=made.bfloat16)
+
+
 def _eager_step(
     module: torch.nn.Module, optimizer: torch.optim.Optimizer, made: HandMade, inputs: int, sums: Sums
 ) -> Step:
@@ -101,8 +106,9 @@ def _eager_step(
 
     def step(batch: list[torch.Tensor]) -> None:
         optimizer.zero_grad()
-        outputs = module(*batch[:inputs])
-        loss = made.loss(outputs, *batch[inputs:])
+        with autocast(made, total.device.type):
+            outputs = module(*batch[:inputs])
+            loss = made.loss(outputs, *batch[inputs:])
         loss.backward()
         optimizer.step()
         total.add_(loss.detach())
@@ -113,16 +119,16 @@ def _eager_step(
 
 
 def _compiled_step(
-    module: torch.nn.Module, optimizer: torch.optim.Optimizer, made: HandMade, inputs: int, sums: Sums
+    module: torch.nn.Module, optimizer: torch.optim.Optimizer, made: HandMade, inputs: int, sums: Sums, mode: str
 ) -> Step:
     """Model, loss and count in one graph, the optimizer's step in another: what torch's tutorials recommend."""
 
     def forward_and_loss(batch: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        outputs = module(*batch[:inputs])
-        right = None if made.right is None else made.right(outputs, *batch[inputs:])
-        return made.loss(outputs, *batch[inputs:]), right
+        with autocast(made, sums.loss.device.type):
+            outputs = module(*batch[:inputs])
+            right = None if made.right is None else made.right(outputs, *batch[inputs:])
+            return made.loss(outputs, *batch[inputs:]), right
 
-    mode = "reduce-overhead" if sums.loss.is_cuda else None
     compiled, update = torch.compile(forward_and_loss, mode=mode), torch.compile(optimizer.step)
 
     def step(batch: list[torch.Tensor]) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "LIGHTNING",
     "LOADER",
     "MODULE",
+    "REDUCED",
     "SKORCH",
     "SYMBOLIC",
     "UNROLLED",
@@ -56,6 +57,7 @@ EAGER, COMPILED, UNROLLED = "torchfunc", "torchfunc compiled", "torchfunc compil
 MODULE = "module by hand"
 LOADER, INDEXING = "DataLoader loop by hand", "indexing loop by hand"
 HAND_COMPILED, CAPTURED = "indexing loop, torch.compile", "indexing loop, CUDA graph"
+REDUCED = "indexing loop, reduce-overhead"
 KERAS_TORCH, KERAS_JAX = "Keras on torch", "Keras on jax"
 SYMBOLIC, LIGHTNING, SKORCH = "pytorch-symbolic", "Lightning", "skorch"
 
@@ -79,7 +81,10 @@ CONTESTANTS = {
     MODULE: Contestant("by_hand"),
     LOADER: Contestant("by_hand", {"data": "loader"}),
     INDEXING: Contestant("by_hand", {"data": "index"}),
-    HAND_COMPILED: Contestant("by_hand", {"data": "index", "compiled": True}, compiled=True, inductor=True),
+    HAND_COMPILED: Contestant("by_hand", {"data": "index", "compiled": "default"}, compiled=True, inductor=True),
+    REDUCED: Contestant(
+        "by_hand", {"data": "index", "compiled": "reduce-overhead"}, compiled=True, inductor=True, only_cuda=True
+    ),
     CAPTURED: Contestant("by_hand", {"data": "index", "captured": True}, compiled=True, only_cuda=True),
     KERAS_TORCH: _keras("torch", compiled=False),
     KERAS_JAX: _keras("jax", compiled=True),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["BATCH", "CLASSES", "SEQUENCE", "WORDS", "bare", "make_data"]
+__all__ = ["BATCH", "CLASSES", "CONTEXT", "OBJECTS", "PIXELS", "SEQUENCE", "VOCABULARY", "WORDS", "bare", "make_data"]
 
 # Batches of the guides, and of `predict` and `evaluate` where nobody says another.
 BATCH = {
@@ -17,8 +17,12 @@ BATCH = {
     "encoder": 32,
     "siamese": 32,
     "empty": 64,
+    "resnet50": 256,
+    "gpt": 16,
 }
 CLASSES, WORDS, SEQUENCE = 10, 10_000, 32
+# Of the models for a card: classes and pixels of ResNet-50, tokens and words of the GPT-like stack.
+OBJECTS, PIXELS, CONTEXT, VOCABULARY = 1000, 224, 512, 32_000
 
 Arrays = list[np.ndarray]
 
@@ -61,6 +65,14 @@ def _empty(rows: int) -> tuple[Arrays, Arrays]:
     return [_floats(rows, 1)], [_floats(rows, 1)]
 
 
+def _photographs(rows: int) -> tuple[Arrays, Arrays]:
+    return [_floats(rows, PIXELS, PIXELS, 3)], [_integers(OBJECTS, rows)]
+
+
+def _text(rows: int) -> tuple[Arrays, Arrays]:
+    return [_integers(VOCABULARY, rows, CONTEXT)], [_integers(VOCABULARY, rows, CONTEXT)]
+
+
 _MAKERS: dict[str, Callable[[int], tuple[Arrays, Arrays]]] = {
     "mlp": _mlp,
     "resnet": _images,
@@ -69,6 +81,8 @@ _MAKERS: dict[str, Callable[[int], tuple[Arrays, Arrays]]] = {
     "encoder": _encoder,
     "siamese": _siamese,
     "empty": _empty,
+    "resnet50": _photographs,
+    "gpt": _text,
 }
 
 

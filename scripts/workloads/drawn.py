@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from workloads.data import CLASSES, SEQUENCE, WORDS
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from workloads.data import CLASSES, CONTEXT, OBJECTS, PIXELS, SEQUENCE, VOCABULARY, WORDS
 
 __all__ = ["DRAWN", "Drawn", "chain", "resnet50"]
 
@@ -143,18 +146,29 @@ def empty_settings(api: ModuleType) -> dict[str, Any]:
     return {"optimizer": api.optimizers.SGD(0.01), "loss": "mse"}
 
 
-DRAWN = {
-    "mlp": Drawn(mlp, mlp_settings),
-    "resnet": Drawn(resnet, resnet_settings),
-    "vgg": Drawn(vgg, vgg_settings),
-    "ticket": Drawn(ticket, ticket_settings),
-    "encoder": Drawn(encoder, encoder_settings),
-    "siamese": Drawn(siamese, siamese_settings),
-    "empty": Drawn(empty, empty_settings),
-}
+def resnet50_settings(api: ModuleType) -> dict[str, Any]:
+    optimizer = api.optimizers.SGD(0.01, momentum=0.9)
+    return {"optimizer": optimizer, "loss": "sparse_categorical_crossentropy", "precision": "bf16-mixed"}
 
 
-# Drawn, not trained ------------------------------------------------------------------------------------------------
+def gpt(api: ModuleType) -> Any:
+    """12 blocks, 768 wide, as GPT-2's smallest. Attention is torch's own function: this is no model for Keras."""
+    layers = api.layers
+    tokens = api.Input(shape=(CONTEXT,), dtype="int64")
+    x = layers.Embedding(VOCABULARY, 768)(tokens) + torch.nn.Parameter(torch.zeros(CONTEXT, 768))
+    for _ in range(12):
+        projected = layers.Dense(3 * 768)(layers.LayerNormalization(epsilon=1e-5)(x))
+        query, key, value = (projected.unflatten(-1, (3, 12, 64)).permute(2, 0, 3, 1, 4)[i] for i in range(3))
+        attended = scaled_dot_product_attention(query, key, value, is_causal=True).transpose(1, 2).flatten(2)
+        x = x + layers.Dense(768)(attended)
+        fed = layers.Dense(4 * 768, activation="gelu")(layers.LayerNormalization(epsilon=1e-5)(x))
+        x = x + layers.Dense(768)(fed)
+    return api.Model(tokens, layers.Dense(VOCABULARY)(layers.LayerNormalization(epsilon=1e-5)(x)))
+
+
+def gpt_settings(api: ModuleType) -> dict[str, Any]:
+    loss = api.losses.SparseCategoricalCrossentropy(from_logits=True)
+    return {"optimizer": api.optimizers.AdamW(3e-4), "loss": loss, "precision": "bf16-mixed"}
 
 
 def chain(api: ModuleType, depth: int) -> Any:
@@ -165,7 +179,7 @@ def chain(api: ModuleType, depth: int) -> Any:
     return api.Model(inputs, x)
 
 
-def resnet50(api: ModuleType, _: int) -> Any:
+def resnet50(api: ModuleType, _: int = 0) -> Any:
     """The 50 layers of "Deep residual learning" (He et al. 2015), as in Keras' applications."""
     layers = api.layers
 
@@ -174,7 +188,7 @@ def resnet50(api: ModuleType, _: int) -> Any:
         x = layers.BatchNormalization()(x)
         return layers.Activation("relu")(x) if relu else x
 
-    inputs = api.Input(shape=(224, 224, 3))
+    inputs = api.Input(shape=(PIXELS, PIXELS, 3))
     x = layers.MaxPooling2D(3, strides=2, padding="same")(convolved(inputs, 64, 7, strides=2))
     for stage, blocks in enumerate((3, 4, 6, 3)):
         filters = 64 * 2**stage
@@ -184,4 +198,17 @@ def resnet50(api: ModuleType, _: int) -> Any:
             x = convolved(convolved(x, filters, 1, strides), filters, 3)
             x = layers.Activation("relu")(layers.add([shortcut, convolved(x, 4 * filters, 1, relu=False)]))
     x = layers.GlobalAveragePooling2D()(x)
-    return api.Model(inputs, layers.Dense(1000, activation="softmax")(x))
+    return api.Model(inputs, layers.Dense(OBJECTS, activation="softmax")(x))
+
+
+DRAWN = {
+    "mlp": Drawn(mlp, mlp_settings),
+    "resnet": Drawn(resnet, resnet_settings),
+    "vgg": Drawn(vgg, vgg_settings),
+    "ticket": Drawn(ticket, ticket_settings),
+    "encoder": Drawn(encoder, encoder_settings),
+    "siamese": Drawn(siamese, siamese_settings),
+    "empty": Drawn(empty, empty_settings),
+    "resnet50": Drawn(resnet50, resnet50_settings),
+    "gpt": Drawn(gpt, gpt_settings),
+}

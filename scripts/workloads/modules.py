@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workloads.data import CLASSES, WORDS
+from workloads.data import CLASSES, CONTEXT, OBJECTS, PIXELS, VOCABULARY, WORDS
 
 __all__ = ["HANDMADE", "Chain", "HandMade", "as_tensors"]
 
@@ -29,17 +29,23 @@ class HandMade:
         loss: takes the outputs and the targets.
         optimizer: takes the parameters.
         right: how many outputs are right, where the accuracy is measured.
+        bfloat16: whether it is trained under autocast.
     """
 
     module: Callable[[], nn.Module]
     loss: Callable[..., torch.Tensor]
     optimizer: Callable[..., torch.optim.Optimizer]
     right: Callable[..., torch.Tensor] | None = None
+    bfloat16: bool = False
 
 
 def as_tensors(arrays: Iterable[np.ndarray]) -> list[torch.Tensor]:
-    """The arrays as tensors; images become NCHW in memory."""
-    return [torch.from_numpy(a.transpose(0, 3, 1, 2).copy() if a.ndim == 4 else a) for a in arrays]
+    """The arrays as tensors; images become NCHW in memory, but for large ones, whose model takes them as they are."""
+    return [torch.from_numpy(_channels_first(a) if a.ndim == 4 and a.shape[1] < PIXELS else a) for a in arrays]
+
+
+def _channels_first(images: np.ndarray) -> np.ndarray:
+    return images.transpose(0, 3, 1, 2).copy()
 
 
 # Modules -----------------------------------------------------------------------------------------------------------
@@ -123,6 +129,70 @@ class Siamese(nn.Module):
         return self.dense(torch.cat(encoded, 1))
 
 
+class Bottleneck(nn.Module):
+    def __init__(self, before: int, filters: int, stride: int, widens: bool) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(
+            *_convolved(before, filters, 1, stride),
+            nn.ReLU(inplace=True),
+            *_convolved(filters, filters, 3),
+            nn.ReLU(inplace=True),
+            *_convolved(filters, 4 * filters, 1),
+        )
+        self.shortcut = nn.Sequential(*_convolved(before, 4 * filters, 1, stride)) if widens else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.shortcut(x) + self.steps(x), inplace=True)
+
+
+def _convolved(before: int, filters: int, size: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(before, filters, size, stride, padding=size // 2), nn.BatchNorm2d(filters, eps=1e-3)]
+
+
+class FromChannelsLast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 3, 1, 2)
+
+
+def resnet50() -> nn.Module:
+    """ResNet-50, its memory in the order that a card's convolutions like best."""
+    steps: list[nn.Module] = [FromChannelsLast(), *_convolved(3, 64, 7, 2), nn.ReLU(inplace=True)]
+    steps.append(nn.MaxPool2d(3, 2, padding=1))
+    before = 64
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            filters = 64 * 2**stage
+            steps.append(Bottleneck(before, filters, 2 if stage and not block else 1, not block))
+            before = 4 * filters
+    model = nn.Sequential(*steps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, OBJECTS))
+    return model.to(memory_format=torch.channels_last)
+
+
+class GPTBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(768), nn.LayerNorm(768)
+        self.project, self.merge = nn.Linear(768, 3 * 768), nn.Linear(768, 768)
+        self.feed = nn.Sequential(nn.Linear(768, 4 * 768), nn.GELU(), nn.Linear(4 * 768, 768))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.project(self.norm1(x)).unflatten(-1, (3, 12, 64)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.merge(attended.transpose(1, 2).flatten(2))
+        return x + self.feed(self.norm2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(VOCABULARY, 768), nn.Parameter(torch.zeros(CONTEXT, 768))
+        self.blocks = nn.Sequential(*(GPTBlock() for _ in range(12)))
+        self.norm, self.head = nn.LayerNorm(768), nn.Linear(768, VOCABULARY)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.blocks(self.embedding(tokens) + self.positions)))
+
+
 class Chain(nn.Module):
     """Linear(4, 4) in a row."""
 
@@ -142,6 +212,10 @@ class Chain(nn.Module):
 def ticket_loss(outputs: tuple[torch.Tensor, ...], priority: torch.Tensor, department: torch.Tensor) -> torch.Tensor:
     binary = F.binary_cross_entropy_with_logits(outputs[0], priority)
     return binary + 0.2 * F.cross_entropy(outputs[1], department)
+
+
+def next_word_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(output.flatten(0, 1), target.flatten())
 
 
 def sparse_right(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -168,6 +242,10 @@ def momentum(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
 
 
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=3e-4, weight_decay=0.004, eps=1e-7)
+
+
 def sgd(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.01)
 
@@ -180,4 +258,6 @@ HANDMADE = {
     "encoder": HandMade(Encoder, F.cross_entropy, adam, sparse_right),
     "siamese": HandMade(Siamese, F.binary_cross_entropy_with_logits, rmsprop, binary_right),
     "empty": HandMade(lambda: nn.Linear(1, 1), F.mse_loss, sgd),
+    "resnet50": HandMade(resnet50, F.cross_entropy, momentum, bfloat16=True),
+    "gpt": HandMade(GPT, next_word_loss, adamw, bfloat16=True),
 }

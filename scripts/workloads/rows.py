@@ -16,6 +16,7 @@ from workloads.contestants import (
     LIGHTNING,
     LOADER,
     MODULE,
+    REDUCED,
     SKORCH,
     SYMBOLIC,
     UNROLLED,
@@ -41,6 +42,7 @@ class Row:
         asked: how large ours over theirs may be.
         measure: "turns" of workers that live on; or, of fresh processes, "import", "first step" or "memory" (its peak).
         cold: whether caches of compiled code are emptied before.
+        only_cuda: whether it is more than a CPU is asked to do.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Row:
     asked: dict[tuple[str, str], float] = field(default_factory=dict)
     measure: str = "turns"
     cold: bool = False
+    only_cuda: bool = False
 
     @property
     def scale(self) -> float:
@@ -69,7 +72,7 @@ class Row:
         ]
 
 
-TRAINING = (EAGER, COMPILED, LOADER, INDEXING, HAND_COMPILED, CAPTURED, KERAS_TORCH, KERAS_JAX)
+TRAINING = (EAGER, COMPILED, LOADER, INDEXING, HAND_COMPILED, REDUCED, CAPTURED, KERAS_TORCH, KERAS_JAX)
 
 
 def _by_hand(eager: float, compiled: float | None = None) -> dict[tuple[str, str], float]:
@@ -128,8 +131,34 @@ FIT = {
         "fit",
         "empty",
         (2000, 200),
-        (EAGER, COMPILED, INDEXING, HAND_COMPILED, CAPTURED),
+        (EAGER, COMPILED, INDEXING, HAND_COMPILED, REDUCED, CAPTURED),
         {(EAGER, INDEXING): 1.0},
+    ),
+}
+
+ON_CARD = (EAGER, COMPILED, INDEXING, HAND_COMPILED, REDUCED, CAPTURED)
+
+# What takes a card to train.
+LARGE = {
+    "resnet50": Row(
+        "ResNet-50 fit, bfloat16, a step of 256",
+        "ms",
+        "fit",
+        "resnet50",
+        (8, 4),
+        ON_CARD,
+        _by_hand(1.0),
+        only_cuda=True,
+    ),
+    "gpt": Row(
+        "GPT-like stack fit, 12 layers 768 wide, bfloat16, a step of 16 x 512 tokens",
+        "ms",
+        "fit",
+        "gpt",
+        (16, 8),
+        ON_CARD,
+        _by_hand(1.0),
+        only_cuda=True,
     ),
 }
 
@@ -214,4 +243,4 @@ MEMORY = {
     if name != "empty"
 }
 
-ROWS = FIT | OTHERS | MEMORY
+ROWS = FIT | LARGE | OTHERS | MEMORY

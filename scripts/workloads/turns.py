@@ -34,9 +34,11 @@ class Worker:
     def __init__(self, name: str, device: str, threads: int, verbose: bool, environment: dict[str, str]) -> None:
         # The scripts' folder beside what the path has already, that the project may be one that is not installed.
         path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        settings = {"PYTHONPATH": path, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        settings = {
+            "PYTHONPATH": path,
+        }
         if device == "cpu":
-            settings |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+            settings |= {"TORCHINDUCTOR_COMPILE_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
         if threads:
             settings |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -94,6 +96,15 @@ class Contest:
         taken, errors = self._fresh(row, names, job) if row.measure != "turns" else self._turns(names, job)
         medians = {name: statistics.median(values) * row.scale for name, values in taken.items() if name not in errors}
         return medians | errors
+
+    def peaks(self, names: list[str]) -> dict[str, float]:
+        """The peak memory on the GPU, in bytes, of each of these contestants in the row that was measured last."""
+        found = {}
+        for name in names:
+            if name in self.workers:
+                self.workers[name].tell("peak")
+                found[name] = float(self.workers[name].answer())
+        return found
 
     def close(self) -> None:
         """End the workers."""

@@ -2,6 +2,7 @@
 
     ["prepare", JOB]         make ready for a job and do it once; answers null
     ["turn"]                 do it; answers what a unit took
+    ["peak"]                 answers the bytes of the GPU's memory that were in use at once, at most, since it was ready
     ["once", MEASURE, JOB]   for a process of its own: "import", "first step" or "memory"; answers it
 
 Answers are JSON, `{"value": ...}`, or `{"error": "RecursionError: ..."}` as the last words of the process.
@@ -42,14 +43,19 @@ def main(name: str, threads: int) -> None:
         value = None
         if command == "once":
             value = _once(contestant, *arguments)
+        elif command == "peak":
+            value = sys.modules["torch"].cuda.max_memory_allocated()
         elif command == "turn":
             assert turn is not None
             value = turn()
         else:
             turn = None
             _forget()
-            turn = _prepare(contestant, Job(**arguments[0]))
+            job = Job(**arguments[0])
+            turn = _prepare(contestant, job)
             turn()
+            if job.device == "cuda" and "torch" in sys.modules:
+                sys.modules["torch"].cuda.reset_peak_memory_stats()
         _answer(answers, value=value)
 
 
