@@ -1,5 +1,13 @@
 """Drawing: symbolic values, and the record of what was called on them. Knows torch only."""
 
+from torchfunc.graph.call_mode import (
+    CallMode,
+    copy_mode,
+    flipped,
+    preserved_modes,
+    really_set,
+    setting_compiled_parts,
+)
 from torchfunc.graph.hook import install_hook
 from torchfunc.graph.inference import example_shapes, fake_copy, infer, infer_call, infer_module
 from torchfunc.graph.node import (
@@ -39,6 +47,7 @@ from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
 
 __all__ = [
     "GLOBAL_HOOKS",
+    "CallMode",
     "FakeTensor",
     "Node",
     "Spec",
@@ -47,8 +56,10 @@ __all__ = [
     "SymbolicValue",
     "autograd_in_operator",
     "contains_symbolic",
+    "copy_mode",
     "example_shapes",
     "fake_copy",
+    "flipped",
     "format_source",
     "graph_specs",
     "has_step_hooks",
@@ -63,12 +74,15 @@ __all__ = [
     "once_for_all",
     "only_real",
     "pass_over",
+    "preserved_modes",
+    "really_set",
     "record",
     "record_function",
     "record_input",
     "record_method",
     "record_module",
     "replay",
+    "setting_compiled_parts",
     "storage_use_count",
     "symbolic_leaves",
     "symbolic_tensors",

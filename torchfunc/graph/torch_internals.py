@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -37,8 +38,10 @@ __all__ = [
     "graph_specs",
     "has_step_hooks",
     "hook_tables",
+    "is_compiled_function",
     "is_exporting",
     "is_hooked",
+    "is_traced_by_dynamo",
     "mark_constant",
     "persistent_buffers",
     "remove_forward_hooks",
@@ -88,6 +91,19 @@ def is_exporting() -> bool:
     return torch.compiler._is_exporting_flag
 
 
+def is_traced_by_dynamo() -> bool:
+    """Whether this is run, as it is, from within a function of torch.compile's, which traces what is called from here.
+
+    `torch.compiler.is_compiling()` is True in what is traced only.
+    """
+    return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def is_compiled_function(value: object) -> bool:
+    """Whether it is a function that torch.compile has made."""
+    return isinstance(value, FunctionType) and "_torchdynamo_inline" in vars(value)
+
+
 def skip_code(code: CodeType) -> None:
     """Keep torch.compile from starting at this code, not from tracing it within what it compiles.
 
@@ -122,3 +138,6 @@ def graph_specs(graph: fx.Graph) -> tuple[Any, Any] | None:
     """The structures of inputs and outputs, of a graph whose tracer was given nested ones; None for all others."""
     info = getattr(graph._codegen, "pytree_info", None)
     return None if info is None else (info.in_spec, info.out_spec)
+
+
+skip_code(is_traced_by_dynamo.__code__)

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 
-from torchfunc.graph import graph_specs
+from torchfunc.graph import copy_mode, graph_specs
 
 __all__ = [
     "FxModule",
@@ -173,6 +173,7 @@ def with_forward(model: M, forward: Callable[..., Any]) -> M:
     """The model once more, with all that it holds, but with another function in place of its generated forward."""
     view = object.__new__(type(model))
     view.__dict__.update(model.__dict__, generated_forward=forward)
+    copy_mode(model, view)
     return view
 
 

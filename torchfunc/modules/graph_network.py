@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx.graph import PythonCode
 
-from torchfunc.graph import Node, SymbolicTensor, contains_symbolic, is_hooked, pass_over, record, with_own_code
+from torchfunc.graph import (
+    CallMode,
+    Node,
+    SymbolicTensor,
+    contains_symbolic,
+    is_hooked,
+    pass_over,
+    record,
+    with_own_code,
+)
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.tracking import restore_tracking
@@ -231,10 +240,13 @@ class GraphNetwork(Network, FxModule):
         drawn = self._drawn or self._draw_for(args)
         if mask is not None and "mask" in drawn.binding.names:
             kwargs, mask = {**kwargs, "mask": mask}, None
-        if training is None and mask is None and not kwargs and drawn.binding.fits(args):
+        if mask is None and not kwargs and drawn.binding.fits(args):
             direct = self._direct_calls(self.modules_read)
             if direct is not None:
-                return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
+                if training is None or bool(training) == self.training:
+                    return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
+                with CallMode(self, bool(training)):
+                    return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
             values = args
         else:
             try:

@@ -8,6 +8,7 @@ is another `CompiledStep`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import warnings
@@ -44,6 +45,7 @@ class CompiledStep:
         guarded: whether torch.compile's checks stay, which are for code that is not torchfunc's or torch's own: they
             see when it has read something that has changed.
         prepare: called before a graph is made. A ValueError says why there can be none.
+        in_mode: makes a context in which the flags of all modules, which torch.compile reads, are right for the step.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class CompiledStep:
         required: bool,
         guarded: bool,
         prepare: Callable[[], None] = lambda: None,
+        in_mode: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._step = step
         self._what = what
         self._required = required
         self._guarded = guarded
         self._prepare = prepare
+        self._in_mode = in_mode
         self._runs: dict[Kind, BatchFunction] = {}
         self._begun = False
         self._most = MAX_GRAPHS
@@ -68,14 +72,16 @@ class CompiledStep:
     def __call__(self, data: Any) -> Any:
         if not self._begun:
             self._begun = True
-            return self._step(data)
+            with self._in_mode():
+                return self._step(data)
         kind = _kind(data)
         run = self._runs.get(kind)
         if run is self._step or (run is not None and not self._guarded):
             return run(data)
         try:
             # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
-            with torch._dynamo.config.patch(trace_autograd_ops=True, specialize_float=not self._guarded):
+            options = {"trace_autograd_ops": True, "specialize_float": not self._guarded}
+            with self._in_mode(), torch._dynamo.config.patch(options):
                 return (run or self._choose(kind))(data)
         except _Refusal as refusal:
             self._give_up(str(refusal.__cause__), refusal.__cause__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchfunc.layers.base.modes import preserved_modes
+from torchfunc.graph import CallMode, preserved_modes
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.training.process_settings import flushed_denormals, restored_threads, retained_memory
 from torchfunc.training.run_context import RunContext
@@ -121,15 +121,17 @@ def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Itera
 @contextlib.contextmanager
 def predicting(model: Trainable) -> Iterator[None]:
     """The mode of prediction steps, which need no `compile`."""
-    with preserved_modes(model), retained_memory(device_of(model)), torch.inference_mode():
-        model.eval()
+    with CallMode(model, False, waits=False), retained_memory(device_of(model)), torch.inference_mode():
         yield
 
 
 @contextlib.contextmanager
 def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
     """The mode of evaluation steps."""
-    with preserved_modes(model), retained_memory(device_of(model)), _context(model, settings) as run:
-        model.eval()
-        with torch.inference_mode():
-            yield run
+    with (
+        CallMode(model, False, waits=False),
+        retained_memory(device_of(model)),
+        _context(model, settings) as run,
+        torch.inference_mode(),
+    ):
+        yield run

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from torchfunc.graph import really_set, setting_compiled_parts
 from torchfunc.graph_keys import graph_key_of
 from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, CompiledStep, weights_key
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
@@ -105,6 +106,7 @@ def make_step(
         step = _compiled_step(model, settings, method, step, at_once)
     elif method == "train_step" and settings.thread_probe is not None:
         step = partial(settings.thread_probe.run, step)
+    step = setting_compiled_parts(step, model, None if method == "train_step" else False)
 
     def run(batch: Any) -> Logs | None:
         logs, deferred = step(batch)
@@ -120,9 +122,10 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
     function = model.own_function("predict_step")
     own = function or (model.predict_step if model.overrides("predict_step") else None)
 
-    def step(data: Data) -> Any:
+    def predict(data: Data) -> Any:
         return predict_batch(model, data) if own is None else own(data)
 
+    step = setting_compiled_parts(predict, model, False)
     if settings is None or function is not None or not settings.execution.compiles("predict_step", device):
         return step
     return _compiled_step(model, settings, "predict_step", step, 1)
@@ -169,7 +172,9 @@ def _compiled_step(
             return step
         what = f"The {_CALLED[method]} of model {model.name!r}"
         prepare = partial(_prepare, settings, method)
-        graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare)
+        mode = None if method == "train_step" else False
+        in_mode = partial(really_set, [model], mode)
+        graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare, in_mode)
     graph, payback = graphs[key], settings.payback
 
     def run(data: Any) -> Any:

@@ -14,10 +14,12 @@ from torchfunc import regularizers
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph import (
+    CallMode,
     Node,
     Spec,
     contains_symbolic,
     fake_copy,
+    flipped,
     infer,
     located,
     only_real,
@@ -34,7 +36,6 @@ from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
-from torchfunc.layers.base.modes import preserved_modes
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
@@ -197,9 +198,7 @@ class Layer(NodeIntrospection, LossHolder):
             self._build_for(arguments)
         if training == self.training:
             return super().__call__(*args, **kwargs)
-        with preserved_modes(self):
-            for module in self.modules():
-                module.training = training
+        with flipped(self, training) if torch.compiler.is_compiling() else CallMode(self, training):
             return super().__call__(*args, **kwargs)
 
     def _to_tensor(self, value: Any) -> Any:
