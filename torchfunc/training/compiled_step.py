@@ -64,6 +64,8 @@ class CompiledStep:
         self._prepare = prepare
         self._in_mode = in_mode
         self._runs: dict[Kind, BatchFunction] = {}
+        # Those that torch.compile need not look at any more, so that no mode has to be set.
+        self._ready: dict[Kind, BatchFunction] = {}
         self._begun = False
         self._most = MAX_GRAPHS
         self.graphs = 0
@@ -75,14 +77,18 @@ class CompiledStep:
             with self._in_mode():
                 return self._step(data)
         kind = _kind(data)
-        run = self._runs.get(kind)
-        if run is self._step or (run is not None and not self._guarded):
-            return run(data)
+        ready = self._ready.get(kind)
+        if ready is not None:
+            return ready(data)
         try:
             # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
             options = {"trace_autograd_ops": True, "specialize_float": not self._guarded}
             with self._in_mode(), torch._dynamo.config.patch(options):
-                return (run or self._choose(kind))(data)
+                run = self._runs.get(kind) or self._choose(kind)
+                result = run(data)
+                if not self._guarded or run is self._step:
+                    self._ready[kind] = run
+                return result
         except _Refusal as refusal:
             self._give_up(str(refusal.__cause__), refusal.__cause__)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
@@ -121,9 +127,11 @@ class CompiledStep:
         message = f"{self._what} cannot be compiled as a whole: {reason}"
         if self._required:
             self._runs.clear()
+            self._ready.clear()
             raise ValueError(f"{message} Pass jit_compile=False to run it eagerly.") from error
         warnings.warn(f"{message} It runs eagerly; jit_compile=False says so beforehand.", stacklevel=4)
         self._runs = dict.fromkeys(self._runs, self._step)
+        self._ready = dict(self._runs)
         self._most = 0
 
 
