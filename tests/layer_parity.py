@@ -192,7 +192,7 @@ def _check_gradients(
     for index, (a, b) in enumerate(zip(tree_leaves(inputs[0]), tree_leaves(inputs[1]), strict=True)):
         if a.requires_grad:
             assert_close(_gradient(a), _gradient(b), atol, f"{label}: gradient of input {index}")
-    entries = [(owner, weight) for owner, weight in ours._entries() if weight.trainable]
+    entries = [(owner, weight) for owner, weight in ours.weight_entries() if weight.trainable]
     weights = [(owner, weight) for owner, weight in entries if weight.tensors(owner)[0].requires_grad]
     assert len(weights) == len(theirs.trainable_weights), (
         f"{label}: {len(weights)} trainable weights, Keras {len(theirs.trainable_weights)}"

@@ -159,34 +159,35 @@ class Model(Trainer, Convertible):
         self.compile(**compile_arguments(config))
 
     def save_weights(self, filepath: PathLike, overwrite: bool = True) -> None:
-        """Write the weights to a file, under the names of `state_dict`.
+        """Write the weights to a file, in Keras' layout or under the names of `state_dict`.
 
         Args:
-            filepath: the file; its name ends in ".safetensors".
+            filepath: the file; its name ends in ".weights.h5" for Keras' format (with the optimizer's state, as there)
+                or in ".safetensors" for torch's.
             overwrite: whether a file that is there may be replaced.
 
         Raises:
-            ValueError: the name ends otherwise, or the model's weights are not made yet.
+            ValueError: the name ends otherwise, or no weights of the model are made yet.
             FileExistsError: the file is there and must not be replaced.
         """
-        if not self.is_fully_built():
+        if not self.is_fully_built() and not self.weights:
             raise ValueError(f"The model {self.name!r} has no weights to save yet: call it on data, or `build` it.")
         if not overwrite and Path(filepath).exists():
             raise FileExistsError(f"{filepath} exists already, and overwrite=False.")
         save_weights(self, filepath)
 
     def load_weights(self, filepath: PathLike, skip_mismatch: bool = False) -> None:
-        """Read the weights from a file that `save_weights` wrote.
+        """Read the weights from a file that `save_weights`, or Keras', wrote.
 
         Args:
-            filepath: the file; its name ends in ".safetensors".
+            filepath: the file; its name ends in ".weights.h5" or ".safetensors".
             skip_mismatch: whether to leave alone what the file does not hold, or holds in another shape.
 
         Raises:
             ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it holds other
                 weights than the model has; then nothing is changed.
         """
-        if not self.is_fully_built():
+        if not self.is_fully_built() and not self.weights:
             raise ValueError(f"The model {self.name!r} has no weights to fill yet: call it on data, or `build` it.")
         load_weights(self, filepath, skip_mismatch)
 

@@ -67,6 +67,7 @@ class Adafactor(Optimizer):
             else:
                 self._rows.append(self.add_variable(param.shape[:-1], dtype=param.dtype))
                 self._columns.append(self.add_variable((*param.shape[:-2], param.shape[-1]), dtype=param.dtype))
+            self._served += [(self._rows[-1], param), (self._columns[-1], param)]
             self._velocities.append(self.add_variable_from_reference(param, "velocity"))
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:

@@ -81,6 +81,10 @@ class LossScaleOptimizer(Optimizer):
         """The optimizer's own state, then the inner one's."""
         return self._variables + self.inner_optimizer.variables
 
+    def served_weights(self) -> list[Tensor | None]:
+        """For each of `variables` the weight that it was made for, or None."""
+        return [None] * len(self._variables) + self.inner_optimizer.served_weights()
+
     @property
     def iterations(self) -> Tensor:
         """How many good updates were made: an integer tensor of shape ()."""

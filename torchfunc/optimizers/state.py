@@ -22,6 +22,7 @@ class OptimizerState:
     def __init__(self) -> None:
         self._params: list[Tensor] = []
         self._variables: list[Tensor] = []
+        self._served: list[tuple[Tensor, Tensor]] = []
 
     @property
     def variables(self) -> list[Tensor]:
@@ -40,7 +41,14 @@ class OptimizerState:
         self, reference_variable: Tensor, name: str | None = None, initializer: Any = "zeros"
     ) -> Tensor:
         """Add one piece of state with the shape, dtype and device of a weight."""
-        return self._track(_initialized(torch.empty_like(reference_variable).detach(), initializer))
+        variable = _initialized(torch.empty_like(reference_variable).detach(), initializer)
+        self._served.append((variable, reference_variable))
+        return self._track(variable)
+
+    def served_weights(self) -> list[Tensor | None]:
+        """For each of `variables` the weight that it was made for; None for state of the whole, as the step count."""
+        weights = {id(variable): weight for variable, weight in self._served}
+        return [weights.get(id(variable)) for variable in self.variables]
 
     def add_optimizer_variables(self, params: Sequence[Tensor], name: Any, initializer: Any = "zeros") -> Any:
         """Add one piece of state for each weight.

@@ -1,4 +1,4 @@
-"""The weights of a model in a file, under torch's names."""
+"""The weights of a model in a file, under torch's names or in Keras' layout, as the end of the name says."""
 
 from __future__ import annotations
 
@@ -8,38 +8,51 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from torchfunc.dtypes import dtype_name
-from torchfunc.saving.files import PathLike
+from torchfunc.layers.base.weights import WeightHolder
+from torchfunc.saving.files import PathLike, replacing
+from torchfunc.saving.hdf5_reading import read_hdf5
+from torchfunc.saving.keras_weights import fill_model, write_keras_weights
 from torchfunc.saving.safetensors_layout import Place
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
 
 
+_KERAS, _TORCH = ".weights.h5", ".safetensors"
+
+
 def check_weights_path(path: PathLike) -> None:
     """Raise ValueError if the end of the name says no format that weights can be written in."""
-    name = os.fspath(path)
-    if name.endswith(".weights.h5"):
-        raise ValueError(f"Keras' weights format comes later; end the name in '.safetensors'. Got {name!r}.")
-    if not name.endswith(".safetensors"):
-        raise ValueError(f"The name of a file of weights ends in '.safetensors', got {name!r}.")
+    if not os.fspath(path).endswith((_KERAS, _TORCH)):
+        raise ValueError(
+            f"The name of a file of weights ends in {_KERAS!r} (Keras' layout) or {_TORCH!r} (torch's), "
+            f"got {os.fspath(path)!r}."
+        )
 
 
-def save_weights(model: nn.Module, path: PathLike) -> None:
-    """Write the model's `state_dict` as a safetensors file, atomically.
+def save_weights(model: WeightHolder, path: PathLike) -> None:
+    """Write the model's weights, atomically.
+
+    The name of the file ends in ".safetensors" for its `state_dict`, or in ".weights.h5" for Keras' format, which holds
+    the optimizer's state too.
 
     Raises:
-        ValueError: the name does not end in ".safetensors".
+        ValueError: the name ends otherwise.
     """
     check_weights_path(path)
-    write_tensors(path, model.state_dict())
+    if os.fspath(path).endswith(_KERAS):
+        with replacing(path) as file:
+            write_keras_weights(model, file)
+    else:
+        write_tensors(path, model.state_dict())
 
 
-def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) -> None:
-    """Fill the model from a safetensors file of a `state_dict`.
+def load_weights(model: WeightHolder, path: PathLike, skip_mismatch: bool = False) -> None:
+    """Fill the model from a file that `save_weights`, or Keras, wrote.
 
     Args:
         model: the model, built.
-        path: the file, whose name ends in ".safetensors".
+        path: the file.
         skip_mismatch: whether to leave alone what is missing in the file, or has another shape there.
 
     Raises:
@@ -47,6 +60,14 @@ def load_weights(model: nn.Module, path: PathLike, skip_mismatch: bool = False) 
             nothing is changed.
     """
     check_weights_path(path)
+    if os.fspath(path).endswith(_KERAS):
+        with open(path, "rb") as file:
+            fill_model(model, read_hdf5(file, os.fspath(path)), os.fspath(path), skip_mismatch)
+    else:
+        _load_state_dict(model, path, skip_mismatch)
+
+
+def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> None:
     own: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     with open(path, "rb") as file:
         section = TensorSection(file, os.fspath(path))

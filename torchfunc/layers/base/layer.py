@@ -32,6 +32,7 @@ from torchfunc.graph import (
 from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
+from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
@@ -51,7 +52,7 @@ __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(NodeIntrospection, LossHolder):
+class Layer(NodeIntrospection, LossHolder, FileHooks):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in

@@ -22,7 +22,16 @@ from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.unfilled_weights import weight_budget
 
-__all__ = ["CONVOLUTION", "LINEAR", "SAME_LAYOUT", "Layout", "Weight", "WeightHolder", "set_trainable"]
+__all__ = [
+    "CONVOLUTION",
+    "LINEAR",
+    "SAME_LAYOUT",
+    "Layout",
+    "Weight",
+    "WeightHolder",
+    "own_weights",
+    "set_trainable",
+]
 
 
 @dataclass(frozen=True)
@@ -203,15 +212,11 @@ class WeightHolder(nn.Module):
         weight.names = (path,)
         return True
 
-    def _entries(self) -> Iterator[tuple[nn.Module, Weight]]:
-        """Every weight of this module and its submodules, each once, in Keras' order."""
+    def weight_entries(self) -> Iterator[tuple[nn.Module, Weight]]:
+        """Every weight of this module and its submodules, each once, in Keras' order; with the module that it is of."""
         seen: set[int] = set()
         for module in self.modules():
-            known = module._weights if isinstance(module, WeightHolder) else []
-            covered = {name for weight in known for name in weight.names}
-            plain = [Weight((name,)) for name in module._parameters if name not in covered]
-            plain += [Weight((name,), trainable=False) for name in persistent_buffers(module) if name not in covered]
-            for weight in sorted([*known, *plain], key=lambda weight: not weight.trainable):
+            for weight in own_weights(module):
                 tensors = weight.tensors(module)
                 if tensors[0] is not None and id(tensors[0]) not in seen:
                     seen.add(id(tensors[0]))
@@ -220,7 +225,7 @@ class WeightHolder(nn.Module):
     @property
     def weights(self) -> list[Tensor]:
         """All parameters and buffers, in Keras' order and torch's layout."""
-        return [tensor for owner, weight in self._entries() for tensor in weight.tensors(owner)]
+        return [tensor for owner, weight in self.weight_entries() for tensor in weight.tensors(owner)]
 
     @property
     def trainable_weights(self) -> list[Tensor]:
@@ -242,7 +247,7 @@ class WeightHolder(nn.Module):
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the weights in Keras' order and layout."""
-        return [weight.get(owner).detach().cpu().numpy().copy() for owner, weight in self._entries()]
+        return [weight.get(owner).detach().cpu().numpy().copy() for owner, weight in self.weight_entries()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all weights from arrays in Keras' order and layout. Nothing is changed if anything does not fit.
@@ -250,7 +255,7 @@ class WeightHolder(nn.Module):
         Raises:
             ValueError: the number of arrays, or a shape, is wrong.
         """
-        entries = list(self._entries())
+        entries = list(self.weight_entries())
         name = getattr(self, "name", type(self).__name__)
         if len(entries) != len(weights):
             raise ValueError(f"{name!r} has {len(entries)} weights, but set_weights() got {len(weights)} arrays.")
@@ -278,7 +283,7 @@ class WeightHolder(nn.Module):
         """One function for each regularized weight that trains, that returns its current penalty."""
         return [
             lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
-            for owner, weight in self._entries()
+            for owner, weight in self.weight_entries()
             if weight.regularizer is not None and weight.tensors(owner)[0].requires_grad
         ]
 
@@ -286,7 +291,7 @@ class WeightHolder(nn.Module):
         """One function for each constrained weight, to be called after every update."""
         return [
             lambda owner=owner, weight=weight: weight.apply_constraint(owner)  # type: ignore[misc]
-            for owner, weight in self._entries()
+            for owner, weight in self.weight_entries()
             if weight.constraint is not None
         ]
 
@@ -308,3 +313,12 @@ def set_trainable(module: nn.Module, value: bool) -> None:
         for parameter in each._parameters.values():
             if parameter is not None:
                 parameter.requires_grad_(value)
+
+
+def own_weights(module: nn.Module) -> list[Weight]:
+    """The weights of this very module, those that are None too, in the order in which Keras keeps them in files."""
+    known = module._weights if isinstance(module, WeightHolder) else []
+    covered = {name for weight in known for name in weight.names}
+    plain = [Weight((name,)) for name in module._parameters if name not in covered]
+    plain += [Weight((name,), trainable=False) for name in persistent_buffers(module) if name not in covered]
+    return sorted([*known, *plain], key=lambda weight: not weight.trainable)
