@@ -1,4 +1,4 @@
-"""What the reader and the writer of HDF5 files share: the numbers of the format, and a checksum of ours."""
+"""The numbers of the HDF5 format that the reader needs, and the checksum that arrays are written with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class Message(enum.IntEnum):
     DATASPACE = 0x01
     LINK_INFO = 0x02
     DATATYPE = 0x03
-    FILL_VALUE = 0x05
     LINK = 0x06
     EXTERNAL_FILES = 0x07
     LAYOUT = 0x08

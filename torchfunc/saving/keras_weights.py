@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import IO, Any
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torchfunc.layers.base.file_hooks import FileHooks, load_own_variables, misfits, save_own_variables
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.optimizers import Optimizer
+from torchfunc.saving.hdf5_format import CHECKSUM, checksum
 from torchfunc.saving.hdf5_reading import Array, Group
-from torchfunc.saving.hdf5_writing import NewArray, NewGroup, write_hdf5
 from torchfunc.saving.keras_layout import Part, parts_of
 from torchfunc.saving.keras_optimizer import read_state, state_shapes, write_state
 
@@ -35,62 +36,51 @@ def write_keras_weights(model: WeightHolder, file: IO[bytes], include_optimizer:
         file: open for writing; it is written from here on.
         include_optimizer: whether to write the state of optimizers that have any.
     """
-    root = NewGroup()
-    for part in parts_of(model):
-        store = _NewVariables()
-        if isinstance(part.holder, Optimizer):
-            if include_optimizer and part.holder.built:
-                store.update({str(index): value for index, value in enumerate(write_state(part.holder, model))})
-        elif isinstance(part.holder, FileHooks):
-            part.holder.save_own_variables(store)
-        else:
-            save_own_variables(part.holder, store)
-        if store or not part.path:
-            variables = root.group(*part.variables_path)
-            variables.members.update(store.arrays())
-            name = getattr(part.holder, "name", None)
-            if isinstance(name, str) and name:
-                variables.text["name"] = name
-    write_hdf5(file, root)
+    with h5py.File(file, "w") as root:
+        for part in parts_of(model):
+            store = _NewVariables(root, part)
+            if isinstance(part.holder, Optimizer):
+                if include_optimizer and part.holder.built:
+                    store.update({str(index): value for index, value in enumerate(write_state(part.holder, model))})
+            elif isinstance(part.holder, FileHooks):
+                part.holder.save_own_variables(store)
+            else:
+                save_own_variables(part.holder, store)
 
 
 class _NewVariables(MutableMapping[str, Any]):
-    """What a layer writes its variables to: it takes arrays and tensors."""
+    """What a layer writes its variables to: it takes arrays and tensors. Its group is made for the first of them."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
-
-    def arrays(self) -> dict[str, NewArray]:
-        return {name: _new_array(value) for name, value in self._values.items()}
+    def __init__(self, root: h5py.File, part: Part) -> None:
+        self._root = root
+        self._path = "/".join(part.variables_path)
+        self._name = getattr(part.holder, "name", None)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._values[str(key)] = value
+        if self._path not in self._root:
+            group = self._root.create_group(self._path)
+            if isinstance(self._name, str):
+                group.attrs["name"] = self._name
+        is_bfloat16 = isinstance(value, Tensor) and value.dtype == torch.bfloat16
+        tensor = value.view(torch.uint16) if is_bfloat16 else value
+        array = tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else np.asarray(tensor)
+        # (Without a type for bfloat16, HDF5 has pairs of bytes.)
+        written = self._root[self._path].create_dataset(str(key), data=array.view("V2") if is_bfloat16 else array)
+        written.attrs[CHECKSUM] = np.bytes_(checksum(array))
+        if is_bfloat16:
+            written.attrs["dtype"] = "bfloat16"
 
     def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        return self._root[self._path][str(key)][()]
 
     def __delitem__(self, key: str) -> None:
-        del self._values[key]
+        del self._root[self._path][str(key)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self._root.get(self._path, ()))
 
     def __len__(self) -> int:
-        return len(self._values)
-
-
-def _new_array(value: Any) -> NewArray:
-    if not isinstance(value, Tensor):
-        array = np.asarray(value)
-        return NewArray(array.shape, array.dtype, lambda: array)
-    if value.dtype == torch.bfloat16:
-        return NewArray(tuple(value.shape), np.dtype(np.uint16), lambda: _numpy(value.view(torch.uint16)), True)
-    dtype = torch.empty(0, dtype=value.dtype).numpy().dtype
-    return NewArray(tuple(value.shape), dtype, lambda: _numpy(value))
-
-
-def _numpy(value: Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy()
+        return len(list(iter(self)))
 
 
 class _Variables(Mapping[str, np.ndarray]):
