@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -120,9 +122,13 @@ def make_step(
 def make_prediction_step(model: Trainable, settings: TrainingSettings | None, device: torch.device) -> StepFunction:
     """The function that the loop calls with each batch of a prediction; see `make_step`."""
     function = model.own_function("predict_step")
-    own = function or (model.predict_step if model.overrides("predict_step") else None)
+    overridden = model.overrides("predict_step")
+    reference = weakref.ref(model)
 
     def predict(data: Data) -> Any:
+        model = reference()
+        assert model is not None
+        own = model.predict_step if overridden and function is None else function
         return predict_batch(model, data) if own is None else own(data)
 
     step = setting_compiled_parts(predict, model, False)
@@ -132,14 +138,18 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
 
 
 def _eager_step(model: Trainable, method: str, function: StepFunction | None) -> Callable[[Data], Outcome]:
-    own = function or (getattr(model, method) if model.overrides(method) else None)
+    overridden = model.overrides(method)
     default = train_batch if method == "train_step" else evaluate_batch
+    # A compiled step is kept by the model's settings, and outlives the run that it was made in.
+    reference = weakref.ref(model)
 
     def step(data: Data) -> Outcome:
-        # A compiled step outlives the run that it was made in.
+        model = reference()
+        assert model is not None
         run = model._run_context
         assert run is not None
         run.clear_call_losses()
+        own = getattr(model, method) if overridden and function is None else function
         return default(model, run, data) if own is None else (own(data), [])
 
     return step
@@ -171,9 +181,10 @@ def _compiled_step(
             )
             return step
         what = f"The {_CALLED[method]} of model {model.name!r}"
-        prepare = partial(_prepare, settings, method)
         mode = None if method == "train_step" else False
-        in_mode = partial(really_set, [model], mode)
+        # The settings, which are the model's, keep the graph.
+        prepare = partial(_prepare, weakref.ref(settings), method)
+        in_mode = partial(_in_mode, weakref.ref(model), mode)
         graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare, in_mode)
     graph, payback = graphs[key], settings.payback
 
@@ -198,8 +209,16 @@ def _graph_keys(model: Trainable, settings: TrainingSettings, method: str) -> It
         yield objective.graph_key()
 
 
-def _prepare(settings: TrainingSettings, method: str) -> None:
+def _in_mode(reference: weakref.ref[Trainable], training: bool | None) -> AbstractContextManager[None]:
+    model = reference()
+    assert model is not None
+    return really_set([model], training)
+
+
+def _prepare(reference: weakref.ref[TrainingSettings], method: str) -> None:
     """Prepare all state that a step changes for a graph. Raises ValueError if some cannot be part of one."""
+    settings = reference()
+    assert settings is not None
     changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]
     # An optimizer that is not ready is one that a step of the user's own does not use.
     if method == "train_step" and settings.optimizer is not None and settings.optimizer.prepare_capture():
