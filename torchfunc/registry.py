@@ -12,7 +12,7 @@ import contextvars
 import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar
 
@@ -128,8 +128,7 @@ def serialize_keras_object(obj: Any) -> Any:
     if obj is None or isinstance(obj, (str, bool, int, float)):
         return obj
     if isinstance(obj, (list, tuple)):
-        items = [serialize_keras_object(item) for item in obj]
-        return tuple(items) if isinstance(obj, tuple) else items
+        return map_items(serialize_keras_object, obj)
     if isinstance(obj, dict):
         return {key: serialize_keras_object(value) for key, value in obj.items()}
     if isinstance(obj, torch.dtype):
@@ -209,6 +208,38 @@ def _serialize_function(function: Any) -> dict[str, Any]:
     }
 
 
+def serialize_named_tuple(value: Any) -> dict[str, Any]:
+    """A named tuple for JSON, which would make a list of it: its class by name, and its items as they are."""
+    name = get_registered_name(type(value))
+    return {"class_name": "__named_tuple__", "config": list(value), "registered_name": name}
+
+
+def make_named_tuple(config: Mapping[str, Any], items: Sequence[Any]) -> Any:
+    """The named tuple of these items, of the class that a config names.
+
+    Raises:
+        ValueError: the class is not known, or has another number of fields.
+    """
+    name = config.get("registered_name")
+    cls = get_registered_object(name) if isinstance(name, str) else None
+    if not (isinstance(cls, type) and issubclass(cls, tuple) and hasattr(cls, "_fields")):
+        raise ValueError(
+            f"The config names the named tuple {name!r}, which is not known. Pass custom_objects={{{name!r}: ...}}, or "
+            "register the class with `register_serializable`."
+        )
+    if len(cls._fields) != len(items):
+        raise ValueError(f"The named tuple {name!r} has {len(cls._fields)} fields, but the config holds {len(items)}.")
+    return cls(*items)
+
+
+def map_items(function: Callable[[Any], Any], items: Any) -> Any:
+    """The results for the items of a list, tuple or named tuple, in another one of its class."""
+    found = [function(item) for item in items]
+    if isinstance(items, list):
+        return found
+    return type(items)(*found) if hasattr(items, "_fields") else tuple(found)
+
+
 def deserialize_keras_object(
     config: Any, custom_objects: Mapping[str, Any] | None = None, safe_mode: bool = True
 ) -> Any:
@@ -235,8 +266,7 @@ def deserialize_arguments(config: Mapping[str, Any], custom_objects: Mapping[str
 
 def _deserialize(config: Any) -> Any:
     if isinstance(config, (list, tuple)):
-        items = [_deserialize(item) for item in config]
-        return tuple(items) if isinstance(config, tuple) else items
+        return map_items(_deserialize, config)
     if not isinstance(config, dict):
         return config
     class_name = config.get("class_name")
@@ -254,6 +284,8 @@ def _deserialize(config: Any) -> Any:
             "This config holds the bytecode of a lambda, which is never loaded. "
             "Rebuild the layer with a named function."
         )
+    if class_name == "__named_tuple__":
+        return make_named_tuple(config, [_deserialize(item) for item in inner])
     if class_name == "__dtype__":
         return as_dtype(inner)
     if class_name == "__partial__":

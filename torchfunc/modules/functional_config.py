@@ -19,7 +19,13 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.function_names import keras_operation, torch_operation
 from torchfunc.modules.replaying import call_again
-from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from torchfunc.registry import (
+    custom_object_scope,
+    deserialize_keras_object,
+    make_named_tuple,
+    map_items,
+    serialize_keras_object,
+)
 from torchfunc.structures import map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
@@ -226,10 +232,11 @@ class _Reader:
         return self.weights[name]
 
     def _look_up(self, places: Any) -> Any:
+        if isinstance(places, Mapping) and places.get("class_name") == "__named_tuple__":
+            return make_named_tuple(places, [self._look_up(place) for place in places["config"]])
         if isinstance(places, Mapping):
             return {key: self._look_up(place) for key, place in places.items()}
         if len(places) == 3 and isinstance(places[0], str) and isinstance(places[1], int):
             name, index, position = places
             return self.values[name, index - self.calls_before[name], position]
-        found = [self._look_up(place) for place in places]
-        return tuple(found) if isinstance(places, tuple) else found
+        return map_items(self._look_up, places)

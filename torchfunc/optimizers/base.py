@@ -231,6 +231,11 @@ class Optimizer(OptimizerState):
             )
         self._follow_devices()
 
+    @property
+    def trained_weights(self) -> list[Tensor]:
+        """The weights that the optimizer was built for, in order."""
+        return list(self._params)
+
     def changing_variables(self) -> list[Tensor]:
         """All state that a step changes; so not the learning rate."""
         return [variable for variable in self.variables if variable is not self._rate.tensor]

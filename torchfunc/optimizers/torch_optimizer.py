@@ -8,7 +8,7 @@ makes in its first step has to be there, too. `prepare_capture` sees to both.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -202,14 +202,25 @@ class TorchOptimizer(Optimizer):
         """The class and its defaults, for optimizers that torch itself provides; parameter groups are not included.
 
         Raises:
-            ValueError: the optimizer is not made yet, or its class is not in `torch.optim`.
+            ValueError: the optimizer's class is not in `torch.optim`, or a function that is not called yet makes it.
         """
-        cls = type(self.torch_optimizer)
-        if getattr(torch.optim, cls.__name__, None) is not cls:
-            raise ValueError(f"{cls.__name__} is not in torch.optim, so a config cannot name it.")
+        cls, arguments = self._told()
+        name = getattr(cls, "__name__", repr(cls))
+        if getattr(torch.optim, name, None) is not cls:
+            raise ValueError(
+                f"{name} is not in torch.optim, so a config cannot name it. Take one that is, or save the model with "
+                "include_optimizer=False."
+            )
+        return {"optimizer": name, "arguments": arguments}
+
+    def _told(self) -> tuple[Any, dict[str, Any]]:
+        """The class of the torch optimizer and its arguments, made or to be made."""
+        if self._optimizer is None:
+            partly = isinstance(self._factory, partial) and not self._factory.args
+            return (self._factory.func, dict(self._factory.keywords)) if partly else (self._factory, {})  # type: ignore[union-attr]
+        cls = type(self._optimizer)
         accepted = inspect.signature(cls).parameters
-        defaults = {key: value for key, value in self.torch_optimizer.defaults.items() if key in accepted}
-        return {"optimizer": cls.__name__, "arguments": defaults}
+        return cls, {key: value for key, value in self._optimizer.defaults.items() if key in accepted}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> TorchOptimizer:
@@ -218,6 +229,38 @@ class TorchOptimizer(Optimizer):
         if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
             raise ValueError(f"There is no optimizer called {config['optimizer']!r} in torch.optim.")
         return cls(partial(found, **config["arguments"]))
+
+    def save_state(self, names: Mapping[int, str]) -> dict[str, Any]:
+        """All state: the step count, torch's `state_dict`, and the names of the weights of each parameter group.
+
+        Args:
+            names: the name of each weight, by `id`.
+
+        Raises:
+            ValueError: the optimizer holds weights without a name.
+        """
+        groups = [[names.get(id(param)) for param in group["params"]] for group in self.torch_optimizer.param_groups]
+        if any(name is None for group in groups for name in group):
+            raise ValueError(
+                "The torch optimizer holds weights that are not the model's, so its state cannot be written."
+            )
+        return {"iterations": self._iterations, "groups": groups, "state_dict": self.torch_optimizer.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Restore what `save_state` returned, for these weights by name, in the same parameter groups.
+
+        Raises:
+            ValueError: the state belongs to other weights.
+        """
+        try:
+            groups = [{"params": [weights[name] for name in group]} for group in state["groups"]]
+            cls, arguments = self._told()
+            made = cls(groups, **arguments)
+            made.load_state_dict(state["state_dict"])
+            self._iterations.copy_(state["iterations"])
+        except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"it is not the state of this optimizer ({error!r})") from error
+        self._optimizer = made
 
     def __repr__(self) -> str:
         return f"TorchOptimizer({self._optimizer or self._factory!r})"

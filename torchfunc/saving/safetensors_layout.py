@@ -2,7 +2,7 @@
 
 The format is that of https://github.com/huggingface/safetensors: the length of the header in 8 bytes, the header as
 JSON, the tensors' data. Ours hold two checksums among the header's metadata, one of the rest of the header and one of
-the data.
+the data (unless it is in another file that has one of all).
 """
 
 from __future__ import annotations
@@ -56,6 +56,11 @@ class Place(NamedTuple):
     start: int
     stop: int
 
+    def fits(self, tensor: Tensor) -> bool:
+        """Whether a weight can be filled with this: of the same shape and kind, floats of whatever precision."""
+        floats = tensor.is_floating_point() and self.dtype.is_floating_point
+        return (floats or tensor.dtype == self.dtype) and tuple(tensor.shape) == self.shape
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -64,7 +69,7 @@ class Layout:
     Attributes:
         places: where each tensor lies, in the order of the data.
         metadata: texts by name, without the checksums.
-        data_checksum: the CRC-32 of the data; None in a file of somebody else's that has none.
+        data_checksum: the CRC-32 of the data; None where the header does not hold it.
     """
 
     places: Mapping[str, Place]
@@ -97,8 +102,10 @@ class Layout:
     def encode(self) -> bytes:
         """The length of the header and the header. Its length does not depend on the checksum."""
         header: dict[str, Any] = {name: _entry(place) for name, place in self.places.items()}
-        metadata = {**self.metadata, _DATA_CHECKSUM: _written(self.data_checksum), _HEADER_CHECKSUM: _UNKNOWN}
-        metadata[_HEADER_CHECKSUM] = _written(_checksum(header, metadata))
+        metadata = {**self.metadata, _HEADER_CHECKSUM: _UNKNOWN}
+        if self.data_checksum is not None:
+            metadata[_DATA_CHECKSUM] = f"{self.data_checksum:08x}"
+        metadata[_HEADER_CHECKSUM] = f"{_checksum(header, metadata):08x}"
         text = json.dumps({_METADATA: metadata, **header}, separators=(",", ":")).encode()
         text += b" " * (-len(text) % LENGTH_BYTES)
         return len(text).to_bytes(LENGTH_BYTES, "little") + text
@@ -136,7 +143,8 @@ class Layout:
         checksum = metadata.get(_HEADER_CHECKSUM)
         if checksum is None and (require_checksum or _DATA_CHECKSUM in metadata):
             raise ValueError("its header is damaged (it has no checksum)")
-        if checksum is not None and checksum != _written(_checksum(header, {**metadata, _HEADER_CHECKSUM: _UNKNOWN})):
+        found = _checksum(header, {**metadata, _HEADER_CHECKSUM: _UNKNOWN})
+        if checksum is not None and checksum != f"{found:08x}":
             raise ValueError("its header is damaged (the checksum differs)")
         places = {name: _place(name, entry) for name, entry in header.items()}
         _check_order(places.values(), data_size)
@@ -177,10 +185,6 @@ def _check_order(places: Iterable[Place], data_size: int) -> None:
 
 def _checksum(header: Mapping[str, Any], metadata: Mapping[str, str]) -> int:
     return zlib.crc32(json.dumps([header, metadata], sort_keys=True).encode())
-
-
-def _written(checksum: int | None) -> str:
-    return _UNKNOWN if checksum is None else f"{checksum:08x}"
 
 
 def _read_checksum(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +11,13 @@ import torch
 from torch import Tensor
 
 from torchfunc.saving.files import PathLike
-from torchfunc.saving.json_text import parse_json
+from torchfunc.saving.json_text import parse_json, write_json
 from torchfunc.saving.tensor_files import read_tensors, write_tensors
 
 __all__ = ["join_state", "read_state", "split_state", "write_state"]
 
 # How things that JSON does not know are written: as an object with this one key.
-_TENSOR, _ARRAY, _TUPLE, _DICT = "$tensor", "$array", "$tuple", "$dict"
+_TENSOR, _ARRAY, _DICT = "$tensor", "$array", "$dict"
 _METADATA_KEY = "state"
 
 
@@ -57,7 +56,7 @@ def split_state(state: Any) -> tuple[str, dict[str, Tensor]]:
         TypeError: the state holds something that can be neither; the message says where.
     """
     tensors: dict[str, Tensor] = {}
-    return json.dumps(_to_json(state, "state", tensors)), tensors
+    return write_json(_to_json(state, "state", tensors)), tensors
 
 
 def join_state(plan: str, tensors: Mapping[str, Tensor]) -> Any:
@@ -83,7 +82,7 @@ def _to_json(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
         return {_ARRAY: where}
     if isinstance(value, (list, tuple)):
         items = [_to_json(item, f"{where}.{index}", tensors) for index, item in enumerate(value)]
-        return items if isinstance(value, list) else {_TUPLE: items}
+        return items if isinstance(value, list) else tuple(items)
     if isinstance(value, Mapping):
         pairs = [(key, _to_json(item, f"{where}.{key}", tensors)) for key, item in value.items()]
         if all(isinstance(key, str) and not key.startswith("$") for key in value):
@@ -96,6 +95,8 @@ def _to_json(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
 def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_from_json(item, tensors) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_from_json(item, tensors) for item in value)
     if not isinstance(value, dict):
         return value
     kind = next(iter(value), "")
@@ -105,8 +106,6 @@ def _from_json(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == _ARRAY:
         array = tensors[content].numpy()
         return array if array.ndim else array[()]
-    if kind == _TUPLE:
-        return tuple(_from_json(content, tensors))
     if kind == _DICT:
         return {key: _from_json(item, tensors) for key, item in content}
     return {key: _from_json(item, tensors) for key, item in value.items()}

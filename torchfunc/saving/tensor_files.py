@@ -29,23 +29,31 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
         ValueError: a tensor is of a kind that the format does not know.
         OSError: the file cannot be written.
     """
-    layout = Layout.of(tensors, metadata)
+    # The header is as long whatever the checksum, which is known at the end.
+    layout, checksum = dataclasses.replace(Layout.of(tensors, metadata), data_checksum=0), _Checksum()
     with replacing(path) as file:
-        checksum = write_section(file.write, layout, tensors)
+
+        def write(piece: memoryview) -> None:
+            checksum.add(piece)
+            file.write(piece)
+
+        file.write(layout.encode())
+        with checksum:
+            _write_data(write, layout, tensors)
         file.seek(0)
-        file.write(dataclasses.replace(layout, data_checksum=checksum).encode())
+        file.write(dataclasses.replace(layout, data_checksum=checksum.value).encode())
 
 
-def write_section(write: Callable[[Any], object], layout: Layout, tensors: Mapping[str, Tensor]) -> int:
-    """Write header and data by calling `write` with pieces of them; returns the CRC-32 of the data."""
+def write_section(write: Callable[[Any], object], layout: Layout, tensors: Mapping[str, Tensor]) -> None:
+    """Write header and data by calling `write` with pieces of them."""
     write(layout.encode())
-    checksum = 0
+    _write_data(write, layout, tensors)
+
+
+def _write_data(write: Callable[[memoryview], object], layout: Layout, tensors: Mapping[str, Tensor]) -> None:
     for name in layout.places:
-        data = _bytes_of(tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous())
-        for piece in _pieces(data):
-            checksum = zlib.crc32(piece, checksum)
+        for piece in _pieces(_bytes_of(tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous())):
             write(piece)
-    return checksum
 
 
 def read_tensors(path: PathLike, require_checksum: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -75,25 +83,36 @@ class TensorSection:
         label: what messages call it.
         start: where the section begins.
         size: how many bytes it has; all that follow by default.
-        require_checksum: whether it must hold checksums.
+        checksum: the CRC-32 of the whole section, if it is known from elsewhere.
+        require_checksum: whether its header must hold checksums.
 
     Raises:
         ValueError: its header is damaged, or does not fit its size.
     """
 
     def __init__(
-        self, file: IO[bytes], label: str, start: int = 0, size: int | None = None, require_checksum: bool = False
+        self,
+        file: IO[bytes],
+        label: str,
+        start: int = 0,
+        size: int | None = None,
+        checksum: int | None = None,
+        require_checksum: bool = False,
     ) -> None:
         self.file = file
         self.label = label
         size = os.fstat(file.fileno()).st_size - start if size is None else size
         try:
             file.seek(start)
-            length = Layout.header_length(file.read(LENGTH_BYTES), size)
-            self.data_start = start + LENGTH_BYTES + length
-            self.layout = Layout.decode(file.read(length), size - LENGTH_BYTES - length, require_checksum)
+            first = file.read(LENGTH_BYTES)
+            text = file.read(Layout.header_length(first, size))
+            self.layout = Layout.decode(text, size - LENGTH_BYTES - len(text), require_checksum)
         except ValueError as error:
             raise self._damaged(str(error)) from error
+        self.data_start = start + LENGTH_BYTES + len(text)
+        # What the checksum is before the data, and behind them.
+        self._before = 0 if checksum is None else zlib.crc32(first + text)
+        self._expected = self.layout.data_checksum if checksum is None else checksum
 
     def empty_tensors(self) -> dict[str, Tensor]:
         """A tensor on the CPU for each of the file, to be read into."""
@@ -101,29 +120,26 @@ class TensorSection:
 
     def check(self) -> None:
         """Read all data, keep nothing, and raise ValueError if the checksum differs."""
-        if self.layout.data_checksum is None:
+        if self._expected is None:
             return
-        piece, checksum, left = memoryview(bytearray(_PIECE)), 0, self.layout.data_size
+        piece, checksum, left = memoryview(bytearray(_PIECE)), self._before, self.layout.data_size
         self.file.seek(self.data_start)
         while left:
             self._fill(piece[: min(left, _PIECE)])
             checksum = zlib.crc32(piece[: min(left, _PIECE)], checksum)
             left -= min(left, _PIECE)
-        self._compare(checksum, self.layout.data_checksum)
+        self._compare(checksum)
 
-    def read_into(self, targets: Mapping[str, Tensor], expected: int | None = None, before: int = 0) -> None:
+    def read_into(self, targets: Mapping[str, Tensor]) -> None:
         """Fill tensors of the same shapes with what the file holds under their names, whatever else it holds.
 
         Args:
             targets: the tensors; others than those of the file's dtype are converted to.
-            expected: the checksum, if another than that in the header is to be compared with.
-            before: what that checksum is before the data.
 
         Raises:
             ValueError: the file is cut off, or the checksum differs. The tensors may be filled by then.
         """
-        expected = self.layout.data_checksum if expected is None else expected
-        checksum = _Checksum(before)
+        checksum = _Checksum(self._before)
         self.file.seek(self.data_start)
         with checksum:
             for name, place in self.layout.places.items():
@@ -135,12 +151,13 @@ class TensorSection:
                 for piece in _pieces(_bytes_of(staged)):
                     self._fill(piece)
                     checksum.add(piece)
-                if target is not None and not direct:
-                    checksum.wait()
+                if direct:
+                    # What was written to its memory is a change that torch has not seen.
+                    torch.autograd.graph.increment_version(staged)
+                elif target is not None:
                     with torch.no_grad():
                         target.copy_(staged)
-        if expected is not None:
-            self._compare(checksum.value, expected)
+        self._compare(checksum.value)
 
     def _fill(self, piece: memoryview) -> None:
         filled = 0
@@ -150,8 +167,8 @@ class TensorSection:
                 raise self._damaged("it is cut off")
             filled += count
 
-    def _compare(self, checksum: int, expected: int) -> None:
-        if checksum != expected:
+    def _compare(self, checksum: int) -> None:
+        if self._expected is not None and checksum != self._expected:
             raise self._damaged("the checksum of its data differs")
 
     def _damaged(self, why: str) -> ValueError:

@@ -1,0 +1,92 @@
+"""Zip files whose members are stored as they are: which members there are is checked before any is read."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Collection
+from typing import IO, Any, NamedTuple
+
+__all__ = ["Member", "add_member", "check_members"]
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_ENCRYPTED = 0x1
+# As the oldest date that the format knows: files of equal models are equal.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class Member(NamedTuple):
+    """Where the bytes of a member lie in a file, and their CRC-32."""
+
+    start: int
+    size: int
+    checksum: int
+
+    def read(self, file: IO[bytes]) -> bytes:
+        """All of its bytes.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        file.seek(self.start)
+        data = file.read(self.size)
+        if len(data) != self.size or zlib.crc32(data) != self.checksum:
+            raise ValueError("the checksum of a part differs")
+        return data
+
+
+def check_members(file: IO[bytes], allowed: Collection[str], required: Collection[str]) -> dict[str, Member]:
+    """The members of a zip file by name. Nothing is read but the directory.
+
+    Args:
+        file: the file, open to be read.
+        allowed: the names that may be there.
+        required: those that have to be.
+
+    Raises:
+        ValueError: it is no zip file, or has other members; a member is there twice, compressed or encrypted, or lies
+            outside of the file.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            infos = archive.infolist()
+    # Whatever else its code raises for bytes that are no directory.
+    except (zipfile.BadZipFile, NotImplementedError, OSError, OverflowError, struct.error, ValueError) as error:
+        raise ValueError(f"it is no zip file, or it is cut off ({error})") from error
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise ValueError("it has a part twice")
+    strange, missing = sorted(set(names) - set(allowed)), sorted(set(required) - set(names))
+    if strange or missing:
+        raise ValueError(f"it has parts that it should not have ({strange})" if strange else f"it lacks {missing}")
+    size = os.fstat(file.fileno()).st_size
+    return {info.filename: _find(file, info, size) for info in infos}
+
+
+def _find(file: IO[bytes], info: zipfile.ZipInfo, size: int) -> Member:
+    stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+    if not stored or info.flag_bits & _ENCRYPTED:
+        raise ValueError(f"its part {info.filename!r} is compressed or encrypted")
+    # (A directory that begins elsewhere than it says moves the members, to below 0 even.)
+    if not 0 <= info.header_offset <= size - _LOCAL_HEADER.size:
+        raise ValueError(f"its part {info.filename!r} lies outside of the file")
+    file.seek(info.header_offset)
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    name = file.read(name_length)
+    start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+    if magic != _LOCAL_MAGIC or name != info.filename.encode() or start + info.file_size > size:
+        raise ValueError(f"its part {info.filename!r} is not where its directory says")
+    return Member(start, info.file_size, info.CRC)
+
+
+def add_member(
+    archive: zipfile.ZipFile, name: str, size: int, write_to: Callable[[Callable[[Any], object]], Any]
+) -> None:
+    """Add a member of a known size, whose bytes `write_to` gives to the function that it is called with."""
+    info = zipfile.ZipInfo(name, _DATE)
+    info.file_size = size
+    with archive.open(info, "w") as member:
+        write_to(member.write)
