@@ -8,8 +8,9 @@ from torchfunc.graph.call_mode import (
     really_set,
     setting_compiled_parts,
 )
+from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.hook import install_hook
-from torchfunc.graph.inference import example_shapes, fake_copy, infer, infer_call, infer_module
+from torchfunc.graph.inference import copies_to_share, fake_copy, infer, infer_call, infer_module
 from torchfunc.graph.node import (
     Node,
     Spec,
@@ -56,6 +57,7 @@ __all__ = [
     "SymbolicValue",
     "autograd_in_operator",
     "contains_symbolic",
+    "copies_to_share",
     "copy_mode",
     "example_shapes",
     "fake_copy",

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from torchfunc.graph.einops_backend import register_with_einops
 from torchfunc.graph.symbolic import contains_symbolic, record_module
 from torchfunc.graph.tracing import pass_over
 
@@ -40,4 +41,5 @@ def install_hook() -> None:
         # As for torch's own __call__.
         pass_over(call)
         nn.Module.__call__ = call  # type: ignore[method-assign]
+        register_with_einops()
         _installed = True

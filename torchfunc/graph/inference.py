@@ -1,8 +1,10 @@
 """Shape inference: what a call would return, without running it on real data and without changing any module.
 
 The target runs twice under `FakeTensorMode`, on the two example shapes each symbolic tensor carries; a size that
-differs between the two runs is unknown. A module is copied first with fake parameters and buffers in the copy, so the
-module itself, its buffers, its mode and the random generators stay as they are, also for another thread that runs it.
+differs between the two runs is unknown. (Where an unknown size is cut to a known one, `x[:, :512]`, the known one is
+taken for the result's.) A target that fails on these sizes is tried on smaller and larger ones. A module is copied
+first with fake parameters and buffers in the copy, so the module itself, its buffers, its mode and the random
+generators stay as they are, also for another thread that runs it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import copy
 import itertools
 import random
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from torchfunc.graph.node import Args, Kwargs, Spec, Specs, SymbolicValue, symbolic_leaves
+from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
+from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature
 from torchfunc.graph.source import located
 from torchfunc.graph.torch_internals import (
@@ -30,19 +33,24 @@ from torchfunc.graph.torch_internals import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
+    fake_with_value,
+    has_unknown_sizes,
+    mode_for_unknown_values,
     remove_forward_hooks,
 )
 from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["example_shapes", "fake_copy", "infer", "infer_call", "infer_module"]
-
-# Unknown sizes stand for these in the two runs. They are multiples of what networks divide sizes by (strides, windows,
-# halves of a batch), and the second is twice the first, so that no quotient (`n // 4`) is the same in both.
-EXAMPLE_BATCH = (12, 24)
-EXAMPLE_SIZE = (224, 448)
+__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module"]
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+# What torch says where it looks for the data of a fake tensor unprepared.
+_NO_DATA = "its data is not allocated yet"
+_VALUES = (
+    "{} depends on the values of its input, not only on their shape, so it cannot be drawn as a graph node ({}). "
+    "Wrap a module as layers.TorchModule(module, output_shape=...), with None for the batch axis, or a function as "
+    "layers.Lambda(function, output_shape=...), without it."
+)
 # What a call may return beside tensors; it becomes a constant of the graph.
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
@@ -60,18 +68,6 @@ class _Running(threading.local):
 _running = _Running()
 # Torch logs the traceback of every failed fake run; ours end in an error that says more.
 FAKE_TENSOR_LOG.addFilter(lambda record: not _running.active)
-
-
-def example_shapes(shape: Sequence[int | None]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Two concrete shapes for one with unknown sizes."""
-
-    def fill(trial: int) -> tuple[int, ...]:
-        return tuple(
-            size if size is not None else (EXAMPLE_BATCH[trial] if axis == 0 else EXAMPLE_SIZE[trial])
-            for axis, size in enumerate(shape)
-        )
-
-    return fill(0), fill(1)
 
 
 def infer(
@@ -93,33 +89,92 @@ def infer(
     values = symbolic_leaves((args, kwargs))
     # What is computed from an unknown size is unknown, even where both examples give the same (`x.size(0) > 3`).
     sizes = any(value.spec.shape is None for value in values)
-    known = not sizes and all(value.spec.examples[0] == value.spec.examples[1] for value in values)
-    runs = []
-    for trial in range(1 if known else 2):
+    call = _Call(prepare, args, kwargs, label)
+    recorded = [value.spec.examples for value in values]
+    tried: list[Sequence[Examples]] = []
+    failure: _CallFailed | None = None
+    for examples in itertools.chain([recorded], (rescaled(recorded, other) for other in OTHER_SIZES)):
+        if examples is None:
+            continue
+        tried.append(examples)
+        try:
+            runs = call.run_twice(dict(zip(values, examples, strict=True)))
+        except _CallFailed as failed:
+            failure = failure or failed
+            continue
+        if len(tried) == 1:
+            return _compare(*runs, sizes, label)
+        return recorded_again(_compare(*runs, sizes, label), recorded, examples)
+    assert failure is not None
+    raise ValueError(located(_failure(label, values, tried, failure.error))) from failure.error
+
+
+class _CallFailed(Exception):
+    """A call failed on the sizes that it was tried on.
+
+    Attributes:
+        error: what it raised.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _ValuesNeeded(_CallFailed):
+    """A call asked for the value of a tensor, of which only the shape is known."""
+
+
+class _Call:
+    """A call that is to be tried on examples of its arguments; see `infer`."""
+
+    def __init__(
+        self, prepare: Callable[[FakeTensorMode], Callable[..., Any]], args: Args, kwargs: Kwargs, label: str
+    ) -> None:
+        self.prepare, self.args, self.kwargs, self.label = prepare, args, kwargs, label
+
+    def run_twice(self, examples: Mapping[SymbolicValue, Examples]) -> tuple[Structure, Structure]:
+        """What the call returns on the first and on the second example of each value.
+
+        Raises:
+            _CallFailed: it fails on them.
+            ValueError: what it does depends on data values.
+        """
+        first = self._run(0, examples)
+        known = all(pair[0] == pair[1] and value.spec.shape is not None for value, pair in examples.items())
+        return first, first if known else self._run(1, examples)
+
+    def _run(self, trial: int, examples: Mapping[SymbolicValue, Examples]) -> Structure:
+        try:
+            return self._run_in(FakeTensorMode(allow_non_fake_inputs=True), trial, examples)
+        except _ValuesNeeded as needed:
+            # What it computes inside may have sizes that depend on values (the edges of a graph that are kept, say).
+            for answer in (False, True):
+                try:
+                    result = self._run_in(mode_for_unknown_values(answer), trial, examples)
+                except _CallFailed:
+                    continue
+                if not any(has_unknown_sizes(leaf) for leaf in tree_leaves(result)):
+                    return result
+            raise ValueError(located(_VALUES.format(self.label, needed.error))) from needed.error
+
+    def _run_in(self, mode: FakeTensorMode, trial: int, examples: Mapping[SymbolicValue, Examples]) -> Structure:
         _running.active = True
         try:
             # A new mode for each run: a shared one caches the dtype a parameter used to have.
-            mode = FakeTensorMode(allow_non_fake_inputs=True)
-            target = prepare(mode)
-            fake = _faker(trial, mode, _device(target, args, kwargs))
+            target = self.prepare(mode)
+            fake = _faker(trial, examples, mode, _device(target, self.args, self.kwargs))
             # A function of torch draws nothing from these; a module's forward is anybody's code.
             random_state = _random_state_restored() if isinstance(target, nn.Module) else contextlib.nullcontext()
             with mode, torch.enable_grad(), random_state:
-                fake_args, fake_kwargs = map_structure(fake, (tuple(args), dict(kwargs)))
-                runs.append(target(*fake_args, **fake_kwargs))
+                args, kwargs = map_structure(fake, (tuple(self.args), dict(self.kwargs)))
+                return target(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
-            raise ValueError(
-                located(
-                    f"{label} depends on the values of its input, not only on their shape, so it cannot be drawn as a "
-                    f"graph node ({error}). Wrap a module as layers.TorchModule(module, output_shape=...), with "
-                    "None for the batch axis, or a function as layers.Lambda(function, output_shape=...), without it."
-                )
-            ) from error
+            raise _ValuesNeeded(error) from error
         except _CALL_ERRORS as error:
-            raise ValueError(located(_failure(label, values, trial, known, error))) from error
+            raise (_ValuesNeeded if _NO_DATA in str(error) else _CallFailed)(error) from error
         finally:
             _running.active = False
-    return _compare(runs[0], runs[-1], sizes, label)
 
 
 def infer_call(function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Specs:
@@ -163,25 +218,29 @@ def _random_state_restored() -> Iterator[None]:
             np.random.set_state(numpy_before)
 
 
-def _faker(trial: int, mode: FakeTensorMode, device: torch.device | None) -> Callable[[Any], Any]:
+def _faker(
+    trial: int, examples: Mapping[SymbolicValue, Examples], mode: FakeTensorMode, device: torch.device | None
+) -> Callable[[Any], Any]:
     def fake(leaf: Any) -> Any:
         if isinstance(leaf, SymbolicValue):
-            example = leaf.spec.examples[trial]
+            example = examples[leaf][trial]
             return example if leaf.spec.dtype is None else torch.empty(example, dtype=leaf.spec.dtype, device=device)
         if isinstance(leaf, torch.Tensor):
-            return mode.from_tensor(leaf)
+            return _fake(leaf, mode)
         return leaf
 
     return fake
 
 
-def _failure(label: str, values: Sequence[SymbolicValue], trial: int, known: bool, error: BaseException) -> str:
+def _failure(
+    label: str, values: Sequence[SymbolicValue], tried: Sequence[Sequence[Examples]], error: BaseException
+) -> str:
     shapes = ", ".join(str(value.spec.shape) for value in values if value.spec.shape is not None)
     message = f"{label} cannot be called on {shapes or 'these arguments'}: {type(error).__name__}: {error}"
-    if not known:
-        tried = ", ".join(str(value.spec.examples[trial]) for value in values)
+    if any(value.spec.shape is None or None in value.spec.shape for value in values):
+        sizes = "; ".join(", ".join(str(pair[0]) for pair in examples) for examples in tried)
         message += (
-            f"\n(The unknown sizes were tried as {tried}. If only some sizes work, give them to Input(...), "
+            f"\n(The unknown sizes were tried as {sizes}. If only some sizes work, give them to Input(...), "
             "or wrap the module as layers.TorchModule(module, output_shape=...).)"
         )
     return message
@@ -202,7 +261,10 @@ def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Sp
             f"{label} returns {len(values)} values for one input size and {len(others)} for another. A graph node "
             "needs a fixed structure: give Input(...) the size it depends on."
         )
-    return tree_unflatten([_fold(a, b, sizes, label) for a, b in zip(values, others, strict=True)], structure)
+    specs = [_fold(a, b, sizes, label) for a, b in zip(values, others, strict=True)]
+    if len(specs) == 1 and isinstance(specs[0], Opaque):
+        raise ValueError(specs[0].refusal)
+    return tree_unflatten(specs, structure)
 
 
 def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:
@@ -216,12 +278,7 @@ def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:
         return tuple(_fold(a, b, sizes, label) for a, b in zip(first, second, strict=True))
     if isinstance(first, (int, float)) and (sizes or first != second):
         return Spec(None, None, (first, second))
-    if not isinstance(first, _CONSTANTS):
-        raise ValueError(
-            f"{label} returns a {type(first).__name__}, in which no tensors can be found. Return tensors in lists, "
-            "tuples, dicts or named tuples, or register the class with torch.utils._pytree.register_dataclass."
-        )
-    return first
+    return first if isinstance(first, _CONSTANTS) else Opaque(label, type(first).__name__)
 
 
 def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
@@ -230,6 +287,9 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     The copy has no forward hooks, since they may store what they are given; forward pre-hooks stay, since
     weight norm and its kin compute the weight in one.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        # It holds its weights where Python does not get at them; they are real, but what it makes of them is not.
+        return _copied_script(module)
     memo: dict[int, Any] = {}
     for submodule in module.modules():
         for holder in (submodule._parameters, submodule._buffers, submodule.__dict__):
@@ -251,6 +311,32 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
     return duplicate
 
 
+def _copied_script(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """A copy of a ScriptModule whose weights are leaves, as torch's own copies are not."""
+    with torch.no_grad():
+        duplicate: torch.jit.ScriptModule = copy.deepcopy(module)
+    for old, new in zip(module.parameters(), duplicate.parameters(), strict=True):
+        new.requires_grad_(old.requires_grad)
+    return duplicate
+
+
+def copies_to_share(module: nn.Module) -> dict[int, Any]:
+    """For a deep copy of `module` the copies, by `id`, of what torch would copy wrongly or not at all."""
+    found: dict[int, Any] = {}
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule) and id(part) not in found:
+            duplicate = _copied_script(part)
+            found.update(zip(map(id, part.modules()), duplicate.modules(), strict=True))
+            # An optimizer has these, too.
+            found.update(zip(map(id, part.parameters()), duplicate.parameters(), strict=True))
+            continue
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                # Weight norm or pruning computed it, and will again.
+                found[id(value)] = value.detach().clone()
+    return found
+
+
 class _CopiesAreFake(TorchFunctionMode):
     """Within this, the deep copy of a tensor that a module keeps in a list, say, is a fake one and takes no memory."""
 
@@ -268,7 +354,9 @@ class _CopiesAreFake(TorchFunctionMode):
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     if tensor.is_leaf:
-        return mode.from_tensor(tensor)
+        # The value of a switch or a counter may decide what is done.
+        single = type(tensor) is torch.Tensor and tensor.numel() == 1 and tensor.layout is torch.strided
+        return fake_with_value(tensor, mode) if single and tensor.device.type == "cpu" else mode.from_tensor(tensor)
     # Weight norm or pruning computed it. Torch warns when the grad of such a tensor is read, as `from_tensor` does.
     with mode:
         return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)

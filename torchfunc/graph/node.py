@@ -6,7 +6,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ __all__ = [
     "Args",
     "Kwargs",
     "Node",
+    "Opaque",
     "Outputs",
     "Spec",
     "Specs",
@@ -75,6 +76,32 @@ class SymbolicValue:
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be pickled: it is a place in a graph. Pickle the model it belongs to.")
+
+
+class Opaque:
+    """Stands for an object among the outputs of a call in which no tensors can be found, a cache, say.
+
+    It is of no use but does no harm, as long as nobody asks it for anything.
+    """
+
+    def __init__(self, label: str, kind: str) -> None:
+        self.label, self.kind = label, kind
+
+    @property
+    def refusal(self) -> str:
+        return (
+            f"{self.label} returns a {self.kind}, in which no tensors can be found. Return tensors in lists, "
+            "tuples, dicts or named tuples, or register the class with torch.utils._pytree.register_dataclass."
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(name if name.startswith("__") else self.refusal)
+
+    def __getitem__(self, index: object) -> NoReturn:
+        raise TypeError(self.refusal)
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} that {self.label} returned>"
 
 
 MakeValue: TypeAlias = "Callable[[Spec, Node, KeyPath], SymbolicValue]"

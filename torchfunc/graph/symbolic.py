@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -14,9 +15,11 @@ from torch import nn
 from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath, tree_leaves
 
-from torchfunc.graph.inference import example_shapes, infer_call, infer_module
-from torchfunc.graph.node import Args, Kwargs, Node, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
+from torchfunc.graph.example_sizes import example_shapes
+from torchfunc.graph.inference import infer_call, infer_module
+from torchfunc.graph.node import Args, Kwargs, Node, Opaque, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.source import Source, format_source, located
+from torchfunc.graph.torch_internals import is_all_true, is_of_torch
 from torchfunc.graph.tracing import pass_over
 from torchfunc.structures import Structure, map_structure
 
@@ -65,8 +68,7 @@ def record_module(module: nn.Module, args: Args, kwargs: Kwargs) -> Outputs:
     args, kwargs = _constants(args, kwargs)
     first = args[0] if args else None
     mask = first.mask if isinstance(first, SymbolicTensor) and getattr(module, "supports_masking", False) else None
-    takes_mask = "mask" in inspect.signature(module.forward).parameters
-    if mask is not None and takes_mask and len(args) == 1 and "mask" not in kwargs:
+    if mask is not None and len(args) == 1 and "mask" not in kwargs and _takes_mask(module):
         kwargs = {**kwargs, "mask": mask}
     outputs = record("module", module, args, kwargs, infer_module(module, args, kwargs, label)).outputs
     compute_mask = getattr(module, "compute_mask", None)
@@ -77,8 +79,15 @@ def record_module(module: nn.Module, args: Args, kwargs: Kwargs) -> Outputs:
     return outputs
 
 
+def _takes_mask(module: nn.Module) -> bool:
+    return "mask" in inspect.signature(module.forward).parameters
+
+
 def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of a torch function or an operator and return its symbolic outputs."""
+    if function is is_all_true:
+        # A check of values, of which there are none yet.
+        return True
     if is_tensor_method_or_property(function):
         return record_method(function.__name__, args, kwargs)
     name = resolve_name(function) or getattr(function, "__name__", repr(function))
@@ -146,6 +155,8 @@ def _constant(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
         leaf = torch.from_numpy(leaf)
         return leaf.to(torch.get_default_dtype()) if leaf.dtype == torch.float64 else leaf
+    if isinstance(leaf, Opaque):
+        raise ValueError(leaf.refusal)
     if isinstance(leaf, torch.Tensor) and leaf.requires_grad and not leaf.is_leaf:
         raise ValueError(
             f"A tensor of shape {tuple(leaf.shape)} computed from a parameter would enter the graph as a constant and "
@@ -201,7 +212,11 @@ class _Recorded(SymbolicValue):
     def __eq__(self, other: object) -> Any:
         """Element by element against numbers, arrays and real tensors; identity between symbolic values."""
         if isinstance(other, SymbolicValue):
-            return self is other
+            # torch.distributions ask `x == x` to see whether there are NaNs.
+            same = self is other
+            return (
+                record_function(torch.eq, (self, other), {}) if same and is_of_torch(sys._getframe(1).f_code) else same
+            )
         if not isinstance(other, _COMPARABLE):
             return NotImplemented
         return record_function(torch.eq if isinstance(self, SymbolicTensor) else operator.eq, (self, other), {})

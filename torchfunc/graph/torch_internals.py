@@ -7,7 +7,9 @@ they are needed: torch's own documentation names them.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, FunctionType
@@ -35,14 +37,19 @@ __all__ = [
     "autograd_in_operator",
     "cudnn_rnn",
     "cudnn_rnn_backward",
+    "fake_with_value",
     "graph_specs",
     "has_step_hooks",
+    "has_unknown_sizes",
     "hook_tables",
+    "is_all_true",
     "is_compiled_function",
     "is_exporting",
     "is_hooked",
+    "is_of_torch",
     "is_traced_by_dynamo",
     "mark_constant",
+    "mode_for_unknown_values",
     "persistent_buffers",
     "remove_forward_hooks",
     "skip_code",
@@ -50,6 +57,73 @@ __all__ = [
 ]
 
 FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+
+def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    """A fake tensor of one number that knows the number, as long as it does not depend on what is unknown."""
+    return mode.fake_tensor_converter.from_real_tensor(mode, tensor.detach().clone(), make_constant=True)
+
+
+_CTC_LOSS = (torch.ops.aten._ctc_loss.default, torch.ops.aten._ctc_loss.Tensor)
+
+
+class _ModeForUnknownValues(FakeTensorMode):
+    """See `mode_for_unknown_values`."""
+
+    answer: bool
+
+    def dispatch(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool and _asked_by_torch():
+            return self.answer
+        if func in _CTC_LOSS:
+            # Beside the losses it returns, of no use to anybody, something as long as the longest target.
+            return args[0].new_empty(args[0].shape[1:-1]), args[0].new_empty(())
+        return super().dispatch(func, types, args, kwargs)
+
+
+def mode_for_unknown_values(answer: bool) -> FakeTensorMode:
+    """A mode in which values, and sizes that depend on them, are symbols (`torch.SymInt`): for what is done inside.
+
+    Args:
+        answer: what is answered to torch's own code where it asks for the truth of a value: its checks of values, of
+            which some ask whether all is right, others whether something is wrong.
+    """
+    # (Brings in sympy, so not before it is needed.)
+    shapes = importlib.import_module("torch.fx.experimental.symbolic_shapes")
+    mode = _ModeForUnknownValues(allow_non_fake_inputs=True, shape_env=shapes.ShapeEnv(), static_shapes=True)
+    mode.answer = answer
+    return mode
+
+
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+# Between the code that asks for a value and the fake mode that is asked.
+_BETWEEN = (
+    __file__,
+    *(_TORCH + name for name in ("_subclasses", "_dynamo", "_compile.py", "_ops.py", f"utils{os.sep}_stats.py")),
+)
+
+
+def _asked_by_torch() -> bool:
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(_BETWEEN) and frame.f_back is not None:
+        frame = frame.f_back
+    return is_of_torch(frame.f_code)
+
+
+def is_of_torch(code: CodeType) -> bool:
+    """Whether some code is torch's own."""
+    return code.co_filename.startswith(_TORCH)
+
+
+# With which torch.distributions ask whether their arguments are right.
+is_all_true = torch._is_all_true
+
+
+def has_unknown_sizes(value: object) -> bool:
+    """Whether a value from `mode_for_unknown_values` is, or has a size that is, such a symbol."""
+    sizes = value.shape if isinstance(value, torch.Tensor) else (value,)
+    return any(isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) for size in sizes)
+
 
 _HOOK_TABLES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 GLOBAL_HOOKS: tuple[Mapping[int, Callable[..., Any]], ...] = tuple(
@@ -131,7 +205,7 @@ cudnn_rnn_backward = torch.ops.aten._cudnn_rnn_backward.default
 
 def persistent_buffers(module: nn.Module) -> list[str]:
     """The names of a module's own buffers that its state_dict holds, those that are None too."""
-    return [name for name in module._buffers if name not in module._non_persistent_buffers_set]
+    return [name for name, _ in module._buffers.items() if name not in module._non_persistent_buffers_set]
 
 
 def graph_specs(graph: fx.Graph) -> tuple[Any, Any] | None:

@@ -15,6 +15,7 @@ from torchfunc.graph import (
     Node,
     SymbolicTensor,
     contains_symbolic,
+    copies_to_share,
     is_hooked,
     pass_over,
     record,
@@ -462,6 +463,7 @@ class GraphNetwork(Network, FxModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         duplicate = _empty(*_class_parts(type(self)))
         memo[id(self)] = duplicate
+        memo.update(copies_to_share(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return duplicate
 

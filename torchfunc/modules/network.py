@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,15 @@ class TrainingOutputs(NamedTuple):
 
 class Network(Layer):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Set train or eval mode. A module of torch.export has one mode for good, and is left in it."""
+        self.training = mode
+        for module in self.children():
+            # (torch's own modules of that kind raise here.)
+            with contextlib.suppress(NotImplementedError):
+                module.train(mode)
+        return self
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

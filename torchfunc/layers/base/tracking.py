@@ -285,6 +285,11 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
         AttributeError: the owner's `__init__` has not run yet.
         TypeError: a named tuple contains modules or weights.
     """
+    if name == "__dict__":
+        # So torch makes the copy of a layer with parametrizations; it has not been called on anything yet.
+        object.__setattr__(owner, name, {**value, "inbound_nodes": [], "call_losses": []})
+        restore_tracking(owner)
+        return True
     modules = owner.__dict__.get("_modules")
     if isinstance(value, _Tracked) and value._attribute == name and value._parent and value._parent() is owner:
         return True

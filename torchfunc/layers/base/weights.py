@@ -110,6 +110,10 @@ class Weight:
             for tensor, part in zip(self.tensors(owner), self.layout.to_torch(value), strict=True):
                 tensor.copy_(part)
 
+    def is_stored(self, owner: nn.Module) -> bool:
+        """Whether the owner has it as it is; pruning and parametrizations compute it from other parameters."""
+        return all(name in owner._parameters or name in owner._buffers for name in self.names)
+
     def apply_constraint(self, owner: nn.Module) -> None:
         """Project the weight back to where its constraint allows it."""
         assert self.constraint is not None
@@ -212,11 +216,15 @@ class WeightHolder(nn.Module):
         weight.names = (path,)
         return True
 
-    def weight_entries(self) -> Iterator[tuple[nn.Module, Weight]]:
-        """Every weight of this module and its submodules, each once, in Keras' order; with the module that it is of."""
+    def weight_entries(self, computed: bool = False) -> Iterator[tuple[nn.Module, Weight]]:
+        """Every weight of this module and its submodules, each once, in Keras' order; with the module that it is of.
+
+        Args:
+            computed: whether weights that torch computes from others are among them.
+        """
         seen: set[int] = set()
         for module in self.modules():
-            for weight in own_weights(module):
+            for weight in own_weights(module, computed):
                 tensors = weight.tensors(module)
                 if tensors[0] is not None and id(tensors[0]) not in seen:
                     seen.add(id(tensors[0]))
@@ -283,7 +291,7 @@ class WeightHolder(nn.Module):
         """One function for each regularized weight that trains, that returns its current penalty."""
         return [
             lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
-            for owner, weight in self.weight_entries()
+            for owner, weight in self.weight_entries(computed=True)
             if weight.regularizer is not None and weight.tensors(owner)[0].requires_grad
         ]
 
@@ -315,10 +323,17 @@ def set_trainable(module: nn.Module, value: bool) -> None:
                 parameter.requires_grad_(value)
 
 
-def own_weights(module: nn.Module) -> list[Weight]:
-    """The weights of this very module, those that are None too, in the order in which Keras keeps them in files."""
+def own_weights(module: nn.Module, computed: bool = False) -> list[Weight]:
+    """The weights of this very module, those that are None too, in the order in which Keras keeps them in files.
+
+    Args:
+        module: the module.
+        computed: whether weights that torch computes from others are among them.
+    """
     known = module._weights if isinstance(module, WeightHolder) else []
+    known = known if computed else [weight for weight in known if weight.is_stored(module)]
     covered = {name for weight in known for name in weight.names}
-    plain = [Weight((name,)) for name in module._parameters if name not in covered]
+    # (By `items()`: of a ScriptModule this is not quite a dict.)
+    plain = [Weight((name,)) for name, _ in module._parameters.items() if name not in covered]
     plain += [Weight((name,), trainable=False) for name in persistent_buffers(module) if name not in covered]
     return sorted([*known, *plain], key=lambda weight: not weight.trainable)
