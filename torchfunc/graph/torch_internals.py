@@ -61,7 +61,10 @@ FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     """A fake tensor of one number that knows the number, as long as it does not depend on what is unknown."""
-    return mode.fake_tensor_converter.from_real_tensor(mode, tensor.detach().clone(), make_constant=True)
+    fake = mode.fake_tensor_converter.from_real_tensor(mode, tensor.detach().clone(), make_constant=True)
+    # Such as that it is a buffer.
+    fake.__dict__.update(tensor.__dict__)
+    return fake
 
 
 _CTC_LOSS = (torch.ops.aten._ctc_loss.default, torch.ops.aten._ctc_loss.Tensor)

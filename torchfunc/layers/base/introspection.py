@@ -28,6 +28,10 @@ class InboundNodes:
         # How many may be known until those that ended are looked for.
         self._limit = 8
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> InboundNodes:
+        # The copy of a layer has not been called on anything yet.
+        return InboundNodes()
+
     def add(self, node: Node, held: bool) -> None:
         """Append a call, and hold it if nobody else does."""
         if len(self._known) >= self._limit:

@@ -286,8 +286,8 @@ def track(owner: nn.Module, name: str, value: Any) -> bool:
         TypeError: a named tuple contains modules or weights.
     """
     if name == "__dict__":
-        # So torch makes the copy of a layer with parametrizations; it has not been called on anything yet.
-        object.__setattr__(owner, name, {**value, "inbound_nodes": [], "call_losses": []})
+        # So torch makes the copy of a layer with parametrizations.
+        object.__setattr__(owner, name, value)
         restore_tracking(owner)
         return True
     modules = owner.__dict__.get("_modules")

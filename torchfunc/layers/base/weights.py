@@ -112,7 +112,8 @@ class Weight:
 
     def is_stored(self, owner: nn.Module) -> bool:
         """Whether the owner has it as it is; pruning and parametrizations compute it from other parameters."""
-        return all(name in owner._parameters or name in owner._buffers for name in self.names)
+        # (One with a dot is in a list or dict of weights.)
+        return all(name in owner._parameters or name in owner._buffers or "." in name for name in self.names)
 
     def apply_constraint(self, owner: nn.Module) -> None:
         """Project the weight back to where its constraint allows it."""
