@@ -6,6 +6,8 @@ from torch import fx
 
 from torchfunc.modules import Network
 from torchfunc.modules.torch_graph.convert import to_torch
+from torchfunc.saving.files import PathLike, replacing
+from torchfunc.saving.source import to_source
 
 __all__ = ["Convertible"]
 
@@ -28,3 +30,26 @@ class Convertible(Network):
             ValueError: the model is not built yet, or is none that can be drawn.
         """
         return to_torch(self)
+
+    def to_source(self, path: PathLike | None = None, class_name: str | None = None) -> str:
+        """Write the model as plain PyTorch: a class with `__init__` and `forward` that needs nothing of this package.
+
+        It takes the inputs in order, as tensors, loads `state_dict()` of this model strictly, and then gives the same
+        outputs, in training as well. Penalties on weights and outputs are not part of it. Functions and classes that
+        torch lacks are in the file, those that are used; modules of other packages are imported.
+
+        Args:
+            path: the file to write, if any.
+            class_name: what the class is called; by default after the model.
+
+        Returns:
+            The text of the file.
+
+        Raises:
+            ValueError: the model is not built yet, or holds something that cannot be written so; the message names it.
+        """
+        source = to_source(self, class_name)
+        if path is not None:
+            with replacing(path) as file:
+                file.write(source.encode())
+        return source

@@ -129,17 +129,21 @@ class Attention(nn.Module):
     Args:
         scores: "dot" for `query @ key.mT`, "concat" for `concat_score_weight * sum(tanh(query + key))`, "additive" for
             `sum(scale * tanh(query + key))`.
-        scale: the size of the parameter `scale`, () for a number; None for none.
+        scale_shape: of the parameter `scale`, () for a number; None for none.
         dropout: the share of the scores that training drops.
         seed: an integer for reproducible dropout.
     """
 
     def __init__(
-        self, scores: str = "dot", scale: tuple[int, ...] | None = None, dropout: float = 0.0, seed: int | None = None
+        self,
+        scores: str = "dot",
+        scale_shape: tuple[int, ...] | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.scores, self.dropout, self.seed = scores, dropout, seed
-        self.scale = None if scale is None else nn.Parameter(torch.ones(scale))
+        self.scores, self.scale_shape, self.dropout, self.seed = scores, scale_shape, dropout, seed
+        self.scale = None if scale_shape is None else nn.Parameter(torch.ones(scale_shape))
         if scores == "concat":
             self.concat_score_weight = nn.Parameter(torch.ones(()))
         self.drop = BroadcastDropout(dropout, seed=seed)

@@ -29,20 +29,20 @@ class Scale(nn.Module):
         dtype: of the result.
     """
 
-    scale: Tensor
-    offset: Tensor
+    factor: Tensor
+    shift: Tensor
 
     def __init__(
         self, scale: float | Sequence[float], offset: float | Sequence[float] = 0.0, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.register_buffer("scale", torch.tensor(scale, dtype=dtype), persistent=False)
-        self.register_buffer("offset", torch.tensor(offset, dtype=dtype), persistent=False)
+        self.scale, self.offset, self.dtype = scale, offset, dtype
+        self.register_buffer("factor", torch.tensor(scale, dtype=dtype), persistent=False)
+        self.register_buffer("shift", torch.tensor(offset, dtype=dtype), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Any shape, unchanged."""
-        return inputs.to(self.dtype) * self.scale + self.offset
+        return inputs.to(self.dtype) * self.factor + self.shift
 
 
 class Normalize(nn.Module):
@@ -52,7 +52,7 @@ class Normalize(nn.Module):
         shape: of mean and variance.
         broadcast: their shape as it goes with the inputs.
         invert: whether to compute `inputs * sqrt(variance) + mean`.
-        mean, variance: nested lists of fixed ones; by default they are learned before, and part of the state_dict.
+        fixed: nested lists of a mean and a variance; by default they are learned before, and part of the state_dict.
         dtype: of the result.
     """
 
@@ -64,19 +64,17 @@ class Normalize(nn.Module):
         shape: Sequence[int],
         broadcast: Sequence[int],
         invert: bool = False,
-        mean: float | Sequence[float] | None = None,
-        variance: float | Sequence[float] | None = None,
+        fixed: Sequence[float | Sequence[float]] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.shape, self.broadcast, self.invert, self.dtype = shape, broadcast, invert, dtype
-        learned = mean is None
-        for name, given, default in (("mean", mean, 0.0), ("variance", variance, 1.0)):
-            values = (
-                torch.full(tuple(shape), default, dtype=dtype) if given is None else torch.tensor(given, dtype=dtype)
-            )
-            self.register_buffer(name, values, persistent=learned)
-        if learned:
+        self.shape, self.broadcast, self.invert, self.fixed, self.dtype = shape, broadcast, invert, fixed, dtype
+        mean, variance = (
+            (torch.zeros(tuple(shape)), torch.ones(tuple(shape))) if fixed is None else map(torch.tensor, fixed)
+        )
+        self.register_buffer("mean", mean.to(dtype), persistent=fixed is None)
+        self.register_buffer("variance", variance.to(dtype), persistent=fixed is None)
+        if fixed is None:
             self.register_buffer("count", torch.zeros((), dtype=torch.int32))
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -94,13 +92,13 @@ class Bucketize(nn.Module):
         dtype: of the numbers compared.
     """
 
-    boundaries: Tensor
+    edges: Tensor
 
     def __init__(self, boundaries: Sequence[float], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.register_buffer("boundaries", torch.tensor(boundaries, dtype=dtype), persistent=False)
+        self.boundaries, self.dtype = boundaries, dtype
+        self.register_buffer("edges", torch.tensor(boundaries, dtype=dtype), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Any shape, unchanged."""
-        return torch.bucketize(inputs.to(self.dtype), self.boundaries, right=True)
+        return torch.bucketize(inputs.to(self.dtype), self.edges, right=True)

@@ -18,7 +18,7 @@ from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.graph import Node, SymbolicValue, hook_tables, record_input
-from torchfunc.layers import Layer
+from torchfunc.layers import Lambda, Layer
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.graph_network import GraphNetwork
@@ -172,7 +172,9 @@ class _Conversion:
         layer = call.layer
         converter = _CONVERTERS.get(type(layer))
         if converter is not None:
-            return converter(graph, call, self.convert)
+            result = converter(graph, call, self.convert)
+            if result is not NotImplemented or not isinstance(layer, Lambda):
+                return result
         if isinstance(layer, GraphNetwork) and layer.drawn is not None:
             return self._nested(graph, call)
         return self._inside(graph, call) if isinstance(layer, Layer) else NotImplemented

@@ -47,7 +47,10 @@ def _identity(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any
 
 
 def _lambda(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
-    # (Of a bound or partial function the outermost is what is called.)
+    function = call.layer.function
+    if getattr(function, "__name__", "<lambda>") == "<lambda>" or getattr(function, "__closure__", None):
+        # It is nothing that could be named.
+        return NotImplemented
     given = {name: value for name, value in call.kwargs.items() if name == "mask"}
     return graph.function(call.layer.function, *call.args, name=call.name, **call.layer.arguments, **given)
 

@@ -45,10 +45,10 @@ def _batch_norm(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> A
     def make() -> nn.Module:
         if layer.renorm:
             bounds: Any = tuple(clipping.get(key) for key in ("rmin", "rmax", "dmax"))
-            shares = (1 - layer.momentum, 1 - layer.renorm_momentum)
+            shares = (round(1 - layer.momentum, 12), round(1 - layer.renorm_momentum, 12))
             return normalization.BatchRenorm(size, layer.epsilon, *shares, bounds, **given)
         kind = _BATCH_NORMS[min(max(rank - 3, 0), 2)]
-        module: nn.Module = kind(size, layer.epsilon, 1 - layer.momentum, **given)
+        module: nn.Module = kind(size, layer.epsilon, round(1 - layer.momentum, 12), **given)
         return module
 
     path = graph.place(call.path, layer, make)

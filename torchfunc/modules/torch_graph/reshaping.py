@@ -133,7 +133,7 @@ def _normalization(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -
     fixed = layer.input_mean is not None
 
     def make() -> Any:
-        given = {"mean": layer.mean.tolist(), "variance": layer.variance.tolist()} if fixed else {}
+        given: dict[str, Any] = {"fixed": (layer.mean.tolist(), layer.variance.tolist())} if fixed else {}
         with torch.device("cpu"):
             shape: Any = tuple(layer.mean.shape)
             return features.Normalize(shape, broadcast, layer.invert, dtype=layer.dtype, **given)
