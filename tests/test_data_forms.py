@@ -374,7 +374,7 @@ class TestFrames:
         ],
     )
     def test_types_that_hold_numbers(self, column, expected):
-        from torchfunc.training.data.arrays import to_tensors
+        from torchfunc.training.data.conversion import to_tensors
 
         np.testing.assert_array_equal(to_tensors(pd.Series(column), "x").numpy(), np.array(expected))
         both = to_tensors(pd.DataFrame({"a": column, "b": [0.5, 1.5, 2.5]}), "x")

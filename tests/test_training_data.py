@@ -16,7 +16,8 @@ from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.training.checks import check_counts
 from torchfunc.training.data import sources
 from torchfunc.training.data.array_batches import gathered
-from torchfunc.training.data.arrays import Arrays, is_array_like, to_tensors
+from torchfunc.training.data.arrays import Arrays, is_array_like
+from torchfunc.training.data.conversion import to_tensors
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Structure", "first_leaf", "leaves", "map_structure", "named_leaves"]
+__all__ = ["Structure", "first_leaf", "holds_numbers", "leaves", "map_structure", "named_leaves"]
 
 Structure: TypeAlias = Any
 """Any nesting of lists, tuples, named tuples, dicts and slices."""
@@ -86,3 +87,10 @@ def named_leaves(structure: Structure, name: str) -> Iterator[tuple[str, Any]]:
 def first_leaf(structure: Structure) -> Any:
     """The first leaf that is not None; None if there is none."""
     return next((leaf for _, leaf in named_leaves(structure, "")), None)
+
+
+def holds_numbers(value: Any) -> bool:
+    """Whether a list, by its first item, holds numbers (at any depth) and no arrays."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return isinstance(value, (bool, int, float, complex, np.generic))

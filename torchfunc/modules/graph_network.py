@@ -22,6 +22,7 @@ from torchfunc.graph import (
     with_own_code,
 )
 from torchfunc.layers import InputLayer, Layer
+from torchfunc.layers.base.losses import is_inside_a_call
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
@@ -74,7 +75,6 @@ class GraphNetwork(Network, FxModule):
     runs_its_graph = True
     # The parameters of `__init__` that say what the graph is.
     drawn_from: tuple[str, ...] = ("inputs", "outputs")
-    _drawn: DrawnGraph | None = None
     _drawn_code = ""
     _entry: Callable[..., Any]
     _training: TrainingForwards
@@ -140,6 +140,7 @@ class GraphNetwork(Network, FxModule):
             _masked=MaskedForwards(drawn, self._register_tensors),
             _direct={},
         )
+        self.follow_weights()
 
     def _register_tensors(self, tensors: Sequence[RecordedTensor]) -> None:
         """Make parameters and constants that were met in recorded calls the model's own, unless they are a layer's."""
@@ -316,7 +317,7 @@ class GraphNetwork(Network, FxModule):
             return super().prepare_inputs(*args, **kwargs)
         if not kwargs and drawn.binding.fits(args):
             return args
-        return drawn.binding.convert(drawn.binding.arrange(args, kwargs), self._first_weight)
+        return drawn.binding.convert(drawn.binding.arrange(args, kwargs), self._first_weight, is_inside_a_call())
 
     # Training
 

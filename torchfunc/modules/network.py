@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
 from torchfunc.graph import pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
+from torchfunc.modules.float_dtype import TypedByWeights
 from torchfunc.modules.naming import Namer
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import map_structure
@@ -47,7 +50,7 @@ class TrainingOutputs(NamedTuple):
     logits: Sequence[Tensor | None] | None = None
 
 
-class Network(Layer):
+class Network(TypedByWeights):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
 
     def train(self, mode: bool = True) -> Any:
@@ -130,10 +133,19 @@ class Network(Layer):
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The arguments of a call as the model's own code gets them: arrays as tensors, in the model's order.
 
+        Floats come in the dtype that their inputs declare, or else that of the weights.
+
         Raises:
             ValueError: inputs are missing, unknown, or of the wrong shape.
         """
-        converted: tuple[Any, ...] = map_structure(self._to_tensor, args)
+        dtype = self.float_dtype() or as_dtype(floatx())
+
+        def convert(leaf: Any) -> Any:
+            value = self._to_tensor(leaf)
+            floats = isinstance(value, Tensor) and value.is_floating_point()
+            return value.to(dtype) if floats and value.dtype is not dtype else value
+
+        converted: tuple[Any, ...] = map_structure(convert, args)
         return converted
 
     def build_from_inputs(self, *inputs: Any) -> None:
@@ -157,6 +169,3 @@ class Network(Layer):
         if not self.built:
             self._build_for(arguments)
         self._infer_by_running(inputs, {})
-
-    def _first_weight(self) -> Tensor | None:
-        return next(self.parameters(), None)

@@ -15,6 +15,7 @@ from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.weights import set_trainable
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.graph_network import GraphNetwork
+from torchfunc.modules.integer_inputs import takes_integers
 from torchfunc.modules.naming import Namer, submodule_key
 from torchfunc.modules.own_arguments import accepted
 from torchfunc.registry import (
@@ -181,7 +182,10 @@ class SequentialNetwork(GraphNetwork):
 
         def declare(value: Tensor | SymbolicTensor) -> SymbolicTensor:
             shape = value.shape if isinstance(value, SymbolicTensor) else (None, *value.shape[1:])
-            declared: SymbolicTensor = InputLayer(batch_shape=shape, dtype=value.dtype).output
+            # What the first data were is no reason to take no floats later.
+            floats = not value.dtype.is_floating_point and not takes_integers(self._stack)
+            dtype = self.float_dtype() or as_dtype(floatx()) if floats else value.dtype
+            declared: SymbolicTensor = InputLayer(batch_shape=shape, dtype=dtype).output
             return declared
 
         self._start(map_structure(declare, inputs[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from torchfunc.metrics import Metric
@@ -52,6 +53,9 @@ class Trainable(nn.Module):
 
         def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
             """The arguments of `forward` for what a user calls x. Raises ValueError if it does not fit the inputs."""
+
+        def data_dtype(self) -> torch.dtype:
+            """What NumPy's floats become among the data."""
 
         def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
             """The outputs for prepared inputs, their masks, and the logits of the outputs of these numbers."""

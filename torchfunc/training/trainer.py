@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,16 +19,9 @@ from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import checks, run_modes
 from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
-from torchfunc.training.data.arrays import (
-    ArrayLike,
-    Arrays,
-    Batch,
-    ClassWeight,
-    Data,
-    Tensors,
-    unpack_x_y_sample_weight,
-)
-from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size
+from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Expected, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.data.conversion import ArrayLike
+from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size, with_validation
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
 from torchfunc.training.matching import PerOutput
@@ -318,20 +312,15 @@ class Trainer(StepFunctions):
             validation_batch_size=validation_batch_size,
         )
         check_class_weight(class_weight, self)
-        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
-        if validation_split and validation_data is None:
-            if not isinstance(data, Arrays):
-                kind = type(data).__name__
-                raise ValueError(f"`validation_split` needs arrays, got {kind}; use `validation_data`.")
-            data, validation_data = data.split(validation_split)
-        elif validation_data is not None:
-            validation_x, validation_y, weights = unpack_x_y_sample_weight(validation_data)
-            validation_data = parse_data(validation_x, validation_y, weights, self.input_names, self.output_names)
-        stream = make_batches(data, batch_size, steps_per_epoch, shuffle, class_weight, continues=True, device=device)
+        expected = self._expected_data()
+        data = parse_data(x, y, sample_weight, expected, batch_size)
+        data, validation_data = with_validation(data, validation_data, validation_split, expected)
+        batches_of = partial(make_batches, device=device, floats=expected.floats)
+        stream = batches_of(data, batch_size, steps_per_epoch, shuffle, class_weight, continues=True)
         validation = None
         if validation_data is not None:
             size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
-            validation = make_batches(validation_data, size, validation_steps, device=device)
+            validation = batches_of(validation_data, size, validation_steps)
         callback_list = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
         self._build_for_data(stream, device)
         for part in (stream, validation):
@@ -367,8 +356,9 @@ class Trainer(StepFunctions):
         settings = self.require_settings("evaluate")
         device = device_of(self, settings.device)
         check_counts(batch_size=batch_size, steps=steps)
-        data = parse_data(x, y, sample_weight, self.input_names, self.output_names, batch_size)
-        stream = make_batches(data, batch_size, steps, device=device)
+        expected = self._expected_data()
+        data = parse_data(x, y, sample_weight, expected, batch_size)
+        stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
         callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         check_data(self, settings.objectives, stream)
@@ -393,14 +383,18 @@ class Trainer(StepFunctions):
         settings = self._training_settings
         device = device_of(self, None if settings is None else settings.device)
         check_counts(batch_size=batch_size, steps=steps)
-        data = parse_data(x, input_names=self.input_names, batch_size=batch_size)
-        stream = make_batches(data, batch_size, steps, device=device)
+        expected = self._expected_data()
+        data = parse_data(x, expected=expected, batch_size=batch_size)
+        stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
         callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
         self._build_for_data(stream, device)
         try:
             return run_prediction(self, settings, stream, callback_list)
         finally:
             callback_list.close()
+
+    def _expected_data(self) -> Expected:
+        return Expected(self.input_names, self.output_names, self.data_dtype())
 
     def _callback_list(
         self, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
@@ -474,7 +468,7 @@ class Trainer(StepFunctions):
         device: torch.device,
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
-        arrays = Arrays.parse(x, y, sample_weight, self.input_names, self.output_names)
+        arrays = Arrays.parse(x, y, sample_weight, self._expected_data())
         data = arrays.to(device).weighted(class_weight).packed
         if not self.is_fully_built():
             self._build_on(unpack_x_y_sample_weight(data).x, device)

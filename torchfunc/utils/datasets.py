@@ -18,7 +18,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from torchfunc.training.data.arrays import Arrays, to_tensors
+from torchfunc.training.data.arrays import Arrays
+from torchfunc.training.data.conversion import to_tensors
 
 __all__ = ["split_dataset", "timeseries_dataset_from_array"]
 

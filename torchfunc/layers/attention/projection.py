@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc.layers.base.argument_types import RoleArguments
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import Layout
 
@@ -56,7 +57,7 @@ class Projection(WeightedLayer):
         return f"{self._inputs} -> {self._outputs}"
 
     def call(self, inputs: Tensor) -> Tensor:
-        output = F.linear(inputs, self.weight, self.bias)
+        output = F.linear(in_dtype_of(self.weight, inputs), self.weight, self.bias)
         output = output if self.activation is None else self.activation(output)
         return output if len(self._outputs) == 1 else output.unflatten(-1, self._outputs)
 

@@ -14,7 +14,7 @@ from torchfunc.graph import is_exporting, once_for_all, pass_over
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.structures import leaves
 
-__all__ = ["LossHolder", "expect_losses", "regularize_activity", "starts_call"]
+__all__ = ["LossHolder", "expect_losses", "is_inside_a_call", "regularize_activity", "starts_call"]
 
 
 class _Calls(threading.local):
@@ -84,6 +84,11 @@ class LossHolder(WeightHolder):
             return function(*args, **kwargs)
         finally:
             _calls.inside = False
+
+
+def is_inside_a_call() -> bool:
+    """Whether this thread is inside a model's call, so that what a model in it gets is not a user's data."""
+    return not torch.compiler.is_compiling() and _calls.inside
 
 
 # torch.compile would compile anew when the answer changes; compiled code leaves the losses to who calls it.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfunc import regularizers
 from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.checks import check_output_shape, known_size
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import ConvolvingLayer, Windows, pad, same_padding
@@ -30,6 +31,7 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
 
     paddings: ClassVar[tuple[str, ...]] = ("valid", "same")
     _kernel: ClassVar[Callable[..., Tensor]]
+    _first_weight = "weight"
 
     def __init__(
         self,
@@ -57,12 +59,16 @@ class WindowKernel(ConvolvingLayer, KernelLayer):
         """The convolution of an NCHW view, bias included."""
         raise NotImplementedError
 
+    def _view(self, inputs: Tensor) -> Tensor:
+        """The inputs as an NCHW view, in the dtype of the weights."""
+        return self._channels_first_view(in_dtype_of(getattr(self, self._first_weight), inputs))
+
     def before_activation(self, inputs: Tensor) -> Tensor:
-        return self._from_channels_first(self._convolve(self._channels_first_view(inputs)))
+        return self._from_channels_first(self._convolve(self._view(inputs)))
 
     def _rectified(self, inputs: Tensor) -> Tensor:
         # In place: the convolution has no other reference, and its gradient does not need it.
-        return self._from_channels_first(torch.relu_(self._convolve(self._channels_first_view(inputs))))
+        return self._from_channels_first(torch.relu_(self._convolve(self._view(inputs))))
 
     def get_config(self) -> Config:
         return {

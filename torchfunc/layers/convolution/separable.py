@@ -148,6 +148,7 @@ class SeparableConvolution(_Depthwise):
         ValueError: an argument is out of range.
     """
 
+    _first_weight = "depthwise_weight"
     depthwise_weight: nn.Parameter
     pointwise_weight: nn.Parameter
 

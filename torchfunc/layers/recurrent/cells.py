@@ -60,6 +60,7 @@ class RecurrentCell(RecurrentStep):
     def call(
         self, inputs: Tensor, states: Tensor | list[Tensor] | tuple[Tensor, ...], training: bool = False
     ) -> tuple[Tensor, Tensor | list[Tensor]]:
+        inputs = self._in_own_dtype(inputs)
         given = list(states) if isinstance(states, (list, tuple)) else [states]
         self._check_states([tuple(state.shape) for state in given])
         input_masks, state_masks = self._draw_masks(inputs, given[0], training)

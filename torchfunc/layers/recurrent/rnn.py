@@ -133,6 +133,11 @@ class RNN(SequenceLayer):
         if self.stateful:
             self._add_state_buffers(sequences_shape)
 
+    def _in_own_dtype(self, sequences: Tensor) -> Tensor:
+        cell = self.cell.cells[0] if isinstance(self.cell, StackedRNNCells) else self.cell
+        # A cell of the user's own may take integers.
+        return cell._in_own_dtype(sequences) if isinstance(cell, RecurrentCell) else sequences
+
     def _run(
         self, sequences: Tensor, states: list[Tensor], mask: Tensor | None, training: bool, returned: ReturnOptions
     ) -> tuple[Tensor, list[Tensor]]:
@@ -145,7 +150,8 @@ class RNN(SequenceLayer):
         return (sequences_shape[0], _output_size(self.cell))
 
     def _zero_states(self, sequences: Tensor) -> list[Tensor]:
-        states = _initial_states(self.cell, sequences.shape[0], sequences.dtype)
+        dtype = sequences.dtype if sequences.is_floating_point() else self.dtype
+        states = _initial_states(self.cell, sequences.shape[0], dtype)
         return [state.to(sequences.device) for state in states]
 
     def _nest(self, states: list[Tensor]) -> list[States]:

@@ -86,6 +86,7 @@ class SequenceLayer(Layer):
     def call(
         self, sequences: Tensor, initial_state: States | None = None, mask: Tensor | None = None, training: bool = False
     ) -> Any:
+        sequences = self._in_own_dtype(sequences)
         states = self._initial_state(sequences, initial_state)
         if mask is not None:
             self._check_mask(sequences, mask)
@@ -103,6 +104,10 @@ class SequenceLayer(Layer):
 
     def _check_mask(self, inputs: Any, mask: Any) -> None:
         check_mask(mask, inputs.shape[:2], "(batch, time)", self.describe)
+
+    def _in_own_dtype(self, sequences: Tensor) -> Tensor:
+        """The inputs in the dtype that the layer computes in."""
+        return sequences
 
     # States
 

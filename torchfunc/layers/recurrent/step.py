@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfunc import activations
 from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.weighted_layer import WeightedLayer
 from torchfunc.layers.base.weights import LINEAR, Layout
 from torchfunc.layers.recurrent.kernels import run_kernel
@@ -84,6 +85,10 @@ class RecurrentStep(WeightedLayer):
 
     def _weight(self, name: str) -> Any:
         return getattr(self, name + self._suffix)
+
+    def _in_own_dtype(self, inputs: Tensor) -> Tensor:
+        """The inputs in the dtype of the weights."""
+        return in_dtype_of(self._weight("weight_ih"), inputs)
 
     # One step
 

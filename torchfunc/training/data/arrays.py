@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.registry import did_you_mean
-from torchfunc.structures import leaves, map_structure
+from torchfunc.structures import holds_numbers, leaves, map_structure
+from torchfunc.training.data.conversion import ArrayLike, is_frame, named_tensors
 
 __all__ = [
-    "ArrayLike",
+    "ANYTHING",
     "Arrays",
     "Batch",
     "ClassWeight",
     "Data",
+    "Expected",
     "Tensors",
     "is_array_like",
     "pack_x_y_sample_weight",
-    "to_tensors",
     "unpack_x_y_sample_weight",
 ]
-
-ArrayLike: TypeAlias = Any
-"""What a user may give as data: an array, a tensor, a frame, a list of numbers; or lists, tuples and dicts of these."""
 
 Tensors: TypeAlias = "Tensor | list[Any] | tuple[Any, ...] | Mapping[str, Any] | None"
 """A tensor, or lists, tuples and dicts of tensors."""
@@ -44,8 +40,22 @@ Data: TypeAlias = Tensors
 ClassWeight: TypeAlias = Mapping[int, float]
 """The weights of samples by the class index of their target."""
 
-# torch has these unsigned types, but hardly an operation on them.
-_WIDER = {np.dtype("uint16"): np.int32, np.dtype("uint32"): np.int64, np.dtype("uint64"): np.int64}
+
+class Expected(NamedTuple):
+    """What a model says of its data.
+
+    Attributes:
+        input_names, output_names: what its inputs and outputs are called; frames are taken apart by them.
+        floats: what NumPy's floats become; `config.floatx()` by default.
+    """
+
+    input_names: Sequence[str] | None = None
+    output_names: Sequence[str] | None = None
+    floats: torch.dtype | None = None
+
+
+ANYTHING = Expected()
+"""What is expected of data for no model in particular."""
 
 
 class Batch(NamedTuple):
@@ -77,26 +87,23 @@ class Arrays:
         x: ArrayLike,
         y: ArrayLike = None,
         sample_weight: ArrayLike = None,
-        input_names: Sequence[str] | None = None,
-        output_names: Sequence[str] | None = None,
+        expected: Expected = ANYTHING,
     ) -> Arrays:
         """Convert what the user gave: arrays, tensors, frames, lists of numbers, nested in lists, tuples and dicts.
 
-        NumPy floats become `config.floatx()`; integers and booleans keep their type.
-
         Args:
             x, y, sample_weight: the data.
-            input_names, output_names: what a model's several inputs and outputs are called; frames are taken apart by
-                them.
+            expected: what the model says of them.
 
         Raises:
             ValueError: an array holds objects or text, numbers of rows differ, there are none, or an array has no axis.
         """
         found: dict[str, Tensor] = {}
+        input_names, output_names, floats = expected
         tensors = (
-            _to_tensors(_inputs_among(_columns_or_frame(x, "x", input_names), input_names), "x", found),
-            _to_tensors(_columns_or_frame(y, "y", output_names), "y", found),
-            _to_tensors(sample_weight, "sample_weight", found),
+            named_tensors(_inputs_among(_columns_or_frame(x, "x", input_names), input_names), "x", found, floats),
+            named_tensors(_columns_or_frame(y, "y", output_names), "y", found, floats),
+            named_tensors(sample_weight, "sample_weight", found, floats),
         )
         scalars = [name for name, leaf in found.items() if leaf.ndim == 0]
         if scalars:
@@ -210,110 +217,8 @@ def is_array_like(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(is_array_like(item) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return _holds_numbers(value) or all(is_array_like(item) for item in value)
+        return holds_numbers(value) or all(is_array_like(item) for item in value)
     return value is None or isinstance(value, Tensor) or hasattr(value, "__array__")
-
-
-def _holds_numbers(value: Any) -> bool:
-    """Whether a list, by its first item, holds numbers (at any depth) and no arrays."""
-    while isinstance(value, (list, tuple)) and value:
-        value = value[0]
-    return isinstance(value, (bool, int, float, complex, np.generic))
-
-
-def to_tensors(structure: ArrayLike, name: str) -> Any:
-    """Turn arrays into tensors, in lists, tuples and dicts of them; tensors stay as they are.
-
-    NumPy floats become `config.floatx()`; integers and booleans keep their type. A list of numbers is an array.
-
-    Args:
-        structure: what the user gave.
-        name: what to call it in messages.
-
-    Raises:
-        ValueError: an array holds objects or text, or something is no array.
-    """
-    return _to_tensors(structure, name, {})
-
-
-def _to_tensors(structure: ArrayLike, name: str, found: dict[str, Tensor]) -> Tensors:
-    """`to_tensors`, which adds all tensors to `found` by their names: `x`, `x[0]`, `x['title']`."""
-    if isinstance(structure, Mapping):
-        return {key: _to_tensors(value, f"{name}[{key!r}]", found) for key, value in structure.items()}
-    if isinstance(structure, (list, tuple)) and not _holds_numbers(structure):
-        converted = [_to_tensors(value, f"{name}[{index}]", found) for index, value in enumerate(structure)]
-        return converted if isinstance(structure, list) else tuple(converted)
-    if structure is not None:
-        found[name] = structure if isinstance(structure, Tensor) else _array_to_tensor(structure, name)
-    return found.get(name)
-
-
-def _array_to_tensor(value: Any, name: str) -> Tensor:
-    array = _frame_to_array(value, name) if _is_frame(value) else _as_array(value, name)
-    if array.dtype.kind not in "biufc":
-        raise ValueError(
-            f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "
-            "all rows of one shape."
-        )
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32 if floatx() != "float64" else np.float64, copy=False)
-    if array.dtype in _WIDER:
-        array = array.astype(_WIDER[array.dtype])
-    # torch reads neither foreign byte orders nor negative strides, and warns of arrays that are not writable.
-    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
-
-
-def _as_array(value: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
-
-
-def _is_frame(value: Any) -> bool:
-    """Whether this is a frame, series or index of pandas."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index))
-
-
-def _frame_to_array(value: Any, name: str) -> np.ndarray:
-    """A series as `(rows,)`, a frame as `(rows, columns)` of the type that holds all its columns.
-
-    Nullable integers and booleans with gaps become floats with NaN in them. Booleans beside numbers are 0 and 1.
-
-    Args:
-        value: a frame, series or index.
-        name: what to call it in messages.
-
-    Raises:
-        ValueError: a column holds no numbers; the message names it and its type.
-    """
-    if value.ndim == 1:
-        return _column_to_array(value, name)
-    # Column by column: a whole frame of booleans and numbers becomes an array of objects.
-    columns = [
-        _column_to_array(value.iloc[:, index], f"{name}[{label!r}]") for index, label in enumerate(value.columns)
-    ]
-    if not columns:
-        return np.empty(value.shape, "float32")
-    return np.stack(columns, axis=1, dtype=np.result_type(*columns), casting="unsafe")
-
-
-def _column_to_array(column: Any, name: str) -> np.ndarray:
-    kind = column.dtype
-    array = np.asarray(column)
-    if array.dtype == object and hasattr(kind, "na_value") and getattr(kind, "kind", "O") in "biuf":
-        array = column.to_numpy(dtype="float64", na_value=np.nan)
-    if array.dtype.kind in "biufc":
-        return array
-    advice = (
-        "Use its codes (`.cat.codes`) or one-hot columns (`pandas.get_dummies(frame, dtype=float)`)"
-        if str(kind) in ("category", "object", "str") or str(kind).startswith("string")
-        else "Turn it into numbers"
-    )
-    raise ValueError(f"{name} is a pandas column of dtype {kind}, which no tensor can hold. {advice}, or drop it.")
 
 
 def _inputs_among(x: ArrayLike, input_names: Sequence[str] | None) -> ArrayLike:
@@ -336,7 +241,7 @@ def _columns_or_frame(value: Any, argument: str, wanted: Sequence[str] | None) -
     Raises:
         ValueError: there are several inputs or outputs and some are no columns; the message names them.
     """
-    if not _is_frame(value) or value.ndim == 1 or wanted is None or len(wanted) < 2:
+    if not is_frame(value) or value.ndim == 1 or wanted is None or len(wanted) < 2:
         return value
     missing = [name for name in wanted if name not in value.columns]
     if not missing:

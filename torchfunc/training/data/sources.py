@@ -6,8 +6,9 @@ import itertools
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -18,12 +19,21 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.structures import map_structure, named_leaves
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import ArrayLike, Arrays, ClassWeight, Data, is_array_like, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import (
+    ANYTHING,
+    Arrays,
+    ClassWeight,
+    Data,
+    Expected,
+    is_array_like,
+    unpack_x_y_sample_weight,
+)
 from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.data.transfer import prefetched
 
-__all__ = ["IterableBatches", "Source", "make_batches", "parse_data", "takes_batch_size"]
+__all__ = ["IterableBatches", "Source", "make_batches", "parse_data", "takes_batch_size", "with_validation"]
 
 Source: TypeAlias = Any
 """What gives batches itself, or is made to: a Dataset, a DataLoader, a PyDataset, any iterable of batches."""
@@ -35,8 +45,7 @@ def parse_data(
     x: ArrayLike,
     y: ArrayLike = None,
     sample_weight: ArrayLike = None,
-    input_names: Sequence[str] | None = None,
-    output_names: Sequence[str] | None = None,
+    expected: Expected = ANYTHING,
     batch_size: int | None = None,
 ) -> Arrays | Source:
     """Whatever `fit`, `evaluate` and `predict` take, parsed once.
@@ -45,7 +54,7 @@ def parse_data(
         x: arrays, tensors, or lists, tuples and dicts of them; or a `Dataset`, a `DataLoader` or any iterable of
             batches, which bring their own targets and weights.
         y, sample_weight: arrays like x; None beside an iterable.
-        input_names, output_names: as for `Arrays.parse`.
+        expected: what the model says of its data.
         batch_size: rows a batch for arrays and datasets; ignored beside an iterable, with a warning.
 
     Returns:
@@ -57,7 +66,7 @@ def parse_data(
     if x is None:
         raise ValueError("There is no data: x is None.")
     if is_array_like(x):
-        return Arrays.parse(x, y, sample_weight, input_names, output_names)
+        return Arrays.parse(x, y, sample_weight, expected)
     containers = (str, bytes, Mapping, list, tuple, set)
     if isinstance(x, containers) or not (isinstance(x, (Iterable, Dataset)) or _is_sequence(x)):
         strange = [f"{name} is {type(leaf).__name__}" for name, leaf in named_leaves(x, "x") if not is_array_like(leaf)]
@@ -78,6 +87,30 @@ def parse_data(
     return x
 
 
+def with_validation(
+    data: Arrays | Source, validation_data: Any, fraction: float, expected: Expected = ANYTHING
+) -> tuple[Arrays | Source, Arrays | Source | None]:
+    """The data to train on and those to validate on, which are given or split off.
+
+    Args:
+        data: what `parse_data` returned.
+        validation_data: `(x, y)`, `(x, y, sample_weight)`, what gives such batches, or None.
+        fraction: the share of the rows to split off where no validation data are given.
+        expected: what the model says of them.
+
+    Raises:
+        ValueError: as for `parse_data`; or the data to split are no arrays.
+    """
+    if validation_data is not None:
+        return data, parse_data(*unpack_x_y_sample_weight(validation_data), expected)
+    if not fraction:
+        return data, None
+    if not isinstance(data, Arrays):
+        kind = type(data).__name__
+        raise ValueError(f"`validation_split` needs arrays, got {kind}; use `validation_data`.")
+    return data.split(fraction)
+
+
 def takes_batch_size(data: Arrays | Source) -> bool:
     """Whether batches of this data are made here, rather than by itself."""
     return isinstance(data, (Arrays, Dataset))
@@ -92,6 +125,7 @@ def make_batches(
     *,
     continues: bool = False,
     device: torch.device,
+    floats: torch.dtype | None = None,
 ) -> EpochStream:
     """Batches of data that `parse_data` returned.
 
@@ -103,6 +137,7 @@ def make_batches(
         class_weight: weights by class index.
         continues: whether, with `steps`, an epoch begins where the last one ended.
         device: where batches are needed.
+        floats: what NumPy's floats become; `config.floatx()` by default.
 
     Raises:
         ValueError: an argument does not go with this kind of data.
@@ -120,12 +155,12 @@ def make_batches(
         batches: Batches = ArrayBatches(data.weighted(class_weight), size, shuffle, device)
         return EpochStream(batches, steps, continues)
     if isinstance(data, Dataset):
-        data = _dataset_loader(data, size, shuffle)
+        data = _dataset_loader(data, size, shuffle, floats or as_dtype(floatx()))
     elif _is_sequence(data):
         data = _SequenceReader(data, bool(shuffle))
         if data.endless and steps is None:
             raise ValueError("There is no end to these batches (num_batches is None): say how many are a pass.")
-    return EpochStream(IterableBatches(data, device, class_weight), steps, continues)
+    return EpochStream(IterableBatches(data, device, class_weight, floats), steps, continues)
 
 
 class IterableBatches(Batches):
@@ -136,9 +171,17 @@ class IterableBatches(Batches):
             `on_epoch_begin` and `on_epoch_end`, if it has them, are called around each epoch.
         device: where batches are needed.
         class_weight: weights by class index, turned into sample weights batch by batch.
+        floats: what NumPy's floats become; `config.floatx()` by default.
     """
 
-    def __init__(self, source: Iterable[Any], device: torch.device, class_weight: ClassWeight | None) -> None:
+    def __init__(
+        self,
+        source: Iterable[Any],
+        device: torch.device,
+        class_weight: ClassWeight | None,
+        floats: torch.dtype | None = None,
+    ) -> None:
+        self._expected = Expected(floats=floats)
         self._source = source
         self._device = device
         self._class_weight = class_weight
@@ -167,7 +210,7 @@ class IterableBatches(Batches):
         yield from prefetched(map(self._as_tensors, self._source), self._device)
 
     def _as_tensors(self, batch: Any) -> Data:
-        arrays = Arrays.parse(*unpack_x_y_sample_weight(batch)).weighted(self._class_weight)
+        arrays = Arrays.parse(*unpack_x_y_sample_weight(batch), self._expected).weighted(self._class_weight)
         if self.check is not None:
             self.check(arrays.packed)
         return arrays.packed
@@ -280,7 +323,9 @@ class _RowNumbers:
             yield list(numbers[start : start + self._batch_size])
 
 
-def _dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str) -> DataLoader[Any]:
+def _dataset_loader(
+    dataset: Dataset[Any], batch_size: int, shuffle: bool | str, floats: torch.dtype
+) -> DataLoader[Any]:
     """Batches of a Dataset's samples, in this process.
 
     A map-style one is asked for whole batches if it has `__getitems__`, and its rows are taken in the order in which
@@ -289,8 +334,9 @@ def _dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str)
     Raises:
         ValueError: a map-style Dataset without a length.
     """
+    collate = partial(_collate, floats=floats)
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size, collate_fn=_collate)
+        return DataLoader(dataset, batch_size, collate_fn=collate)
     if not isinstance(dataset, Sized):
         raise ValueError(
             f"{type(dataset).__name__} has no `__len__`, so it is not known which rows there are. Add one, or give a "
@@ -298,15 +344,15 @@ def _dataset_loader(dataset: Dataset[Any], batch_size: int, shuffle: bool | str)
         )
     # A generator of its own, so that the loader's seed for workers that it has not is not drawn from the global one.
     numbers = _RowNumbers(len(dataset), batch_size, shuffle)
-    return DataLoader(dataset, batch_sampler=numbers, collate_fn=_collate, generator=torch.Generator())
+    return DataLoader(dataset, batch_sampler=numbers, collate_fn=collate, generator=torch.Generator())
 
 
-def _collate(samples: list[Any]) -> Data:
-    """One batch of samples. NumPy's and Python's floats become `config.floatx()`, as they do in arrays."""
+def _collate(samples: list[Any], floats: torch.dtype) -> Data:
+    """One batch of samples. NumPy's and Python's floats get the type that they get in arrays."""
 
     def converted(leaf: Any, given: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and not isinstance(given, Tensor):
-            return leaf.to(as_dtype(floatx()))
+            return leaf.to(floats)
         return leaf
 
     batch: Data = map_structure(converted, default_collate(samples), samples[0])

@@ -1,0 +1,140 @@
+"""Arrays, frames and lists of numbers as tensors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
+from torchfunc.structures import holds_numbers
+
+__all__ = ["ArrayLike", "is_frame", "named_tensors", "to_tensors"]
+
+ArrayLike: TypeAlias = Any
+"""What a user may give as data: an array, a tensor, a frame, a list of numbers; or lists, tuples and dicts of these."""
+
+# torch has these unsigned types, but hardly an operation on them.
+_WIDER = {np.dtype("uint16"): np.int32, np.dtype("uint32"): np.int64, np.dtype("uint64"): np.int64}
+_LARGEST = 2**63 - 1
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
+
+def to_tensors(structure: ArrayLike, name: str, floats: torch.dtype | None = None) -> Any:
+    """Turn arrays into tensors, in lists, tuples and dicts of them; tensors stay as they are.
+
+    Integers and booleans keep their type, but for unsigned ones of more than 8 bits. A list of numbers is an array.
+
+    Args:
+        structure: what the user gave.
+        name: what to call it in messages.
+        floats: what NumPy's floats become; `config.floatx()` by default.
+
+    Raises:
+        ValueError: an array holds objects or text, or something is no array, or is a tensor that has no rows to take.
+    """
+    return named_tensors(structure, name, {}, floats)
+
+
+def named_tensors(structure: ArrayLike, name: str, found: dict[str, Tensor], floats: torch.dtype | None = None) -> Any:
+    """`to_tensors`, which adds all tensors to `found` by their names: `x`, `x[0]`, `x['title']`."""
+    if isinstance(structure, Mapping):
+        return {key: named_tensors(value, f"{name}[{key!r}]", found, floats) for key, value in structure.items()}
+    if isinstance(structure, (list, tuple)) and not holds_numbers(structure):
+        converted = [named_tensors(value, f"{name}[{index}]", found, floats) for index, value in enumerate(structure)]
+        if isinstance(structure, list):
+            return converted
+        return type(structure)(*converted) if hasattr(structure, "_fields") else tuple(converted)
+    if structure is not None:
+        found[name] = _tensor(structure, name, floats or as_dtype(floatx()))
+    return found.get(name)
+
+
+def _tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
+    if not isinstance(value, Tensor):
+        return _array_to_tensor(value, name, floats)
+    if value.layout is not torch.strided or value.is_nested:
+        kind, dense = ("nested", "to_padded_tensor(0)") if value.is_nested else ("sparse", "to_dense()")
+        raise ValueError(f"{name} is a {kind} tensor, of which batches cannot be taken. Give `{name}.{dense}`.")
+    if value.is_meta:
+        raise ValueError(f"{name} is a tensor on the meta device, which holds no numbers.")
+    # (Moved first: torch hardly computes with these types.)
+    return _array_to_tensor(value.cpu().numpy(), name, floats).to(value.device) if value.dtype in _UNSIGNED else value
+
+
+def _array_to_tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
+    array = _frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(
+            f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "
+            "all rows of one shape."
+        )
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64 if floats is torch.float64 else np.float32, copy=False)
+    if array.dtype in _WIDER:
+        if array.size and array.max() > _LARGEST:
+            raise ValueError(
+                f"{name} holds {array.max()} (dtype {array.dtype}), but the largest integer of a tensor is {_LARGEST}. "
+                "Give floats, or smaller numbers."
+            )
+        array = array.astype(_WIDER[array.dtype])
+    # torch reads neither foreign byte orders nor negative strides, and warns of arrays that are not writable.
+    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    return tensor.to(floats) if tensor.is_floating_point() else tensor
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
+
+
+def is_frame(value: Any) -> bool:
+    """Whether this is a frame, series or index of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index))
+
+
+def _frame_to_array(value: Any, name: str) -> np.ndarray:
+    """A series as `(rows,)`, a frame as `(rows, columns)` of the type that holds all its columns.
+
+    Nullable integers and booleans with gaps become floats with NaN in them. Booleans beside numbers are 0 and 1.
+
+    Args:
+        value: a frame, series or index.
+        name: what to call it in messages.
+
+    Raises:
+        ValueError: a column holds no numbers; the message names it and its type.
+    """
+    if value.ndim == 1:
+        return _column_to_array(value, name)
+    # Column by column: a whole frame of booleans and numbers becomes an array of objects.
+    columns = [
+        _column_to_array(value.iloc[:, index], f"{name}[{label!r}]") for index, label in enumerate(value.columns)
+    ]
+    if not columns:
+        return np.empty(value.shape, "float32")
+    return np.stack(columns, axis=1, dtype=np.result_type(*columns), casting="unsafe")
+
+
+def _column_to_array(column: Any, name: str) -> np.ndarray:
+    kind = column.dtype
+    array = np.asarray(column)
+    if array.dtype == object and hasattr(kind, "na_value") and getattr(kind, "kind", "O") in "biuf":
+        array = column.to_numpy(dtype="float64", na_value=np.nan)
+    if array.dtype.kind in "biufc":
+        return array
+    advice = (
+        "Use its codes (`.cat.codes`) or one-hot columns (`pandas.get_dummies(frame, dtype=float)`)"
+        if str(kind) in ("category", "object", "str") or str(kind).startswith("string")
+        else "Turn it into numbers"
+    )
+    raise ValueError(f"{name} is a pandas column of dtype {kind}, which no tensor can hold. {advice}, or drop it.")
