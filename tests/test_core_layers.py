@@ -10,7 +10,7 @@ import torch
 from layer_parity import assert_close, check_layer, same_config
 from torch import nn
 
-from torchfunc import config
+from torchfunc import Model, config, layers
 from torchfunc.layers.activation import Activation
 from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.input_layer import Input, InputLayer
@@ -364,3 +364,29 @@ def test_parity_of_a_little_chain():
         mine.set_weights([variable.value.detach().numpy() for variable in reference.weights])
         a = mine(a)
     assert_close(a, b, 1e-6, "chain")
+
+
+@pytest.mark.parametrize("given", [None, "tanh", torch.tanh, nn.Tanh()])
+def test_an_activation_set_later(given):
+    inputs, dense = Input((3,)), Dense(2, activation="relu")
+    model = Model(inputs, dense(inputs))
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    model(x)
+    dense.activation = given
+    linear = x @ dense.weight.t() + dense.bias
+    expected = linear if given is None else torch.tanh(linear)
+    torch.testing.assert_close(model(x), expected)
+    torch.testing.assert_close(copy.deepcopy(model)(x), expected)
+
+
+@pytest.mark.parametrize("make", [layers.SimpleRNN, layers.LSTM, layers.GRU])
+def test_an_activation_of_a_recurrent_layer_set_later(make):
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    theirs = getattr(keras.layers, make.__name__)(2, activation=None)
+    theirs.build(x.shape)
+    ours = make(2)
+    ours.build(x.shape)
+    ours(torch.tensor(x))
+    ours.activation = None
+    ours.set_weights([weight.value.detach().numpy() for weight in theirs.weights])
+    assert_close(ours(torch.tensor(x)), theirs(x), 1e-6, "outputs")

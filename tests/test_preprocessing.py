@@ -82,7 +82,7 @@ def test_normalization(kwargs, dtype):
     ours, theirs = check_layer(
         Normalization, keras.layers.Normalization, kwargs, SAMPLE.astype(dtype), dtype=dtype, atol=1e-6
     )
-    assert list(ours.state_dict()) == ["mean", "variance", "count"]
+    assert list(ours.state_dict()) == ["adapt_mean", "adapt_variance", "count"]
     ours.adapt(DATA)
     theirs.adapt(DATA)
     for mine, reference in zip(ours.get_weights(), theirs.weights, strict=True):
@@ -134,9 +134,9 @@ def test_adapt_of_far_numbers_and_again():
     """One pass that added up squares would lose everything in 1e8 ** 2."""
     layer = Normalization(axis=None)
     layer.adapt([1e8 + DATA[:10].astype("float64"), 1e8 + DATA[10:].astype("float64")])
-    assert_close(layer.variance, DATA.astype("float64").var(), 1e-6, "variance")
+    assert_close(layer.variance.squeeze(), DATA.astype("float64").var(), 1e-6, "variance")
     layer.adapt(DATA)
-    assert_close(layer.mean, DATA.mean(), 1e-6, "a second adapt starts anew")
+    assert_close(layer.mean.squeeze(), DATA.mean(), 1e-6, "a second adapt starts anew")
 
 
 def test_axes_from_the_end_fit_inputs_of_any_rank():
@@ -145,7 +145,7 @@ def test_axes_from_the_end_fit_inputs_of_any_rank():
     expected = (SAMPLE - DATA[:, 0].mean(0)) / DATA[:, 0].std(0)
     assert_close(layer(SAMPLE), expected, 1e-5, "steps, adapted to rows")
     layer.adapt(DATA)
-    assert_close(layer.mean, DATA.mean((0, 1)), 1e-5, "rows, adapted to steps")
+    assert_close(layer.mean[0], DATA.mean((0, 1)), 1e-5, "rows, adapted to steps")
     counted = Normalization(axis=1, name="n")
     counted.adapt(DATA)
     with pytest.raises(ValueError, match=r"Normalization 'n' .*ndim=3, found ndim=4"):
@@ -191,3 +191,14 @@ def test_normalization_in_a_model():
 def test_normalization_mistakes(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(-1, (1, 1, 3)), (1, (1, 4, 1)), ((1, 2), (1, 4, 3)), (None, (1, 1, 1))])
+def test_the_shape_of_the_mean_is_the_inputs(axis, shape):
+    data = np.random.default_rng(0).normal(size=(6, 4, 3)).astype("float32")
+    ours, theirs = Normalization(axis=axis), keras.layers.Normalization(axis=axis)
+    ours.adapt(data)
+    theirs.adapt(data)
+    assert tuple(ours.mean.shape) == tuple(theirs.mean.shape) == shape
+    assert_close(ours.mean, theirs.mean, 1e-6, "mean")
+    assert_close(ours.variance, theirs.variance, 1e-6, "variance")

@@ -185,3 +185,14 @@ def test_flatten_orders_features_alike_in_both_formats() -> None:
 def test_mistakes(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int64"])
+def test_integer_images_stay_integers(interpolation, dtype):
+    images = np.arange(2 * 3 * 3).reshape(2, 3, 3, 1).astype(dtype)
+    found = UpSampling2D(2, interpolation=interpolation)(torch.from_numpy(images))
+    expected = keras.layers.UpSampling2D(2, interpolation=interpolation)(torch.from_numpy(images))
+    assert found.dtype == UpSampling2D(2, interpolation=interpolation)(Input((3, 3, 1), dtype=dtype)).dtype
+    assert found.dtype == getattr(torch, dtype)
+    np.testing.assert_array_equal(found, expected)

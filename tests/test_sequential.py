@@ -271,3 +271,85 @@ def test_before_the_input_is_known():
         assert twin.drawn is None
         assert isinstance(twin.layers[1], nn.ReLU)
         assert twin(torch.zeros(2, 3)).shape == (2, 8)
+
+
+# Sizes of data
+
+
+def pools():
+    return Sequential([layers.Conv1D(2, 3, padding="same"), layers.GlobalMaxPooling1D()])
+
+
+def test_other_lengths_than_the_first_data_had():
+    model = pools()
+    first = model(torch.ones(2, 5, 3))
+    assert model.input_shape == (None, 5, 3)
+    conv, pool = model.layers
+    x = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(x), pool(conv(x)))
+    torch.testing.assert_close(model(torch.ones(2, 5, 3)), first)
+    assert model.input_shape == (None, None, 3)
+    assert conv.output.shape == (None, None, 2)
+    assert [layer.name for layer in model.layers] == ["conv1d", "global_max_pooling1d"]
+
+
+def test_other_sizes_that_the_layers_refuse():
+    model = Sequential([layers.Flatten(), Dense(1)])
+    model(torch.ones(2, 3, 4))
+    with pytest.raises(ValueError, match=r"expects shape \(None, 3, 4\), but was given \(2, 4, 4\)"):
+        model(torch.ones(2, 4, 4))
+    assert model.layers[0].output.shape == (None, 12)
+    assert model(torch.ones(5, 3, 4)).shape == (5, 1)
+
+
+def test_declared_sizes_stay():
+    model = Sequential([Input((5, 3)), *pools().layers])
+    with pytest.raises(ValueError, match=r"expects shape \(None, 5, 3\)"):
+        model(torch.ones(2, 9, 3))
+
+
+class Block(Layer):
+    """A Sequential within a layer, as Transformer blocks have one."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = Sequential([Dense(4, activation="relu"), Dense(3)])
+
+    def call(self, inputs):
+        return inputs + self.inner(inputs)
+
+
+DUPLICATES = {"deepcopy": copy.deepcopy, "pickle": lambda model: pickle.loads(pickle.dumps(model))}
+
+
+@pytest.mark.parametrize("way", DUPLICATES)
+@pytest.mark.parametrize("built", [False, True])
+def test_a_sequential_within_a_layer(way, built):
+    block = Block()
+    if built:
+        block(torch.ones(2, 5, 3))
+    inner = DUPLICATES[way](block.inner)
+    assert inner(torch.ones(2, 6, 3)).shape == (2, 6, 3)
+    twin = copy.deepcopy(block)
+    assert twin.compute_output_shape((None, 7, 3)) == (None, 7, 3)
+    for length in (4, 8):
+        assert twin(torch.ones(2, length, 3)).shape == (2, length, 3)
+    inputs = Input((None, 3))
+    model = Model(inputs, block(inputs))
+    x = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    first, second = block.inner.layers
+    torch.testing.assert_close(model(x), x + second(first(x)))
+
+
+def test_lengths_of_dicts_and_lists():
+    class Both(Layer):
+        def call(self, inputs):
+            return inputs["a"] + inputs["b"]
+
+    by_key = Sequential([Both(), Dense(2)])
+    in_list = Sequential([layers.Concatenate(), Dense(2)])
+    for length in (5, 6):
+        x = torch.ones(2, length, 3)
+        assert by_key({"a": x, "b": x}).shape == (2, length, 2)
+        assert in_list([x, x]).shape == (2, length, 2)
+    assert copy.deepcopy(by_key)({"a": x, "b": x}).shape == (2, 6, 2)

@@ -338,3 +338,20 @@ def test_weights_made_in_inference_mode_can_be_trained(first):
     before = model.own.factor.detach().clone()
     model.fit(x, y, verbose=0)
     assert not torch.equal(model.own.factor, before)
+
+
+def test_a_call_that_fixes_the_batch_size():
+    class Pairs(Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs.reshape(4, 3))
+
+    model = Pairs()
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((8, 3)), np.ones((8, 2)), batch_size=4, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    with pytest.raises(ValueError, match=r"cannot be called on \(None, 3\)"):
+        Pairs().build_from_inputs(torch.ones(5, 3))

@@ -10,7 +10,7 @@ from torchfunc.graph.call_mode import (
 )
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.hook import install_hook
-from torchfunc.graph.inference import copies_to_share, fake_copy, infer, infer_call, infer_module
+from torchfunc.graph.inference import copies_to_share, fake_copy, infer, infer_call, infer_module, is_inferring
 from torchfunc.graph.node import (
     Node,
     Spec,
@@ -72,6 +72,7 @@ __all__ = [
     "install_hook",
     "is_exporting",
     "is_hooked",
+    "is_inferring",
     "located",
     "once_for_all",
     "only_real",

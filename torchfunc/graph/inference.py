@@ -40,7 +40,7 @@ from torchfunc.graph.torch_internals import (
 )
 from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module"]
+__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module", "is_inferring"]
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -66,8 +66,15 @@ class _Running(threading.local):
 
 
 _running = _Running()
+# The bytes of the state of a torch.Generator on the CPU, the largest of all.
+_RANDOM_STATE_SIZE = torch.Generator().get_state().numel()
 # Torch logs the traceback of every failed fake run; ours end in an error that says more.
 FAKE_TENSOR_LOG.addFilter(lambda record: not _running.active)
+
+
+def is_inferring() -> bool:
+    """Whether this thread is running a call on fake tensors, to see what comes out."""
+    return _running.active
 
 
 def infer(
@@ -347,9 +354,14 @@ class _CopiesAreFake(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Args = (), kwargs: Kwargs | None = None
     ) -> Any:
-        if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone):
+        # (The state of a random generator within some object must be real.)
+        if func in (torch.Tensor.__deepcopy__, torch.Tensor.clone) and not _may_be_random_state(args[0]):
             return _fake(args[0], self.mode)
         return func(*args, **(kwargs or {}))
+
+
+def _may_be_random_state(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.uint8 and tensor.ndim == 1 and tensor.numel() <= _RANDOM_STATE_SIZE
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:

@@ -36,7 +36,7 @@ class Activation(ActivationLast, Elementwise):
 
     def __init__(self, activation: ActivationLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.activation = activations.get(activation)
+        self.activation = activation  # type: ignore[assignment]
 
     def before_activation(self, inputs: Tensor) -> Tensor:
         return inputs

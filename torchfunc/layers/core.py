@@ -284,9 +284,9 @@ class TorchModule(Layer):
     def _takes_mask(self) -> bool:
         return self.supports_masking and accepts(self.module.forward, "mask")
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         own = getattr(self.module, "compute_mask", None)
-        return own(inputs, previous_mask) if callable(own) else super().compute_mask(inputs, previous_mask)
+        return own(inputs, mask) if callable(own) else super().compute_mask(inputs, mask)
 
     def _has_shape_formula(self) -> bool:
         return self._output_shape is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -113,7 +114,13 @@ class UpSampling2D(UpSampling):
             return super().call(inputs)
         inputs = self._channels_first_view(inputs)
         size = [n * count for n, count in zip(inputs.shape[2:], self.size, strict=True)]
-        return self._from_channels_first(F.interpolate(inputs, size, mode=self.interpolation, align_corners=False))
+        values = inputs if inputs.is_floating_point() else inputs.to(self.dtype)
+        outputs = F.interpolate(values, size, mode=self.interpolation, align_corners=False)
+        if values is not inputs:
+            # Bicubic curves reach beyond the values that they go through.
+            limits = torch.iinfo(inputs.dtype)
+            outputs = outputs.round().clamp(limits.min, limits.max).to(inputs.dtype)
+        return self._from_channels_first(outputs)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "interpolation": self.interpolation}

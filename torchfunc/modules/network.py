@@ -153,12 +153,20 @@ class Network(TypedByWeights):
         if self.is_fully_built():
             return
 
-        def stand_in(leaf: Any) -> Any:
+        def stand_in(leaf: Any, batch: bool) -> Any:
             if not isinstance(leaf, Tensor):
                 return leaf
-            return record_input("data", (None, *leaf.shape[1:]), leaf.dtype).outputs
+            shape = tuple(leaf.shape) if batch else (None, *leaf.shape[1:])
+            return record_input("data", shape, leaf.dtype).outputs
 
-        self._infer_first_call(map_structure(stand_in, inputs))
+        try:
+            self._infer_first_call(map_structure(lambda leaf: stand_in(leaf, batch=False), inputs))
+        except ValueError as error:
+            # The call may depend on the size of the batch.
+            try:
+                self._infer_first_call(map_structure(lambda leaf: stand_in(leaf, batch=True), inputs))
+            except ValueError:
+                raise error from None
 
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.graph import SymbolicTensor, infer_module, record_input, record_module
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.layers.base.shapes import is_shape
+from torchfunc.layers.base.shapes import Shape, differ, is_shape, merge_shapes
 from torchfunc.layers.base.weights import set_trainable
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.graph_network import GraphNetwork
@@ -46,6 +47,8 @@ class SequentialNetwork(GraphNetwork):
     _keys: dict[nn.Module, str]
     # The ends of the row, as soon as the input's shape is known. (Only the input may be nested.)
     _first: Structure = None
+    # Whether the sizes of the input are those of the first data, and not declared.
+    _follows_data = False
     _last: Structure = None
 
     def __init__(self, layers: Iterable[Any] | None = None, trainable: bool = True, name: str | None = None) -> None:
@@ -189,7 +192,61 @@ class SequentialNetwork(GraphNetwork):
             return declared
 
         self._start(map_structure(declare, inputs[0]))
+        self.__dict__["_follows_data"] = True
         self._lower()
+
+    def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        redraws = self._follows_data and not kwargs and not torch.compiler.is_compiling()
+        if redraws and self._drawn is not None and not self._drawn.binding.fits(args):
+            self._widen([value.shape for value in self._drawn.binding.arrange(args, {}) if hasattr(value, "shape")])
+        return super().prepare_inputs(*args, **kwargs)
+
+    def _widen(self, shapes: Sequence[Shape]) -> None:
+        """Draw the model anew for sizes that the first data did not have, unless its layers need those it had."""
+        declared = leaves(self._first)
+        if len(shapes) != len(declared):
+            return
+        pairs = list(zip(declared, shapes, strict=True))
+        if any(len(value.shape) != len(shape) for value, shape in pairs) or not any(
+            differ(value.shape, shape) for value, shape in pairs
+        ):
+            return
+        drawn = self._try_on([tuple(shape) for shape in shapes])
+        if drawn is None:
+            return
+        self._forget(drawn)
+        drawn = self._try_on([merge_shapes(value.shape, tuple(shape)) for value, shape in pairs])
+        if drawn is None:
+            return
+        for old, new in zip(declared, leaves(drawn[0]), strict=True):
+            self._layer_names[new.node.target] = self._layer_names.pop(old.node.target)
+        self.__dict__.update(_first=drawn[0], _last=drawn[-1], _drawn=None)
+        self._lower()
+
+    def _try_on(self, shapes: Sequence[Shape]) -> list[Structure] | None:
+        """New inputs of these shapes, then what each layer makes of them; None if one of them cannot."""
+        following = iter(shapes)
+
+        def resized(value: SymbolicTensor) -> SymbolicTensor:
+            layer = InputLayer(batch_shape=next(following), dtype=value.dtype)
+            layer.assign_name(value.node.target.name)
+            output: SymbolicTensor = layer.output
+            return output
+
+        values: list[Structure] = [map_structure(resized, self._first)]
+        try:
+            for layer in self._stack:
+                values.append(self._call(layer, values[-1]))
+        except ValueError:
+            self._forget(values)
+            return None
+        return values
+
+    def _forget(self, values: Sequence[Structure]) -> None:
+        """Let the layers forget the calls that made these values."""
+        for layer, output in zip(self._stack, values[1:], strict=False):
+            if isinstance(layer, Layer):
+                layer.inbound_calls.remove(output.node)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         if self._first is not None:

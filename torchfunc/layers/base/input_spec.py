@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from torchfunc.dtypes import DTypeLike, as_dtype
-from torchfunc.graph import located
+from torchfunc.graph import is_inferring, located
 
-__all__ = ["InputSpec", "check_input"]
+__all__ = ["DeclaredInput", "InputSpec", "check_input"]
 
 
 class InputSpec:
@@ -103,3 +104,40 @@ def check_input(spec: InputSpec | Sequence[InputSpec | None], inputs: Any, descr
                     f"Full shape received: {shape}"
                 )
             )
+
+
+class DeclaredInput(nn.Module):
+    """A module with an `input_spec`.
+
+    Calls on symbolic tensors, and the first on real ones, are checked against it. One that somebody sets later, or that
+    a class of the user's own sets, is checked at each call: the layer's own code does not rely on it.
+    """
+
+    built: bool
+    _input_spec: InputSpec | Sequence[InputSpec | None] | None = None
+    _spec_is_hooked = False
+
+    @property
+    def input_spec(self) -> InputSpec | Sequence[InputSpec | None] | None:
+        """What the layer requires of its input: an `InputSpec`, or a list of them for a list of inputs."""
+        return self._input_spec
+
+    @input_spec.setter
+    def input_spec(self, value: InputSpec | Sequence[InputSpec | None] | None) -> None:
+        self.__dict__["_input_spec"] = value
+        manual = self.built or not type(self).__module__.startswith(_PACKAGE)
+        if manual and value is not None and not self._spec_is_hooked:
+            self.__dict__["_spec_is_hooked"] = True
+            self.register_forward_pre_hook(_check_before_call)
+
+    def describe(self) -> str:
+        raise NotImplementedError
+
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
+
+
+def _check_before_call(module: Any, args: Sequence[Any]) -> None:
+    # (A run on fake tensors has example sizes for the unknown ones.)
+    if args and module.input_spec is not None and not is_inferring():
+        check_input(module.input_spec, args[0], module.describe)

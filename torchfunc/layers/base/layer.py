@@ -33,7 +33,7 @@ from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
 from torchfunc.layers.base.file_hooks import FileHooks
-from torchfunc.layers.base.input_spec import InputSpec, check_input
+from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
@@ -52,7 +52,7 @@ __all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(NodeIntrospection, LossHolder, FileHooks):
+class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
@@ -68,7 +68,6 @@ class Layer(NodeIntrospection, LossHolder, FileHooks):
     """
 
     supports_masking = False
-    input_spec: InputSpec | Sequence[InputSpec | None] | None = None
     built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
     declared_batch_shape: tuple[int | None, ...] | None
@@ -304,9 +303,9 @@ class Layer(NodeIntrospection, LossHolder, FileHooks):
             return self.dtype
         return functools.reduce(torch.promote_types, input_dtypes)
 
-    def compute_mask(self, inputs: Any, previous_mask: Masks) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         """The output's mask; by default the input's, if the layer `supports_masking`."""
-        return previous_mask if self.supports_masking else None
+        return mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
         """Whether `compute_output_shape` is a formula, and runs nothing."""
@@ -356,6 +355,11 @@ class Layer(NodeIntrospection, LossHolder, FileHooks):
     def metrics(self) -> list[Metric]:
         """The metrics that are attributes of the layer or of the layers in it."""
         return metrics_in_attributes(self)
+
+    @property
+    def metrics_variables(self) -> list[Tensor]:
+        """The state of the `metrics`."""
+        return [variable for metric in self.metrics for variable in metric.variables]
 
     def graph_key(self) -> Hashable | None:
         """The settings that a compiled step takes for constants: numbers, booleans and strings among the attributes.

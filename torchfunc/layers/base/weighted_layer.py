@@ -13,10 +13,20 @@ from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArg
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.weights import SAME_LAYOUT, Layout, Weight
 
-__all__ = ["ActivationLast", "KernelLayer", "WeightedLayer", "has_kernel", "kernel_of"]
+__all__ = ["ActivationLast", "HasActivation", "KernelLayer", "WeightedLayer", "has_kernel", "kernel_of"]
 
 
-class ActivationLast(Layer):
+class HasActivation(Layer):
+    """A layer whose `activation`, also one set later, may be given as a name, or as None for none."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, activations.get(value) if name in _ACTIVATIONS else value)
+
+
+_ACTIVATIONS = ("activation", "recurrent_activation")
+
+
+class ActivationLast(HasActivation):
     """A layer that ends in an activation. A subclass writes `before_activation` instead of `call`.
 
     A loss can then be computed from the logits, the input of a final softmax or sigmoid.
@@ -119,7 +129,7 @@ class KernelLayer(ActivationLast, WeightedLayer):
         self, activation: ActivationLike, use_bias: bool, weights: Mapping[str, RoleArguments], **kwargs: Any
     ) -> None:
         super().__init__(weights, **kwargs)
-        self.activation = activations.get(activation)
+        self.activation = activation  # type: ignore[assignment]
         self.use_bias = bool(use_bias)
 
     def _make_bias(self, shape: Sequence[int]) -> None:

@@ -189,6 +189,20 @@ class WeightHolder(nn.Module):
             self.__dict__.setdefault("_provisional", {})[id(registered[0])] = weight
         return registered[0] if len(registered) == 1 else tuple(registered)
 
+    def add_variable(
+        self,
+        shape: Sequence[int] | None = None,
+        initializer: InitializerLike = None,
+        dtype: DTypeLike | None = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: RegularizerLike = None,
+        constraint: ConstraintLike = None,
+        name: str | None = None,
+    ) -> Any:
+        """`add_weight`, by its other name."""
+        return self.add_weight(shape, initializer, dtype, trainable, autocast, regularizer, constraint, name=name)
+
     def _free_name(self, name: str) -> str:
         taken = {**self._parameters, **self._buffers, **self._modules}
         name, count = name.replace(".", "_"), 1
@@ -308,6 +322,13 @@ class WeightHolder(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype new weights get: the one given, else `config.floatx()` at construction."""
         return self._dtype
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the layer's computations: that of its weights, but within a step of lower precision."""
+        return self._dtype
+
+    variable_dtype = compute_dtype
 
     def _init_weights(self, trainable: bool, dtype: DTypeLike | None) -> None:
         weight_dtype = as_dtype(dtype if dtype is not None else floatx())

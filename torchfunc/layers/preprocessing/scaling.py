@@ -93,8 +93,8 @@ class Normalization(Elementwise):
 
     Shape: any, unchanged; dtype: the layer's.
 
-    Call `adapt(data)` before training to learn mean and variance, or give them. Learned ones are buffers, `mean` and
-    `variance`, of the sizes of `axis`.
+    Call `adapt(data)` before training to learn mean and variance, or give them. Learned ones are buffers, `adapt_mean`
+    and `adapt_variance`, of the sizes of `axis`; `mean` and `variance` are views of them that fit the input.
 
     Args:
         axis: the axis, or several, that have a mean and a variance for each index; None for one of all numbers.
@@ -106,8 +106,8 @@ class Normalization(Elementwise):
         ValueError: only one of mean and variance is given, or their shapes differ or do not fit `axis`.
     """
 
-    mean: Tensor
-    variance: Tensor
+    adapt_mean: Tensor
+    adapt_variance: Tensor
 
     def __init__(
         self,
@@ -142,17 +142,18 @@ class Normalization(Elementwise):
         sizes = {axis: known_size(input_shape, axis, self) for axis in axes}
         # From the first of these axes on, so that axes counted from the end fit inputs of any rank.
         self._broadcast_shape = [sizes.get(axis, 1) for axis in range(min(axes, default=rank), rank)]
+        self._full_shape = [1] * (rank - len(self._broadcast_shape)) + self._broadcast_shape
         shape = tuple(sizes.values())
         if self.input_mean is None:
-            self.add_weight(shape, "zeros", trainable=False, names=("mean",))
-            self.add_weight(shape, "ones", trainable=False, names=("variance",))
+            self.add_weight(shape, "zeros", trainable=False, names=("adapt_mean",))
+            self.add_weight(shape, "ones", trainable=False, names=("adapt_variance",))
             # Keras has it, from older days, and its files with it.
             self.add_weight((), "zeros", "int32", trainable=False, names=("count",))
         else:
             for name, value in (("mean", self.input_mean), ("variance", self.input_variance)):
                 tensor = torch.as_tensor(np.asarray(value), dtype=self.dtype)
                 try:
-                    self.register_buffer(name, tensor.broadcast_to(shape).clone(), persistent=False)
+                    self.register_buffer(f"adapt_{name}", tensor.broadcast_to(shape).clone(), persistent=False)
                 except RuntimeError:
                     raise ValueError(
                         located(
@@ -199,11 +200,21 @@ class Normalization(Elementwise):
         if count == 0:
             raise ValueError(f"{self.describe()} cannot adapt to data without any sample.")
         with torch.no_grad():
-            self.mean.copy_(mean)
-            self.variance.copy_(squares / count)
+            self.adapt_mean.copy_(mean)
+            self.adapt_variance.copy_(squares / count)
+
+    @property
+    def mean(self) -> Tensor | None:
+        """The means with as many axes as the input that the layer was built for; None before it is built."""
+        return self.adapt_mean.view(self._full_shape) if self.built else None
+
+    @property
+    def variance(self) -> Tensor | None:
+        """The variances with as many axes as the input that the layer was built for; None before it is built."""
+        return self.adapt_variance.view(self._full_shape) if self.built else None
 
     def call(self, inputs: Tensor) -> Tensor:
-        mean, variance = self.mean.view(self._broadcast_shape), self.variance.view(self._broadcast_shape)
+        mean, variance = (each.view(self._broadcast_shape) for each in (self.adapt_mean, self.adapt_variance))
         scale = variance.sqrt().clamp(min=epsilon())
         inputs = inputs.to(self.dtype)
         return inputs * scale + mean if self.invert else (inputs - mean) / scale

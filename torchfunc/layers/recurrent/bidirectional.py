@@ -185,7 +185,7 @@ class Bidirectional(Layer):
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.forward_layer.compute_output_dtype(*input_dtypes)
 
-    def compute_mask(self, inputs: Any, mask: Masks) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         layers = (self.forward_layer, self.backward_layer)
         forward, backward = (layer.compute_mask(inputs, mask) for layer in layers)
         return self._combine(forward, backward, lambda mask, _: mask)

@@ -184,7 +184,7 @@ class SequenceLayer(Layer):
         output = (batch, sequences_shape[1], *rest) if self.return_sequences else (batch, *rest)
         return (output, *self._state_shapes(sequences_shape)) if self.return_state else output
 
-    def compute_mask(self, inputs: Any, mask: Masks) -> Masks:
+    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         mask = mask if self.return_sequences else None
         if not self.return_state:
             return mask

@@ -13,7 +13,7 @@ from torchfunc import activations
 from torchfunc.layers.base.argument_types import ActivationLike, Config, RoleArguments
 from torchfunc.layers.base.checks import positive
 from torchfunc.layers.base.input_dtype import in_dtype_of
-from torchfunc.layers.base.weighted_layer import WeightedLayer
+from torchfunc.layers.base.weighted_layer import HasActivation, WeightedLayer
 from torchfunc.layers.base.weights import LINEAR, Layout
 from torchfunc.layers.recurrent.kernels import run_kernel
 from torchfunc.layers.recurrent.loop import ReturnOptions, run_steps
@@ -22,7 +22,7 @@ from torchfunc.layers.regularization import Dropout
 __all__ = ["RecurrentStep", "project"]
 
 
-class RecurrentStep(WeightedLayer):
+class RecurrentStep(HasActivation, WeightedLayer):
     """One step from states to states, with its weights. Cells run it once, `Recurrent` layers over sequences.
 
     Args:
@@ -62,7 +62,7 @@ class RecurrentStep(WeightedLayer):
         kwargs.pop("implementation", None)
         super().__init__(weights=weights, **kwargs)
         self.units = positive(units, "units", type(self).__name__)
-        self.activation = activations.get(activation)
+        self.activation: Any = activation
         self.use_bias = bool(use_bias)
         self.dropout = min(1.0, max(0.0, dropout))
         self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))

@@ -59,7 +59,7 @@ class GatedStep(RecurrentStep):
 
     def __init__(self, *, recurrent_activation: ActivationLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.recurrent_activation = activations.get(recurrent_activation)
+        self.recurrent_activation: Any = recurrent_activation
 
     def _fits_kernel(self) -> bool:
         return _is_tanh(self.activation) and _is_sigmoid(self.recurrent_activation)
