@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torchfunc.layers.base.checks import known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
+from torchfunc.layers.base.weights import Layout
 from torchfunc.layers.preprocessing.adapting import batches
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
@@ -93,8 +95,8 @@ class Normalization(Elementwise):
 
     Shape: any, unchanged; dtype: the layer's.
 
-    Call `adapt(data)` before training to learn mean and variance, or give them. Learned ones are buffers, `adapt_mean`
-    and `adapt_variance`, of the sizes of `axis`; `mean` and `variance` are views of them that fit the input.
+    Call `adapt(data)` before training to learn mean and variance, or give them. Learned ones are buffers, `mean` and
+    `variance`, with as many axes as the input has; None until the layer is built.
 
     Args:
         axis: the axis, or several, that have a mean and a variance for each index; None for one of all numbers.
@@ -106,8 +108,8 @@ class Normalization(Elementwise):
         ValueError: only one of mean and variance is given, or their shapes differ or do not fit `axis`.
     """
 
-    adapt_mean: Tensor
-    adapt_variance: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
 
     def __init__(
         self,
@@ -131,6 +133,8 @@ class Normalization(Elementwise):
         self.input_mean = mean
         self.input_variance = variance
         self.invert = bool(invert)
+        self.register_buffer("mean", None)
+        self.register_buffer("variance", None)
 
     def build(self, input_shape: Shape) -> None:
         rank = len(input_shape)
@@ -142,18 +146,20 @@ class Normalization(Elementwise):
         sizes = {axis: known_size(input_shape, axis, self) for axis in axes}
         # From the first of these axes on, so that axes counted from the end fit inputs of any rank.
         self._broadcast_shape = [sizes.get(axis, 1) for axis in range(min(axes, default=rank), rank)]
-        self._full_shape = [1] * (rank - len(self._broadcast_shape)) + self._broadcast_shape
+        full = (1,) * (rank - len(self._broadcast_shape)) + tuple(self._broadcast_shape)
         shape = tuple(sizes.values())
         if self.input_mean is None:
-            self.add_weight(shape, "zeros", trainable=False, names=("adapt_mean",))
-            self.add_weight(shape, "ones", trainable=False, names=("adapt_variance",))
+            # Keras' weights have the sizes of `axis` only.
+            layout = Layout(functools.partial(_reshape_one, shape=full), functools.partial(torch.reshape, shape=shape))
+            self.add_weight(shape, "zeros", trainable=False, layout=layout, names=("mean",))
+            self.add_weight(shape, "ones", trainable=False, layout=layout, names=("variance",))
             # Keras has it, from older days, and its files with it.
             self.add_weight((), "zeros", "int32", trainable=False, names=("count",))
         else:
             for name, value in (("mean", self.input_mean), ("variance", self.input_variance)):
                 tensor = torch.as_tensor(np.asarray(value), dtype=self.dtype)
                 try:
-                    self.register_buffer(f"adapt_{name}", tensor.broadcast_to(shape).clone(), persistent=False)
+                    self.register_buffer(name, tensor.broadcast_to(shape).reshape(full).clone(), persistent=False)
                 except RuntimeError:
                     raise ValueError(
                         located(
@@ -200,21 +206,18 @@ class Normalization(Elementwise):
         if count == 0:
             raise ValueError(f"{self.describe()} cannot adapt to data without any sample.")
         with torch.no_grad():
-            self.adapt_mean.copy_(mean)
-            self.adapt_variance.copy_(squares / count)
+            for kept, learned in zip(self._statistics(), (mean, squares / count), strict=True):
+                kept.copy_(learned.view(kept.shape))
 
-    @property
-    def mean(self) -> Tensor | None:
-        """The means with as many axes as the input that the layer was built for; None before it is built."""
-        return self.adapt_mean.view(self._full_shape) if self.built else None
-
-    @property
-    def variance(self) -> Tensor | None:
-        """The variances with as many axes as the input that the layer was built for; None before it is built."""
-        return self.adapt_variance.view(self._full_shape) if self.built else None
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        mean, variance = self.mean, self.variance
+        assert mean is not None
+        assert variance is not None
+        return mean, variance
 
     def call(self, inputs: Tensor) -> Tensor:
-        mean, variance = (each.view(self._broadcast_shape) for each in (self.adapt_mean, self.adapt_variance))
+        mean, variance = self._statistics()
+        mean, variance = mean.view(self._broadcast_shape), variance.view(self._broadcast_shape)
         scale = variance.sqrt().clamp(min=epsilon())
         inputs = inputs.to(self.dtype)
         return inputs * scale + mean if self.invert else (inputs - mean) / scale
@@ -230,3 +233,7 @@ class Normalization(Elementwise):
             "mean": np.asarray(self.input_mean).tolist(),
             "variance": np.asarray(self.input_variance).tolist(),
         }
+
+
+def _reshape_one(tensor: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    return (tensor.reshape(shape),)
