@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 import random
 import threading
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import register_dataclass, tree_flatten, tree_leaves, tree_unflatten
 
 from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
 from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
@@ -261,6 +262,7 @@ def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Sp
         sizes: whether unknown sizes were among the arguments, so that no number in the results is known.
         label: what to call the target in an error.
     """
+    _register_dataclasses(first)
     values, structure = tree_flatten(first)
     others, other_structure = tree_flatten(second)
     if structure != other_structure:
@@ -272,6 +274,20 @@ def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Sp
     if len(specs) == 1 and isinstance(specs[0], Opaque):
         raise ValueError(specs[0].refusal)
     return tree_unflatten(specs, structure)
+
+
+def _register_dataclasses(result: Structure) -> None:
+    """Tell torch's pytrees of the dataclasses in a result, so that the tensors in them are found."""
+    found = True
+    while found:
+        # One may be within another.
+        found = False
+        for leaf in tree_leaves(result):
+            if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+                found = all(field.init for field in dataclasses.fields(leaf))
+                if found:
+                    register_dataclass(type(leaf))
+                    break
 
 
 def _fold(first: Any, second: Any, sizes: bool, label: str) -> Specs:

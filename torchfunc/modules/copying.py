@@ -66,7 +66,9 @@ class FlatGraph:
             if isinstance(value, SymbolicTensor) and value.mask in place
         }
         targets = [node.target if isinstance(node.target, nn.Module) else None for node in nodes]
-        self.names = [drawn.names[target or node] for target, node in zip(targets, nodes, strict=True)]
+        self.names = [
+            drawn.names[node if target is None else target] for target, node in zip(targets, nodes, strict=True)
+        ]
         self.keys = [None if target is None else drawn.keys.get(target) for target in targets]
         self.tensors = list(drawn.tensors)
         self.input_names = drawn.binding.names
