@@ -12,7 +12,7 @@ import itertools
 import linecache
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -65,17 +65,20 @@ def _forward(self: FxModule, *inputs: Any) -> Any:
 
 
 class OwnedGraph(fx.Graph):
-    """A graph that does not keep the model alive that it is the graph of."""
+    """A graph that does not keep the models alive that it is the graph of."""
 
-    _owner: weakref.ref[Any] | None = None
+    _owners_met: Sequence[weakref.ref[Any]] = ()
 
     @property
     def owning_module(self) -> Any:
-        return None if self._owner is None else self._owner()
+        """The module that took the graph last, of those that are still there."""
+        living = (owner() for owner in reversed(self._owners_met))
+        return next((owner for owner in living if owner is not None), None)
 
     @owning_module.setter
     def owning_module(self, module: fx.GraphModule | None) -> None:
-        self._owner = None if module is None else weakref.ref(module)
+        living = [owner for owner in self._owners_met if owner() is not None]
+        self._owners_met = [] if module is None else [*living, weakref.ref(module)]
 
 
 class FxModule(fx.GraphModule):
