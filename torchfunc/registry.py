@@ -160,7 +160,8 @@ def _serialize_instance(obj: Any) -> dict[str, Any]:
         "module": module,
         "class_name": name,
         "config": serialize_keras_object(obj.get_config()),
-        "registered_name": None if cls in _builtin_places else get_registered_name(cls),
+        # As Keras has it for classes that are not public.
+        "registered_name": get_registered_name(cls) if cls not in _builtin_places or "src" in module else None,
     }
     if hasattr(obj, "get_build_config"):
         build_config = obj.get_build_config()

@@ -6,8 +6,10 @@ beside the layers as `TorchFunction`.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor, nn
 from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
+from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.function_names import keras_operation, torch_operation
+from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import call_again
 from torchfunc.registry import (
     custom_object_scope,
@@ -29,7 +33,19 @@ from torchfunc.registry import (
 from torchfunc.structures import map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
-__all__ = ["graph_config", "graph_from_config"]
+__all__ = ["constants_in_place", "graph_config", "graph_from_config"]
+
+_constants_in_place: contextvars.ContextVar[bool] = contextvars.ContextVar("constants_in_place", default=False)
+
+
+@contextlib.contextmanager
+def constants_in_place() -> Iterator[None]:
+    """Within this block, configs hold the values of constant tensors, as Keras has them, and not only their names."""
+    token = _constants_in_place.set(True)
+    try:
+        yield
+    finally:
+        _constants_in_place.reset(token)
 
 
 def graph_config(drawn: DrawnGraph) -> dict[str, Any]:
@@ -95,6 +111,8 @@ class _Writer:
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
             key, _, path = self.drawn.paths[id(value)].partition(".")
+            if not path and not isinstance(value, nn.Parameter) and _constants_in_place.get():
+                return serialize_keras_object(value.detach().cpu())
             weight: dict[str, Any] = {
                 "layer": self.owners[key] if path else None,
                 "name": path or key,
@@ -181,6 +199,13 @@ class _Reader:
             # Keras writes this for a model within a model.
             del kwargs["mask"]
         target = self.targets[name]
+        if (
+            isinstance(target, Layer)
+            and not isinstance(target, Network)
+            and not accepts(type(target).forward, "training")
+        ):
+            # Keras writes it for some layers that do the same either way.
+            kwargs.pop("training", None)
         op, target = target if isinstance(target, tuple) else ("module", target)
         if target is getattr:
             # `x.T` and its kin: the properties of a tensor, and nothing else of it.

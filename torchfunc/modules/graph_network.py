@@ -414,6 +414,10 @@ class GraphNetwork(Network, FxModule):
         ]
         return map_structure(lambda spec: spec.shape, reinfer(drawn, stand_ins))
 
+    def is_constant(self, name: str) -> bool:
+        recorded = () if self.drawn is None else self.drawn.tensors
+        return any(each.path == name and not isinstance(each.tensor, nn.Parameter) for each in recorded)
+
     # Configuration
 
     @property

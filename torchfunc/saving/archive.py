@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Collection
 from typing import IO, Any, NamedTuple
 
-__all__ = ["Member", "add_member", "check_members"]
+__all__ = ["Member", "MemberFile", "add_member", "check_members"]
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
@@ -37,14 +37,45 @@ class Member(NamedTuple):
             raise ValueError("the checksum of a part differs")
         return data
 
+    def verify(self, file: IO[bytes]) -> None:
+        """Raise ValueError if its bytes are damaged. They are not kept."""
+        file.seek(self.start)
+        left, checksum = self.size, 0
+        while left and (chunk := file.read(min(left, 1 << 22))):
+            left, checksum = left - len(chunk), zlib.crc32(chunk, checksum)
+        if left or checksum != self.checksum:
+            raise ValueError("the checksum of a part differs")
 
-def check_members(file: IO[bytes], allowed: Collection[str], required: Collection[str]) -> dict[str, Member]:
+
+class MemberFile:
+    """A member as a file of its own, to read from."""
+
+    def __init__(self, file: IO[bytes], member: Member) -> None:
+        self._file = file
+        self._member = member
+        self._position = 0
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        self._position = position + (self._member.size if whence == os.SEEK_END else 0)
+        return self._position
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._member.start + self._position)
+        content = self._file.read(max(0, min(size, self._member.size - self._position)))
+        self._position += len(content)
+        return content
+
+
+def check_members(
+    file: IO[bytes], allowed: Collection[str], required: Collection[str], folder: str | None = None
+) -> dict[str, Member]:
     """The members of a zip file by name. Nothing is read but the directory.
 
     Args:
         file: the file, open to be read.
         allowed: the names that may be there.
         required: those that have to be.
+        folder: a name that ends in "/": all that is in this folder may be there, too.
 
     Raises:
         ValueError: it is no zip file, or has other members; a member is there twice, compressed or encrypted, or lies
@@ -59,11 +90,19 @@ def check_members(file: IO[bytes], allowed: Collection[str], required: Collectio
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
         raise ValueError("it has a part twice")
-    strange, missing = sorted(set(names) - set(allowed)), sorted(set(required) - set(names))
+    strange = sorted(name for name in names if name not in allowed and not _is_within(folder, name))
+    missing = sorted(set(required) - set(names))
     if strange or missing:
         raise ValueError(f"it has parts that it should not have ({strange})" if strange else f"it lacks {missing}")
     size = os.fstat(file.fileno()).st_size
     return {info.filename: _find(file, info, size) for info in infos}
+
+
+def _is_within(folder: str | None, name: str) -> bool:
+    """Whether a name is that of something in a folder, and leads nowhere else on any system."""
+    if folder is None or not name.startswith(folder) or any(sign in name for sign in "\\:\0"):
+        return False
+    return name == folder or not {"", ".", ".."} & set(name.removeprefix(folder).removesuffix("/").split("/"))
 
 
 def _find(file: IO[bytes], info: zipfile.ZipInfo, size: int) -> Member:

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from torchfunc.saving.hdf5_format import (
     checksum_start,
 )
 
-__all__ = ["Array", "Group", "read_hdf5"]
+__all__ = ["Array", "Group", "ReadableFile", "read_hdf5"]
 
 _MAX_DEPTH = 200
 _MAX_NAME = 1024
@@ -43,6 +43,14 @@ _REFUSED = {
     Message.LINK_INFO: "a group in a newer format than Keras writes",
     Message.ATTRIBUTE_INFO: "attributes in a newer format than Keras writes",
 }
+
+
+class ReadableFile(Protocol):
+    """What is read from: a file that is open, or a part of one."""
+
+    def seek(self, position: int, whence: int = ..., /) -> int: ...
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass
@@ -130,7 +138,7 @@ class Array:
         return self._file.error("an array was changed after it was written")
 
 
-def read_hdf5(file: IO[bytes], label: str) -> Group:
+def read_hdf5(file: ReadableFile, label: str) -> Group:
     """The content of an HDF5 file.
 
     Args:
@@ -158,7 +166,7 @@ class _Header(NamedTuple):
 
 
 class _File:
-    def __init__(self, file: IO[bytes], label: str) -> None:
+    def __init__(self, file: ReadableFile, label: str) -> None:
         self.file = file
         self.label = label
         self.size = file.seek(0, 2)

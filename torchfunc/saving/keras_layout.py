@@ -22,8 +22,8 @@ from torchfunc.registry import to_snake_case
 
 __all__ = ["Part", "parts_of"]
 
-# What torch keeps in every module: its tables of modules, parameters and hooks.
-_OF_TORCH = frozenset(vars(nn.Module()))
+# What every layer keeps: tables of torch's, the arguments it was made with ...
+_OF_ANY_LAYER = frozenset(vars(Layer()))
 _CONTAINERS = (list, tuple, dict, TrackedList, TrackedTuple, TrackedDict, nn.ModuleList, nn.ModuleDict)
 # The projections of attention layers, as Keras calls them.
 _ROLES = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "gate_proj": "gate", "out_proj": "output"}
@@ -82,7 +82,7 @@ def _attributes(holder: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: value
         for name, value in itertools.chain(holder.__dict__.items(), holder._modules.items())
-        if name not in _OF_TORCH and _is_saved(value) and not name.startswith("__")
+        if name not in _OF_ANY_LAYER and _is_saved(value) and not name.startswith("__")
     }
     if isinstance(holder, (MultiHeadAttention, GroupQueryAttention)):
         found = {_attention_name(holder, name): value for name, value in found.items()}

@@ -180,7 +180,8 @@ def _state_fits(optimizer: Optimizer, model: WeightHolder, arrays: Mapping[str, 
     found = {int(key): array.shape for key, array in arrays.items() if key.isdecimal()}
     if expected == found:
         return True
-    if needs_state:
+    # (An optimizer that has made no step yet has a counter and a learning rate.)
+    if needs_state and len(found) > 2:
         warnings.warn(
             f"The state of the optimizer {type(optimizer).__name__} is not restored, since it has {len(expected)} "
             f"variables for this model and the file has {len(found)}, or their shapes differ. It starts anew.",

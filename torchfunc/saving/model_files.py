@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from torchfunc.saving.files import PathLike, replacing
+from torchfunc.saving.keras_file import read_keras_file, write_keras_file
 from torchfunc.saving.torchfunc_file import read_torchfunc_file, write_torchfunc_file
 
 __all__ = ["ModelReader", "ModelWriter", "check_model_path", "load_model", "save_model"]
@@ -33,6 +34,7 @@ class _Format(NamedTuple):
 
 # By the end of the name.
 _FORMATS: dict[str, _Format] = {
+    ".keras": _Format(read_keras_file, write_keras_file),
     ".torchfunc": _Format(read_torchfunc_file, write_torchfunc_file),
 }
 
@@ -58,7 +60,8 @@ def save_model(model: Any, filepath: PathLike, overwrite: bool = True, include_o
 
     Args:
         model: a drawn model, a `Sequential` or a subclassed model.
-        filepath: the file; its name ends in ".torchfunc".
+        filepath: the file; its name ends in ".keras" for Keras 3's own format, or in ".torchfunc", which also takes
+            torch modules and torch functions.
         overwrite: whether a file that is there may be replaced.
         include_optimizer: whether to write the settings of `compile` and the optimizer's state, too.
 
@@ -82,7 +85,7 @@ def load_model(
     safe_mode: bool = True,
     device: str | torch.device | None = None,
 ) -> Any:
-    """Read a model that `save_model` wrote.
+    """Read a model that `save_model`, or Keras, wrote.
 
     Args:
         filepath: the file.

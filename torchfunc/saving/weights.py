@@ -11,6 +11,7 @@ from torchfunc.dtypes import dtype_name
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.hdf5_reading import read_hdf5
+from torchfunc.saving.keras_file import weights_in_keras_file
 from torchfunc.saving.keras_weights import fill_model, write_keras_weights
 from torchfunc.saving.safetensors_layout import Place
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
@@ -18,7 +19,7 @@ from torchfunc.saving.tensor_files import TensorSection, write_tensors
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
 
 
-_KERAS, _TORCH = ".weights.h5", ".safetensors"
+_KERAS, _TORCH, _KERAS_MODEL = ".weights.h5", ".safetensors", ".keras"
 
 
 def check_weights_path(path: PathLike) -> None:
@@ -59,10 +60,15 @@ def load_weights(model: WeightHolder, path: PathLike, skip_mismatch: bool = Fals
         ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it does not fit; then
             nothing is changed.
     """
-    check_weights_path(path)
-    if os.fspath(path).endswith(_KERAS):
+    name = os.fspath(path)
+    if name.endswith(_KERAS_MODEL):
         with open(path, "rb") as file:
-            fill_model(model, read_hdf5(file, os.fspath(path)), os.fspath(path), skip_mismatch)
+            fill_model(model, weights_in_keras_file(file, name), name, skip_mismatch)
+        return
+    check_weights_path(path)
+    if name.endswith(_KERAS):
+        with open(path, "rb") as file:
+            fill_model(model, read_hdf5(file, name), name, skip_mismatch)
     else:
         _load_state_dict(model, path, skip_mismatch)
 

@@ -36,6 +36,10 @@ class FileHooks(WeightHolder):
         """
         load_own_variables(self, store)
 
+    def is_constant(self, name: str) -> bool:
+        """Whether a buffer is a constant of the config, and so no weight of Keras'."""
+        return False
+
     def save_assets(self, dir_path: str) -> None:
         """Write files, a vocabulary say, to a folder. Override it; by default there are none."""
 
@@ -48,7 +52,8 @@ class FileHooks(WeightHolder):
 
 def made_weights(module: nn.Module) -> list[Weight]:
     """The weights of this very module that are there, in the order in which Keras keeps them in files."""
-    return [weight for weight in own_weights(module) if weight.tensors(module)[0] is not None]
+    found = [weight for weight in own_weights(module) if weight.tensors(module)[0] is not None]
+    return [each for each in found if not isinstance(module, FileHooks) or not module.is_constant(each.names[0])]
 
 
 def save_own_variables(module: nn.Module, store: MutableMapping[str, Any]) -> None:
