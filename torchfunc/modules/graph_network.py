@@ -46,8 +46,7 @@ __all__ = ["GraphNetwork"]
 _DERIVED = ("_drawn", "_graph", "_entry", "_training", "_masked", "_direct", "generated_forward", "modules_read")
 # How many calls on end may find hooks or other changes until they are adapted to: they may be there for one call only.
 _PATIENCE = 3
-# The types of values on which layers may be called directly.
-_PLAIN = {Tensor}
+_PLAIN = {Tensor}  # The types of values on which layers may be called directly.
 
 
 class GraphNetwork(Network, FxModule):
@@ -139,6 +138,7 @@ class GraphNetwork(Network, FxModule):
             _training=TrainingForwards(drawn),
             _masked=MaskedForwards(drawn, self._register_tensors),
             _direct={},
+            constants={each.path for each in drawn.tensors if each.owner == "model"},
         )
         self.follow_weights()
 
@@ -413,10 +413,6 @@ class GraphNetwork(Network, FxModule):
             for shape, value in zip(leaves(input_shape, is_leaf=is_shape), drawn.input_tensors, strict=True)
         ]
         return map_structure(lambda spec: spec.shape, reinfer(drawn, stand_ins))
-
-    def is_constant(self, name: str) -> bool:
-        recorded = () if self.drawn is None else self.drawn.tensors
-        return any(each.path == name and not isinstance(each.tensor, nn.Parameter) for each in recorded)
 
     # Configuration
 

@@ -40,7 +40,7 @@ def write_keras_weights(model: WeightHolder, file: IO[bytes], include_optimizer:
         for part in parts_of(model):
             store = _NewVariables(root, part)
             if isinstance(part.holder, Optimizer):
-                if include_optimizer and part.holder.built:
+                if include_optimizer:
                     store.update({str(index): value for index, value in enumerate(write_state(part.holder, model))})
             elif isinstance(part.holder, FileHooks):
                 part.holder.save_own_variables(store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,13 @@ __all__ = ["FileHooks", "load_own_variables", "made_weights", "misfits", "save_o
 
 
 class FileHooks(WeightHolder):
-    """Keras' hooks for what a layer itself has, without the layers in it."""
+    """Keras' hooks for what a layer itself has, without the layers in it.
+
+    Attributes:
+        constants: the names of buffers that Keras counts among the config, not the weights.
+    """
+
+    constants: Collection[str] = ()
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Write the layer's own weights, in Keras' layout, as "0", "1" ...
@@ -36,10 +42,6 @@ class FileHooks(WeightHolder):
         """
         load_own_variables(self, store)
 
-    def is_constant(self, name: str) -> bool:
-        """Whether a buffer is a constant of the config, and so no weight of Keras'."""
-        return False
-
     def save_assets(self, dir_path: str) -> None:
         """Write files, a vocabulary say, to a folder. Override it; by default there are none."""
 
@@ -53,7 +55,8 @@ class FileHooks(WeightHolder):
 def made_weights(module: nn.Module) -> list[Weight]:
     """The weights of this very module that are there, in the order in which Keras keeps them in files."""
     found = [weight for weight in own_weights(module) if weight.tensors(module)[0] is not None]
-    return [each for each in found if not isinstance(module, FileHooks) or not module.is_constant(each.names[0])]
+    constants = module.constants if isinstance(module, FileHooks) else ()
+    return [weight for weight in found if weight.trainable or weight.names[0] not in constants]
 
 
 def save_own_variables(module: nn.Module, store: MutableMapping[str, Any]) -> None:

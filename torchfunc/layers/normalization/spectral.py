@@ -27,6 +27,10 @@ class _KernelOfLayer(Weight):
         assert isinstance(owner, Wrapper)
         return super().tensors(owner.layer)
 
+    def is_stored(self, owner: nn.Module) -> bool:
+        assert isinstance(owner, Wrapper)
+        return super().is_stored(owner.layer)
+
 
 class SpectralNormalization(Wrapper):
     """Divides the kernel of a layer by its largest singular value, as power iterations find it, at each training call.
