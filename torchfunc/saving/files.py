@@ -50,7 +50,9 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
                 os.fsync(file.fileno())
                 if nameless:
                     _give_name(file, temporary)
-            os.replace(temporary, target)
+                    os.replace(temporary, target)
+            if not nameless:
+                os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
