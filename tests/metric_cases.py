@@ -140,7 +140,7 @@ COUNTS = [
     ("R2Score", {}, numbers, (BATCH,), numbers, (BATCH, 1)),
     ("R2Score", {"class_aggregation": None}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
     ("R2Score", {"class_aggregation": "variance_weighted_average"}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
-    ("R2Score", {"num_regressors": 2}, numbers, (BATCH, 3), numbers, (BATCH, 3)),
+    ("R2Score", {"num_regressors": 2}, numbers, (BATCH, 1), numbers, (BATCH, 1)),
     ("IoU", {"num_classes": CLASSES, "target_class_ids": [0, 3]}, classes, (BATCH, TIME), classes, (BATCH, TIME)),
     ("IoU", {"num_classes": 3, "target_class_ids": [2]}, classes, (BATCH, TIME), classes, (BATCH, TIME)),
     ("BinaryIoU", {}, bits, (BATCH, TIME), unit, (BATCH, TIME)),

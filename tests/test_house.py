@@ -22,6 +22,7 @@ FLOORS = (
     ("dtypes", "graph_keys", "naming", "structures", "torch_functions", "unfilled_weights"),
     ("torch_module_config",),
     ("config", "registry", "graph"),
+    ("arrays",),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),
     ("metrics", "optimizers", "ops"),
     ("layers",),

@@ -1,6 +1,8 @@
 """Models as configs, and back: our own, Keras' read by us, ours read by Keras, and clone_model."""
 
+import copy
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -8,11 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_structure
 
-from torchfunc import Input, Layer, layers
+from torchfunc import Input, Layer, layers, optimizers
 from torchfunc.layers import Dense, Embedding
 from torchfunc.models import GraphModule, Model, Sequential, clone_model
 from torchfunc.registry import custom_object_scope, register_serializable
+from torchfunc.structures import map_structure
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 
@@ -545,3 +549,55 @@ def test_models_drawn_from_a_config_are_graph_modules(cls):
     ]
     rebuilt.load_state_dict(drawn.state_dict())
     torch.testing.assert_close(rebuilt(A), drawn(A))
+
+
+class TestContainers:
+    @pytest.mark.parametrize(
+        "nest",
+        [
+            lambda a, b, c: (a, b, c),
+            lambda a, b, c: [a, (b, c)],
+            lambda a, b, c: {"one": (a,), "more": [b, (c,)]},
+            lambda a, b, c: ({"one": a}, [b], c),
+        ],
+    )
+    def test_their_types_are_kept(self, nest):
+        first, second = Input((2,)), Input((2,))
+        outputs = nest(first + second, first - second, first * second)
+        model = Model((first, second), outputs)
+        wanted = tree_structure(model.predict((np.ones((1, 2)), np.ones((1, 2))), verbose=0))
+        assert wanted == tree_structure(map_structure(lambda _: 0, outputs))
+        for config in (model.get_config(), json.loads(json.dumps(model.get_config()))):
+            twin = Model.from_config(config)
+            assert type(twin.input) is tuple
+            assert tree_structure(twin.predict((np.ones((1, 2)), np.ones((1, 2))), verbose=0)) == wanted
+        for twin in (clone_model(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert tree_structure(twin((np.ones((1, 2)), np.ones((1, 2))))) == wanted
+
+    def test_lists_need_no_more_than_keras_writes(self):
+        inputs = Input((2,))
+        assert set(Model([inputs], [inputs * 2]).get_config()) == {
+            *("name", "trainable", "layers", "input_layers", "output_layers")
+        }
+
+
+class TestClonesAreCompiled:
+    def test_as_the_model_is(self):
+        model = Sequential([Input((3,)), layers.Dense(1)])
+        assert not clone_model(model).compiled
+        model.compile(optimizers.Adam(0.25), "mae", metrics=["mse"])
+        clone = clone_model(model)
+        assert clone.compiled
+        assert clone.optimizer is not model.optimizer
+        assert float(clone.optimizer.learning_rate) == 0.25
+        clone.set_weights(model.get_weights())
+        data = np.ones((4, 3)), np.ones((4, 1))
+        histories = [each.fit(*data, verbose=0).history for each in (model, clone)]
+        assert histories[0] == histories[1]
+        assert sorted(histories[0]) == ["loss", "mse"]
+
+    def test_what_has_no_config_is_said(self):
+        model = Sequential([Input((3,)), layers.Dense(1)])
+        model.compile("sgd", lambda y, p: (y - p).square().mean(-1))
+        with pytest.warns(UserWarning, match="clone of model 'sequential' is not compiled"):
+            assert not clone_model(model).compiled

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import time
 from collections import Counter
 from typing import Any
@@ -21,7 +23,7 @@ from summary_tables import (
 )
 from torch import nn
 
-from torchfunc import Input, Model, Sequential, layers
+from torchfunc import Input, Model, Sequential, callbacks, layers
 from torchfunc.registry import to_snake_case
 from torchfunc.viewing import summarize
 
@@ -330,3 +332,20 @@ def test_deeply_nested_models() -> None:
         x = Input((3,))
         model = Model(x, model(x), name=f"level_{level}")
     assert len(rows(summarize(model, line_length=400, expand_nested=True))) == 61 + 59
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_the_output(encoding):
+    inputs = Input((3,))
+    model = Model(inputs, layers.Dense(1, name="größe")(inputs))
+    model.compile("sgd", "mse")
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding, write_through=True)
+    with contextlib.redirect_stdout(stream):
+        model.summary()
+        for verbose in (1, 2):
+            model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=verbose, callbacks=[callbacks.EarlyStopping("loss")])
+    text = written.getvalue().decode(encoding)
+    assert ("│ größe" in text) == (encoding == "utf-8")
+    assert ("| gr??e" in text) == (encoding == "ascii")
+    assert text.count("loss: ") == 2

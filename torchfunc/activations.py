@@ -1,7 +1,8 @@
 """Keras' activation functions, as plain functions on tensors.
 
 Every one takes a tensor `x` of any shape, unless said otherwise, and returns a tensor of the same shape and dtype.
-All of them also take a symbolic tensor, since they are made of torch functions and operators only.
+All of them also take a symbolic tensor, since they are made of torch functions and operators only; and arrays and
+lists of numbers, which become tensors.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.arrays import as_tensor
 from torchfunc.registry import Family
 
 __all__ = [
@@ -66,6 +68,7 @@ def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None,
         max_value: the largest value returned. Default: no limit.
         threshold: where the linear part begins. Default 0.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     if negative_slope == 0.0 and max_value is None and threshold == 0.0:
         return torch.relu(x)
     if max_value is None and threshold == 0.0:
@@ -85,11 +88,13 @@ def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None,
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
     """`x` where it is positive, `negative_slope * x` elsewhere. The default slope is Keras' 0.2 (torch's is 0.01)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.leaky_relu(x, negative_slope)
 
 
 def relu6(x: Tensor) -> Tensor:
     """`min(max(x, 0), 6)`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.relu6(x)
 
 
@@ -100,11 +105,13 @@ def softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
         x: the logits.
         axis: the axis that is normalised, or several that are normalised together. Default: the last.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.softmax(x, axis) if isinstance(axis, int) else log_softmax(x, axis).exp()
 
 
 def log_softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
     """The logarithm of `softmax(x, axis)`, computed without taking the softmax first."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     if isinstance(axis, int):
         return torch.log_softmax(x, axis)
     return x - torch.logsumexp(x, tuple(axis), keepdim=True)
@@ -121,6 +128,7 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
         x: the logits.
         axis: the axis that is normalised. Default: the last.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     # Shifting the logits moves tau along with them, and small numbers keep the running sum exact.
     x = x - torch.amax(x, axis, keepdim=True)
     ordered = torch.sort(x, dim=axis, descending=True)[0]
@@ -133,11 +141,13 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (https://arxiv.org/abs/1511.07289)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.elu(x, alpha)
 
 
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """`x` where it is positive, `alpha * (exp(x / alpha) - 1)` elsewhere (https://arxiv.org/abs/1704.07483)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.celu(x, alpha)
 
 
@@ -146,16 +156,19 @@ def selu(x: Tensor) -> Tensor:
 
     Meant to go with the `lecun_normal` initializer and `AlphaDropout`.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.selu(x)
 
 
 def softplus(x: Tensor) -> Tensor:
     """`log(exp(x) + 1)`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.softplus(x)
 
 
 def softsign(x: Tensor) -> Tensor:
     """`x / (abs(x) + 1)`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.softsign(x)
 
 
@@ -166,31 +179,37 @@ def squareplus(x: Tensor, b: float = 4) -> Tensor:
         x: the input.
         b: the smoothness; 0 gives `relu`. Default 4.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return (x + torch.sqrt(torch.square(x) + b)) / 2
 
 
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """`x` moved towards zero by `threshold`, and zero where `abs(x) <= threshold`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.softshrink(x, threshold)
 
 
 def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """`x` where `abs(x) > threshold`, zero elsewhere."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.hardshrink(x, threshold)
 
 
 def tanh_shrink(x: Tensor) -> Tensor:
     """`x - tanh(x)`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.tanhshrink(x)
 
 
 def sparse_plus(x: Tensor) -> Tensor:
     """Zero up to -1, `(x + 1)**2 / 4` between -1 and 1, `x` from there on."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.where(x < 1, torch.square(torch.relu(x + 1)) / 4, x)
 
 
 def silu(x: Tensor) -> Tensor:
     """`x * sigmoid(x)`, also called swish (https://arxiv.org/abs/1710.05941)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.silu(x)
 
 
@@ -201,6 +220,7 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
         x: the input.
         approximate: use the tanh approximation instead of the error function. Default False.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.gelu(x, approximate="tanh" if approximate else "none")
 
 
@@ -211,61 +231,73 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
         x: the input; its size along `axis` is even, and is halved in the output.
         axis: the axis that is split. Default: the last. From https://arxiv.org/abs/1612.08083.
     """
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.glu(x, axis)
 
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.tanh(x)
 
 
 def hard_tanh(x: Tensor) -> Tensor:
     """`x`, limited to -1 and 1."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.hardtanh(x)
 
 
 def threshold(x: Tensor, threshold: float, default_value: float) -> Tensor:
     """`x` where it is above `threshold`, `default_value` elsewhere."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.threshold(x, threshold, default_value)
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """`1 / (1 + exp(-x))`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.sigmoid(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """The logarithm of `sigmoid(x)`, computed stably."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.logsigmoid(x)
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
     """`x / 6 + 0.5`, limited to 0 and 1: a cheap stand-in for the sigmoid."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.hardsigmoid(x)
 
 
 def sparse_sigmoid(x: Tensor) -> Tensor:
     """`(x + 1) / 2`, limited to 0 and 1 (https://arxiv.org/abs/1901.02324)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return (F.hardtanh(x) + 1) / 2
 
 
 def hard_silu(x: Tensor) -> Tensor:
     """`x * hard_sigmoid(x)`, also called hard swish (https://arxiv.org/abs/1905.02244)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.hardswish(x)
 
 
 def mish(x: Tensor) -> Tensor:
     """`x * tanh(softplus(x))` (https://arxiv.org/abs/1908.08681)."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.mish(x)
 
 
 def exponential(x: Tensor) -> Tensor:
     """`exp(x)`."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.exp(x)
 
 
 def linear(x: Tensor) -> Tensor:
     """`x` itself."""
+    x = x if isinstance(x, Tensor) else as_tensor(x)
     return x
 
 

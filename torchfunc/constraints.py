@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from torchfunc.arrays import as_tensor
 from torchfunc.config import epsilon
 from torchfunc.registry import Family
 
@@ -62,7 +63,7 @@ class NonNeg(Constraint):
     """Negative weights become zero."""
 
     def __call__(self, w: Tensor) -> Tensor:
-        return torch.clamp(w, min=0)
+        return torch.clamp(as_tensor(w), min=0)
 
 
 class _NormConstraint(Constraint):
@@ -75,6 +76,7 @@ class _NormConstraint(Constraint):
         raise NotImplementedError
 
     def __call__(self, w: Tensor) -> Tensor:
+        w = as_tensor(w)
         norms = torch.linalg.vector_norm(w, dim=self.axis, keepdim=True)
         return w * (self._desired(norms) / (epsilon() + norms))
 

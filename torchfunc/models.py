@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
-from torchfunc.modules import GraphNetwork, SequentialNetwork, clone_model, drawn_class
+from torchfunc.modules import GraphNetwork, SequentialNetwork, drawn_class
+from torchfunc.modules import clone_model as clone_network
 from torchfunc.registry import deserialize_arguments, register_builtins
 from torchfunc.saving.conversions import Convertible
 from torchfunc.saving.files import PathLike
@@ -19,7 +21,7 @@ from torchfunc.saving.weights import load_weights, save_weights
 from torchfunc.structures import leaves
 from torchfunc.training import Trainer
 from torchfunc.training.compile_config import compile_arguments, compile_config
-from torchfunc.viewing import Profile, layer_outputs, model_to_dot, profile_layers, summarize
+from torchfunc.viewing import Profile, layer_outputs, model_to_dot, print_text, profile_layers, summarize
 
 __all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "load_model", "save_model"]
 
@@ -85,7 +87,10 @@ class Model(Trainer, Convertible):
             layer_range: the names (or patterns) of the first and last layer to show.
         """
         text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
-        (print_fn or print)(text)
+        if print_fn is None:
+            print_text(text)
+        else:
+            print_fn(text)
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the drawing, if the model is built, can be taken in and there is a Graphviz."""
@@ -204,6 +209,36 @@ GraphModule = Functional
 
 register_builtins("keras", {"Sequential": Sequential, "Model": Model})
 register_builtins("keras.src.models.functional", {"Functional": Functional})
+
+
+def clone_model(
+    model: Any,
+    input_tensors: Any = None,
+    clone_function: Callable[[Any], Any] | None = None,
+    call_function: Callable[..., Any] | None = None,
+    recursive: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Make a model of the same architecture with new layers and newly initialized weights, compiled like `model`.
+
+    Args:
+        model: a drawn model, a `Sequential`, or a model with `get_config`.
+        input_tensors: symbolic tensors to draw the copy on; new inputs by default.
+        clone_function: makes the new layer from the old one; by default from its config. It may return the old layer,
+            which is then shared.
+        call_function: called as `(layer, *args, **kwargs)` in place of calling the new layer.
+        recursive: whether `clone_function` is also used on the layers of models within the model.
+
+    Raises:
+        ValueError: a layer has no config.
+    """
+    clone = clone_network(model, input_tensors, clone_function, call_function, recursive, **kwargs)
+    if isinstance(model, Model) and model.compiled and isinstance(clone, Model):
+        try:
+            clone.compile_from_config(model.get_compile_config() or {})
+        except ValueError as error:
+            warnings.warn(f"The clone of model {model.name!r} is not compiled: {error}", stacklevel=2)
+    return clone
 
 
 def _is_drawn(args: Any, kwargs: Any) -> bool:

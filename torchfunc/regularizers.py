@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.arrays import as_tensor
 from torchfunc.config import epsilon
 from torchfunc.registry import Family
 
@@ -70,6 +71,7 @@ class L1L2(Regularizer):
         self.l2 = _factor(l2, 0.0, "l2", self)
 
     def __call__(self, x: Tensor) -> Tensor:
+        x = as_tensor(x)
         penalty = x.new_zeros(())
         if self.l1:
             penalty = penalty + self.l1 * torch.sum(torch.abs(x))
@@ -92,7 +94,7 @@ class L1(Regularizer):
         self.l1 = _factor(l1, 0.01, "l1", self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.l1 * torch.sum(torch.abs(x))
+        return self.l1 * torch.sum(torch.abs(as_tensor(x)))
 
     def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1}
@@ -109,7 +111,7 @@ class L2(Regularizer):
         self.l2 = _factor(l2, 0.01, "l2", self)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.l2 * torch.sum(torch.square(x))
+        return self.l2 * torch.sum(torch.square(as_tensor(x)))
 
     def get_config(self) -> dict[str, Any]:
         return {"l2": self.l2}
@@ -134,6 +136,7 @@ class OrthogonalRegularizer(Regularizer):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the penalty on `x` (rows, columns). Raises ValueError when it has another rank."""
+        x = as_tensor(x)
         if len(x.shape) != 2:
             raise ValueError(f"OrthogonalRegularizer takes a matrix (rows, columns), got the shape {tuple(x.shape)}.")
         vectors = F.normalize(x if self.mode == "rows" else x.T, dim=1, eps=epsilon())

@@ -140,6 +140,9 @@ class ConfusionMetric(Metric):
         y_true, y_pred = as_tensors(y_true, y_pred)
         y_true, y_pred = same_shape(self.name, y_true, y_pred.detach().to(self._state_dtype))
         if self.top_k is not None:
+            if y_pred.ndim == 1:
+                # One sample.
+                y_true, y_pred = y_true.unsqueeze(0), y_pred.unsqueeze(0)
             if y_pred.ndim < 2 or y_pred.shape[-1] < self.top_k:
                 raise ValueError(
                     f"{self.name}: top_k={self.top_k} needs predictions (batch, ..., classes) with as many classes, "

@@ -147,7 +147,7 @@ class R2Score(Metric):
         if sample_weight is not None:
             weight = torch.as_tensor(sample_weight, dtype=y_pred.dtype, device=y_pred.device)
             parts = parts * match_weight(self.name, y_pred, weight)[1]
-        self.num_samples.add_(y_true.numel())
+        self.num_samples.add_(y_true.shape[0])
         for state, added in zip(self.variables[1:], parts.sum(1), strict=True):
             add_to(state, added)
 
@@ -156,8 +156,11 @@ class R2Score(Metric):
             return torch.zeros((), dtype=self.dtype)
         samples, squared, plain, residual, count = self.variables
         total = squared - plain * (plain / count)
-        score = 1.0 - residual / total
-        score = torch.where(score.isinf(), 0.0, score)
+        # As in scikit-learn: of targets that do not vary, only perfect predictions explain anything.
+        constant = total == 0
+        score = torch.where(
+            constant, (residual == 0).to(total.dtype), 1.0 - residual / torch.where(constant, 1.0, total)
+        )
         if self.class_aggregation == "uniform_average":
             score = score.mean()
         elif self.class_aggregation == "variance_weighted_average":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,13 @@ from torchfunc.registry import (
     map_items,
     serialize_keras_object,
 )
-from torchfunc.structures import map_structure
+from torchfunc.structures import Structure, map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
-__all__ = ["constants_in_place", "graph_config", "graph_from_config"]
+__all__ = ["GRAPH_KEYS", "constants_in_place", "graph_config", "graph_from_config"]
+
+GRAPH_KEYS = ("layers", "input_layers", "output_layers", "tuples")
+"""What of a model's config describes its graph."""
 
 _constants_in_place: contextvars.ContextVar[bool] = contextvars.ContextVar("constants_in_place", default=False)
 
@@ -84,11 +87,14 @@ class _Writer:
             name, index, position = self.places[value]
             return [name, index + _calls_before(layers[name]), position]
 
-        return {
+        config = {
             "layers": list(layers.values()),
             "input_layers": map_structure(place, self.drawn.inputs),
             "output_layers": map_structure(place, self.drawn.outputs),
         }
+        # JSON and Keras know of lists only.
+        tuples = {"input": _tuples_in(self.drawn.inputs), "output": _tuples_in(self.drawn.outputs)}
+        return {**config, "tuples": tuples} if any(tuples.values()) else config
 
     def _target(self, node: Node) -> dict[str, Any]:
         if node.op in ("input", "module"):
@@ -175,7 +181,11 @@ class _Reader:
             if len(waiting) == len(pending):
                 raise ValueError(f"The config's calls of {sorted({name for name, *_ in waiting})} cannot be connected.")
             pending = waiting
-        return self._look_up(self.config["input_layers"]), self._look_up(self.config["output_layers"])
+        return self._end("input"), self._end("output")
+
+    def _end(self, end: str) -> Structure:
+        places, tuples = self.config[f"{end}_layers"], self.config.get("tuples", {})
+        return _with_tuples(self._look_up(places), tuples.get(end, ()))
 
     def _make(self, entry: Mapping[str, Any]) -> Any:
         if entry["class_name"] == "TorchFunction":
@@ -265,3 +275,26 @@ class _Reader:
             name, index, position = places
             return self.values[name, index - self.calls_before[name], position]
         return map_items(self._look_up, places)
+
+
+def _tuples_in(structure: Structure, path: Sequence[Any] = ()) -> list[list[Any]]:
+    """The paths of the tuples, by keys and positions; those of outer ones first."""
+    if not isinstance(structure, (list, tuple, Mapping)):
+        return []
+    items = structure.items() if isinstance(structure, Mapping) else enumerate(structure)
+    inner = [found for key, item in items for found in _tuples_in(item, (*path, key))]
+    return [list(path), *inner] if isinstance(structure, tuple) else inner
+
+
+def _with_tuples(structure: Structure, paths: Sequence[Sequence[Any]]) -> Structure:
+    """The structure with tuples in place of the lists at these paths."""
+    if isinstance(structure, Mapping):
+        return {key: _with_tuples(item, _within(paths, key)) for key, item in structure.items()}
+    if isinstance(structure, list):
+        items = [_with_tuples(item, _within(paths, index)) for index, item in enumerate(structure)]
+        return tuple(items) if any(not path for path in paths) else items
+    return structure
+
+
+def _within(paths: Sequence[Sequence[Any]], key: Any) -> list[Sequence[Any]]:
+    return [path[1:] for path in paths if path and path[0] == key]

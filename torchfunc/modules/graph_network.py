@@ -28,7 +28,7 @@ from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, draw
-from torchfunc.modules.functional_config import graph_config, graph_from_config
+from torchfunc.modules.functional_config import GRAPH_KEYS, graph_config, graph_from_config
 from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, generate, with_forward, written_class
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
@@ -447,7 +447,7 @@ class GraphNetwork(Network, FxModule):
         if "input_layers" not in config:
             return cls(**deserialize_arguments(config, custom_objects))
         inputs, outputs = graph_from_config(config, custom_objects)
-        own = {key: value for key, value in config.items() if key not in ("layers", "input_layers", "output_layers")}
+        own = {key: value for key, value in config.items() if key not in GRAPH_KEYS}
         return cls(inputs, outputs, **{"name": None, "trainable": True, **own})
 
     def get_build_config(self) -> None:

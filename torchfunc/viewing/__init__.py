@@ -2,7 +2,17 @@
 
 from torchfunc.viewing.activations import layer_outputs
 from torchfunc.viewing.plot import Drawing, model_to_dot, plot_model
+from torchfunc.viewing.printing import print_text
 from torchfunc.viewing.profile import Profile, profile_layers
 from torchfunc.viewing.summary import summarize
 
-__all__ = ["Drawing", "Profile", "layer_outputs", "model_to_dot", "plot_model", "profile_layers", "summarize"]
+__all__ = [
+    "Drawing",
+    "Profile",
+    "layer_outputs",
+    "model_to_dot",
+    "plot_model",
+    "print_text",
+    "profile_layers",
+    "summarize",
+]

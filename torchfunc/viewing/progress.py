@@ -16,6 +16,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 
+from torchfunc.viewing.printing import printable
+
 __all__ = ["ProgressLine", "format_progress", "print_message"]
 
 _BAR_WIDTH = 20
@@ -65,7 +67,7 @@ def format_progress(
 def print_message(text: str) -> None:
     """Print a line above the progress line, if one is being drawn."""
     if sys.stdout is not None:
-        _Line.write(text, file=sys.stdout)
+        _Line.write(printable(text, sys.stdout), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -150,7 +152,8 @@ class ProgressLine:
             # The first step, which may have had to compile or to allocate, tells little of the others.
             first, then = self._first_update
             per_step = (now - then) / (current - first)
-        return format_progress(current, self.target, now - self._start, logs, self._bar, finished, per_step)
+        text = format_progress(current, self.target, now - self._start, logs, self._bar, finished, per_step)
+        return printable(text, self._file)
 
     def _draw(self, current: int, text: str, refresh: bool = True) -> None:
         if self._line is None:
