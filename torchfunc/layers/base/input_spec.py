@@ -124,11 +124,15 @@ class DeclaredInput(nn.Module):
 
     @input_spec.setter
     def input_spec(self, value: InputSpec | Sequence[InputSpec | None] | None) -> None:
-        self.__dict__["_input_spec"] = value
+        self.declare_input(value)
         manual = self.built or not type(self).__module__.startswith(_PACKAGE)
         if manual and value is not None and not self._spec_is_hooked:
             self.__dict__["_spec_is_hooked"] = True
             self.register_forward_pre_hook(_check_before_call)
+
+    def declare_input(self, spec: InputSpec | Sequence[InputSpec | None] | None) -> None:
+        """Set the `input_spec` from the layer's own code once the layer is built."""
+        self.__dict__["_input_spec"] = spec
 
     def describe(self) -> str:
         raise NotImplementedError

@@ -64,7 +64,7 @@ class SpectralNormalization(Wrapper):
     def build(self, input_shape: Shapes | None = None) -> None:
         super().build(input_shape)
         assert isinstance(self.layer, WeightedLayer)
-        self.input_spec = self.layer.input_spec
+        self.declare_input(self.layer.input_spec)
         self._weights.append(_KernelOfLayer(**vars(self._kernel)))
         kernel = self._kernel.get(self.layer)
         self.add_weight(
