@@ -33,6 +33,8 @@ __all__ = [
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "innermost_deserialized",
+    "innermost_serialized",
     "register_builtins",
     "register_serializable",
     "serialize_keras_object",
@@ -48,6 +50,9 @@ _builtins: dict[tuple[str, str], Any] = {}
 _builtin_places: dict[Any, tuple[str, str]] = {}
 _registered: dict[str, Any] = {}
 _registered_names: dict[Any, str] = {}
+# In a block of `innermost_serialized` or `innermost_deserialized`: what is known, by the `id` of what it was made from.
+_known_configs: contextvars.ContextVar[dict[int, Any] | None] = contextvars.ContextVar("known_configs", default=None)
+_made_objects: contextvars.ContextVar[dict[int, Any] | None] = contextvars.ContextVar("made_objects", default=None)
 _scope: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "custom_objects", default=MappingProxyType({})
 )
@@ -123,10 +128,53 @@ def custom_object_scope(custom_objects: Mapping[str, Any] | None) -> Iterator[No
         _scope.reset(token)
 
 
+@contextlib.contextmanager
+def innermost_serialized(objects: Iterable[Any]) -> Iterator[None]:
+    """Within this block the configs of these objects are known, each made where those it contains were known before.
+
+    Within another such block nothing happens.
+
+    Args:
+        objects: each behind those that are within it. They are looked for only where they are needed.
+    """
+    if _known_configs.get() is not None:
+        yield
+        return
+    known: dict[int, Any] = {}
+    token = _known_configs.set(known)
+    try:
+        for each in objects:
+            known[id(each)] = config = serialize_keras_object(each)
+            # Nor is there anything left to serialize in it.
+            known[id(config["config"])] = config["config"]
+        yield
+    finally:
+        _known_configs.reset(token)
+
+
+@contextlib.contextmanager
+def innermost_deserialized(configs: Iterable[Any]) -> Iterator[None]:
+    """Within this block the objects that these configs describe are made already; see `innermost_serialized`."""
+    if _made_objects.get() is not None:
+        yield
+        return
+    made: dict[int, Any] = {}
+    token = _made_objects.set(made)
+    try:
+        for config in configs:
+            made[id(config)] = _deserialize(config)
+        yield
+    finally:
+        _made_objects.reset(token)
+
+
 def serialize_keras_object(obj: Any) -> Any:
     """Turn a value into what JSON can hold: plain values as they are, objects as their config."""
     if obj is None or isinstance(obj, (str, bool, int, float)):
         return obj
+    known = _known_configs.get()
+    if known and id(obj) in known:
+        return known[id(obj)]
     if isinstance(obj, (list, tuple)):
         return map_items(serialize_keras_object, obj)
     if isinstance(obj, dict):
@@ -270,6 +318,9 @@ def _deserialize(config: Any) -> Any:
         return map_items(_deserialize, config)
     if not isinstance(config, dict):
         return config
+    made = _made_objects.get()
+    if made and id(config) in made:
+        return made.pop(id(config))
     class_name = config.get("class_name")
     if class_name == "__tuple__":
         return tuple(_deserialize(item) for item in config["items"])

@@ -16,6 +16,7 @@ from torchfunc.graph.node import (
     Spec,
     SymbolicValue,
     replay,
+    replaying,
     symbolic_leaves,
     topological_order,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "record_method",
     "record_module",
     "replay",
+    "replaying",
     "setting_compiled_parts",
     "storage_use_count",
     "symbolic_leaves",

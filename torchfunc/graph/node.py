@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -14,6 +14,7 @@ from torch.fx.node import map_aggregate
 from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_unflatten
 
 from torchfunc.graph.source import Source, user_source
+from torchfunc.recursion import Steps, unrolled
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Specs",
     "SymbolicValue",
     "replay",
+    "replaying",
     "symbolic_leaves",
     "topological_order",
 ]
@@ -226,10 +228,31 @@ def topological_order(outputs: Iterable[SymbolicValue], inputs: Iterable[Symboli
     return sorted(nodes, key=lambda node: node.order)
 
 
+def replaying(
+    nodes: Iterable[Node],
+    values: dict[SymbolicValue, Any],
+    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Outputs | Steps],
+) -> Steps:
+    """`replay` for `unrolled`; `call` may return `Steps` that return the new outputs."""
+
+    def substitute(leaf: Any) -> Any:
+        return values.get(leaf, leaf) if isinstance(leaf, SymbolicValue) else leaf
+
+    for node in nodes:
+        new = call(node, map_structure(substitute, node.args), map_structure(substitute, node.kwargs))
+        if isinstance(new, Generator):
+            new = yield new
+        for old_value in node.output_values:
+            found = new
+            for key in old_value.path:
+                found = key.get(found)
+            values.setdefault(old_value, found)
+
+
 def replay(
     nodes: Iterable[Node],
     values: dict[SymbolicValue, Any],
-    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Outputs],
+    call: Callable[[Node, tuple[Any, ...], dict[str, Any]], Outputs | Steps],
 ) -> None:
     """Make the calls of `nodes` again, in order, on other values.
 
@@ -239,14 +262,4 @@ def replay(
         call: makes one call: gets the old node and its arguments with the new values in place, returns the
             new outputs in the same structure.
     """
-
-    def substitute(leaf: Any) -> Any:
-        return values.get(leaf, leaf) if isinstance(leaf, SymbolicValue) else leaf
-
-    for node in nodes:
-        new = call(node, map_structure(substitute, node.args), map_structure(substitute, node.kwargs))
-        for old_value in node.output_values:
-            found = new
-            for key in old_value.path:
-                found = key.get(found)
-            values.setdefault(old_value, found)
+    unrolled(replaying(nodes, values, call))

@@ -87,10 +87,14 @@ class _Calls:
 def _direct(module: nn.Module) -> Callable[..., Any]:
     """What to call in place of a module: its forward if that is all that a call of it does, else the module."""
     kind = type(module)
-    if kind.__call__ not in (nn.Module.__call__, Layer.__call__) or (isinstance(module, Layer) and not module.built):
+    is_drawn_model = getattr(kind, "runs_its_graph", False)
+    is_own_call = not is_drawn_model and kind.__call__ not in (nn.Module.__call__, Layer.__call__)
+    if is_own_call or (isinstance(module, Layer) and not module.built):
         return module
     if is_hooked(module) or "_compiled_call_impl" in module.__dict__ or isinstance(module, torch.jit.ScriptModule):
         return module
+    if is_drawn_model:
+        return MethodType(module.__dict__["_entry"], module)
     return MethodType(_KERNELS.get((kind, kind.forward), kind.forward), module)
 
 

@@ -58,6 +58,7 @@ class DrawnGraph:
         output_tensors: the outputs in flat order.
         output_names: their names: the keys of a dict, else the layers that make them.
         paths: the attribute of each recorded tensor, by `id`.
+        known_specs: what it returns for other inputs, by the specs of these, as far as somebody has asked.
     """
 
     inputs: Structure
@@ -73,6 +74,7 @@ class DrawnGraph:
     output_tensors: list[SymbolicTensor] = field(init=False)
     output_names: list[str] = field(init=False)
     paths: dict[int, str] = field(init=False)
+    known_specs: dict[tuple[Any, ...], Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         # (Not cached properties, whose lock torch.compile cannot trace.)

@@ -21,11 +21,13 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.function_names import keras_operation, torch_operation
+from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import call_again
 from torchfunc.registry import (
     custom_object_scope,
     deserialize_keras_object,
+    innermost_deserialized,
     make_named_tuple,
     map_items,
     serialize_keras_object,
@@ -154,7 +156,8 @@ def graph_from_config(config: Mapping[str, Any], custom_objects: Mapping[str, An
     Raises:
         ValueError: a class or function is not known, or calls refer to tensors that nothing makes.
     """
-    with custom_object_scope(custom_objects):
+    nested = innermost_first(config, nested_entries)
+    with custom_object_scope(custom_objects), innermost_deserialized(nested):
         return _Reader(config).read()
 
 

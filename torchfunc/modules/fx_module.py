@@ -27,7 +27,9 @@ __all__ = [
     "FxModule",
     "GeneratedCode",
     "OwnedGraph",
+    "class_parts",
     "drawn_class",
+    "empty_model",
     "generate",
     "module_called_at",
     "with_forward",
@@ -193,3 +195,14 @@ def drawn_class(cls: type, base: type) -> type:
 def written_class(cls: type) -> Any:
     """The class that somebody wrote, behind one that `drawn_class` made."""
     return cls.__dict__.get("_written_class", cls)
+
+
+def class_parts(cls: type) -> tuple[type, type]:
+    """What `drawn_class` makes the class of, for a pickle that cannot name it."""
+    written = written_class(cls)
+    return written, cls if written is cls else cls.__bases__[1]
+
+
+def empty_model(written: type, base: type, *within: nn.Module) -> Any:
+    """A model as it is before anything is set on it: where a copy or a pickle is unpacked, those within it before."""
+    return object.__new__(drawn_class(written, base))

@@ -13,7 +13,6 @@ from torch.fx.graph import PythonCode
 from torchfunc.graph import (
     CallMode,
     Node,
-    SymbolicTensor,
     contains_symbolic,
     copies_to_share,
     is_hooked,
@@ -21,6 +20,7 @@ from torchfunc.graph import (
     record,
     with_own_code,
 )
+from torchfunc.graph_keys import is_known_code
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.losses import is_inside_a_call
 from torchfunc.layers.base.shapes import is_shape
@@ -29,15 +29,26 @@ from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor, draw
 from torchfunc.modules.functional_config import GRAPH_KEYS, graph_config, graph_from_config
-from torchfunc.modules.fx_module import FxModule, GeneratedCode, drawn_class, generate, with_forward, written_class
+from torchfunc.modules.fx_module import (
+    FxModule,
+    GeneratedCode,
+    class_parts,
+    empty_model,
+    generate,
+    with_forward,
+    written_class,
+)
+from torchfunc.modules.graph_introspection import GraphIntrospection
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
+from torchfunc.modules.nesting import announce, innermost_first, models_within
 from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs
 from torchfunc.modules.output_activations import OutputActivation, find_activation
 from torchfunc.modules.own_arguments import accepted, draws_itself, own_arguments
-from torchfunc.modules.replaying import reinfer
+from torchfunc.modules.replaying import reinferring
 from torchfunc.modules.training_forward import TrainingForwards
-from torchfunc.registry import deserialize_arguments
+from torchfunc.recursion import Steps, unrolled
+from torchfunc.registry import deserialize_arguments, innermost_serialized
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["GraphNetwork"]
@@ -49,7 +60,7 @@ _PATIENCE = 3
 _PLAIN = {Tensor}  # The types of values on which layers may be called directly.
 
 
-class GraphNetwork(Network, FxModule):
+class GraphNetwork(GraphIntrospection, Network, FxModule):
     """A model drawn by calling layers on symbolic tensors.
 
     It is a `torch.fx.GraphModule`: `graph` has one `call_module` node for each layer call, `code` is its forward.
@@ -70,6 +81,7 @@ class GraphNetwork(Network, FxModule):
     """
 
     graph_was_changed = False
+    records_in_steps = True
     # Whether a call of a model of this class is no more than running its graph.
     runs_its_graph = True
     # The parameters of `__init__` that say what the graph is.
@@ -104,7 +116,6 @@ class GraphNetwork(Network, FxModule):
 
     @property
     def _label(self) -> str:
-        """The model, as messages call it."""
         return f"Model {self.name!r}"
 
     def _is_reserved(self, key: str) -> bool:
@@ -162,75 +173,6 @@ class GraphNetwork(Network, FxModule):
         self.graph_was_changed = self._code != self._drawn_code
         return code
 
-    def _known_graph(self) -> DrawnGraph:
-        """What was drawn.
-
-        Raises:
-            AttributeError: it is not known yet.
-        """
-        drawn = self.drawn
-        if drawn is None:
-            raise AttributeError(
-                f"{self._label} has no graph yet: it is drawn when the model is called on data, or by `build`."
-            )
-        return drawn
-
-    @property
-    def nodes(self) -> list[Node]:
-        """The recorded calls of the model, in topological order."""
-        return [] if self.drawn is None else list(self.drawn.nodes)
-
-    @property
-    def layers(self) -> list[nn.Module]:
-        """The layers and modules in the order of their first calls, input layers included."""
-        return self._known_graph().layers
-
-    def layer_names(self) -> list[str]:
-        names = self._known_graph().names
-        return [names[layer] for layer in self.layers]
-
-    @property
-    def inputs(self) -> list[SymbolicTensor]:
-        """The symbolic inputs, in order."""
-        return self._known_graph().input_tensors
-
-    @property
-    def outputs(self) -> list[SymbolicTensor]:
-        """The symbolic outputs, in order."""
-        return list(self._known_graph().output_tensors)
-
-    @property
-    def input(self) -> Any:
-        """The symbolic inputs, as the model was made with."""
-        return self._known_graph().inputs
-
-    @property
-    def output(self) -> Any:
-        """The symbolic outputs, as the model was made with."""
-        return self._known_graph().outputs
-
-    @property
-    def input_shape(self) -> Any:
-        return map_structure(lambda leaf: leaf.shape, self.input)
-
-    @property
-    def output_shape(self) -> Any:
-        return map_structure(lambda leaf: leaf.shape, self.output)
-
-    @property
-    def input_names(self) -> list[str] | None:
-        """The names of the inputs, in order; None while they are not known."""
-        return None if self.drawn is None else list(self.drawn.binding.names)
-
-    @property
-    def output_names(self) -> list[str] | None:
-        """The names of the outputs, in order: the keys of a dict, else the layers that make them."""
-        return None if self.drawn is None else list(self.drawn.output_names)
-
-    def node_name(self, node: Node) -> str:
-        """The name of the layer or function a node calls, in this model."""
-        return self._known_graph().name_of(node)
-
     # Calling
 
     @pass_over
@@ -246,6 +188,9 @@ class GraphNetwork(Network, FxModule):
             direct = self._direct_calls(self.modules_read)
             if direct is not None:
                 if training is None or bool(training) == self.training:
+                    if is_inside_a_call():
+                        # So that models many levels deep can be called, with few frames for each.
+                        return self.generated_forward(direct.calls, *args)
                     return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
                 with CallMode(self, bool(training)):
                     return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)
@@ -381,12 +326,17 @@ class GraphNetwork(Network, FxModule):
     # Being a layer of another model
 
     def record_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Node:
+        node: Node = unrolled(self.recording(args, kwargs))
+        return node
+
+    def recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Steps:
+        """`record_call` for `unrolled`."""
         own, given = [getattr(value, "mask", None) for value in args], dict(kwargs)
-        masks = [a if a is not None else b for a, b in zip(given.pop("mask", own), own, strict=True)]
-        used, found = (False, []) if self.graph_was_changed else self._masked.draw(args, masks)
+        masks = [a if a is not None else b for a, b in zip(leaves(given.pop("mask", own)), own, strict=True)]
+        used, found = (False, []) if self.graph_was_changed else (yield self._masked.drawing(args, masks))
         if used:
             given["mask"] = masks[0] if len(masks) == 1 else masks
-        node = record("module", self, args, given, self._output_specs(args, {}, {}))
+        node = record("module", self, args, given, (yield reinferring(self._known_graph(), args)))
         self._set_masks(node.outputs, found)
         return node
 
@@ -397,11 +347,7 @@ class GraphNetwork(Network, FxModule):
         return True
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-        drawn = self._known_graph()
-        pairs = zip(args, drawn.input_tensors, strict=True)
-        if all(isinstance(given, SymbolicTensor) and given.spec == own.spec for given, own in pairs):
-            return map_structure(lambda leaf: leaf.spec, drawn.outputs)
-        return reinfer(drawn, args)
+        return unrolled(reinferring(self._known_graph(), args))
 
     def _has_shape_formula(self) -> bool:
         return True
@@ -412,7 +358,7 @@ class GraphNetwork(Network, FxModule):
             InputLayer(batch_shape=shape, dtype=value.dtype).output
             for shape, value in zip(leaves(input_shape, is_leaf=is_shape), drawn.input_tensors, strict=True)
         ]
-        return map_structure(lambda spec: spec.shape, reinfer(drawn, stand_ins))
+        return map_structure(lambda spec: spec.shape, unrolled(reinferring(drawn, stand_ins)))
 
     # Configuration
 
@@ -429,7 +375,13 @@ class GraphNetwork(Network, FxModule):
         common = {"name": self.name, "trainable": self.trainable}
         if self.draws_itself():
             return {**accepted(type(self).__init__, common), **self.own_arguments}
-        return {**common, **graph_config(self._known_graph()), **self.own_arguments}
+        with innermost_serialized(innermost_first(self, GraphNetwork.models_in_config)):
+            return {**common, **graph_config(self._known_graph()), **self.own_arguments}
+
+    def models_in_config(self) -> list[GraphNetwork]:
+        """The drawn models whose configs are part of this one's."""
+        contains_all = is_known_code(type(self).get_config) and not self.draws_itself()
+        return [each for each in self._modules.values() if isinstance(each, GraphNetwork)] if contains_all else []
 
     @property
     def own_arguments(self) -> Mapping[str, Any]:
@@ -456,13 +408,20 @@ class GraphNetwork(Network, FxModule):
     # Copying
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _empty, _class_parts(type(self)), self.__getstate__()
+        return empty_model, (*class_parts(type(self)), *announce(self, GraphNetwork)), self.__getstate__()
 
     def __reduce__(self) -> Any:
         return self.__reduce_ex__(2)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        duplicate = _empty(*_class_parts(type(self)))
+        for model in models_within(self, GraphNetwork):
+            if id(model) not in memo:
+                model.copy_alone(memo)
+        return self.copy_alone(memo)
+
+    def copy_alone(self, memo: dict[int, Any]) -> Any:
+        """What `copy.deepcopy` does, when the models within this one were copied."""
+        duplicate: GraphNetwork = empty_model(*class_parts(type(self)))
         memo[id(self)] = duplicate
         memo.update(copies_to_share(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
@@ -486,15 +445,3 @@ class GraphNetwork(Network, FxModule):
             if not changed:
                 self._drawn_code, self.graph_was_changed = self._code, False
         restore_tracking(self)
-
-
-def _class_parts(cls: type) -> tuple[type, type]:
-    """What `drawn_class` makes the class of, for a pickle that cannot name it."""
-    written = written_class(cls)
-    return written, cls if written is cls else cls.__bases__[1]
-
-
-def _empty(written: type, base: type) -> GraphNetwork:
-    """A model as it is before anything is set on it: where a copy or a pickle is unpacked."""
-    model: GraphNetwork = object.__new__(drawn_class(written, base))
-    return model

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
-from torchfunc.graph import Spec, SymbolicTensor, SymbolicValue, once_for_all, record, replay, topological_order
+from torchfunc.graph import (
+    Spec,
+    SymbolicTensor,
+    SymbolicValue,
+    once_for_all,
+    record,
+    replay,
+    replaying,
+    topological_order,
+)
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor
 from torchfunc.modules.fx_module import GeneratedCode, generate
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.naming import name_nodes
 from torchfunc.modules.replaying import call_again, infer_again
+from torchfunc.recursion import Steps, unrolled
 from torchfunc.structures import map_structure
 
 __all__ = ["MaskedForwards"]
@@ -56,14 +66,15 @@ class MaskedForwards:
 
     def drawn(self, masks: Sequence[Any]) -> DrawnGraph:
         """The graph in which the masks of these symbolic values, those that are not None, are inputs as well."""
-        return self._variant(_ranks(masks)).lowered_with(self._drawn)
+        variant: _MaskedVariant = unrolled(self._variant(_ranks(masks)))
+        return variant.lowered_with(self._drawn)
 
     # torch.compile makes this call and does not look into it.
     @once_for_all
     def _generate(self, ranks: Ranks) -> None:
         if ranks in self._forwards:
             return
-        variant = self._variant(ranks)
+        variant: _MaskedVariant = unrolled(self._variant(ranks))
         if not variant.used:
             self._forwards[ranks] = None
             return
@@ -73,17 +84,17 @@ class MaskedForwards:
         register(drawn.tensors[len(self._drawn.tensors) :])
         self._forwards[ranks] = generate(lower(drawn))
 
-    def _variant(self, ranks: Ranks) -> _MaskedVariant:
+    def _variant(self, ranks: Ranks) -> Steps:
         if ranks not in self._variants:
-            self._variants[ranks] = _MaskedVariant(self._drawn, ranks)
+            self._variants[ranks] = yield _draw_variant(self._drawn, ranks)
         return self._variants[ranks]
 
-    def draw(self, inputs: Sequence[Any], masks: Sequence[Any]) -> tuple[bool, list[SymbolicTensor | None]]:
-        """Whether the model takes the masks of these symbolic inputs, and the masks that its outputs have then."""
+    def drawing(self, inputs: Sequence[Any], masks: Sequence[Any]) -> Steps:
+        """Whether the model takes the masks of these symbolic inputs, and the masks of its outputs; for `unrolled`."""
         ranks = _ranks(masks)
         if ranks == (None,) * len(masks) and all(mask is None for mask in self._drawn.masks):
             return False, []
-        variant = self._variant(ranks)
+        variant = yield self._variant(ranks)
         return variant.used, variant.masks_for(inputs, masks)
 
 
@@ -96,30 +107,24 @@ class _MaskedVariant:
 
     Args:
         drawn: what was drawn.
-        ranks: for each input the number of axes of its mask, None if it has none.
+        inputs: new inputs in place of its own, by name, and behind them the masks of those that have one.
+        values: what stands for each value of the graph.
 
     Attributes:
         used: whether anything in the graph takes one of these masks.
     """
 
-    def __init__(self, drawn: DrawnGraph, ranks: Ranks) -> None:
-        inputs: dict[str, SymbolicTensor] = {
-            name: record("input", name, (), {}, value.spec).outputs
-            for name, value in zip(drawn.binding.names, drawn.input_tensors, strict=True)
-        }
-        masks: dict[str, SymbolicTensor] = {}
-        for (name, value), rank in zip(inputs.items(), ranks, strict=True):
-            if rank is not None:
-                value.mask = masks[f"{name}_mask"] = _stand_in(f"{name}_mask", value, rank)
-        self._inputs = {**inputs, **masks}
-        values: dict[SymbolicValue, Any] = dict(zip(drawn.input_tensors, inputs.values(), strict=True))
-        replay([node for node in drawn.nodes if node.op != "input"], values, infer_again)
+    def __init__(
+        self, drawn: DrawnGraph, inputs: Mapping[str, SymbolicTensor], values: Mapping[SymbolicValue, Any]
+    ) -> None:
+        self._inputs = inputs
         self._outputs = map_structure(lambda leaf: values[leaf], drawn.outputs)
         outputs = [values[output] for output in drawn.output_tensors]
         self._output_masks = [output.mask for output in outputs]
         self._nodes = topological_order(outputs, self._inputs.values())
         taken = {value for node in self._nodes for value in node.inputs}
-        self.used = any(mask in taken for mask in masks.values())
+        masks = list(inputs.values())[len(drawn.input_tensors) :]
+        self.used = any(mask in taken for mask in masks)
 
     def lowered_with(self, drawn: DrawnGraph) -> DrawnGraph:
         """The variant as a graph of its own, whose layers and tensors are called as in `drawn`."""
@@ -157,6 +162,21 @@ class _MaskedVariant:
             )
             found.append(values[mask])
         return found
+
+
+def _draw_variant(drawn: DrawnGraph, ranks: Ranks) -> Steps:
+    """The variant for masks of so many axes, None standing for no mask."""
+    inputs: dict[str, SymbolicTensor] = {
+        name: record("input", name, (), {}, value.spec).outputs
+        for name, value in zip(drawn.binding.names, drawn.input_tensors, strict=True)
+    }
+    masks: dict[str, SymbolicTensor] = {}
+    for (name, value), rank in zip(inputs.items(), ranks, strict=True):
+        if rank is not None:
+            value.mask = masks[f"{name}_mask"] = _stand_in(f"{name}_mask", value, rank)
+    values: dict[SymbolicValue, Any] = dict(zip(drawn.input_tensors, inputs.values(), strict=True))
+    yield from replaying([node for node in drawn.nodes if node.op != "input"], values, infer_again)
+    return _MaskedVariant(drawn, {**inputs, **masks}, values)
 
 
 def _stand_in(name: str, value: SymbolicTensor, rank: int) -> SymbolicTensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.float_dtype import TypedByWeights
 from torchfunc.modules.naming import Namer
+from torchfunc.recursion import Steps
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import map_structure
 
@@ -52,6 +53,13 @@ class TrainingOutputs(NamedTuple):
 
 class Network(TypedByWeights):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
+
+    # Whether `recording` is `record_call` as steps for `unrolled`.
+    records_in_steps = False
+
+    def recording(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Steps:
+        """`record_call` for `unrolled`, of a drawn model."""
+        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Any:
         """Set train or eval mode. A module of torch.export has one mode for good, and is left in it."""

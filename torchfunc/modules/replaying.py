@@ -9,32 +9,51 @@ from torch import nn
 
 from torchfunc.graph import (
     Node,
+    SymbolicTensor,
     SymbolicValue,
     infer_call,
     infer_module,
     record,
     record_function,
     record_method,
-    replay,
+    replaying,
     tensor_method,
 )
 from torchfunc.layers import Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.network import Network
+from torchfunc.recursion import Steps
 from torchfunc.structures import map_structure
 
-__all__ = ["call_again", "infer_again", "reinfer"]
+__all__ = ["call_again", "infer_again", "reinferring"]
 
 
-def reinfer(drawn: DrawnGraph, inputs: Sequence[SymbolicValue]) -> Any:
-    """What the graph returns for other inputs, as a structure of specs."""
+def reinferring(drawn: DrawnGraph, inputs: Sequence[Any]) -> Steps:
+    """What the graph returns for these inputs, as a structure of specs; for `unrolled`."""
+    given = tuple(value.spec if isinstance(value, SymbolicTensor) else None for value in inputs)
+    if given == tuple(value.spec for value in drawn.input_tensors):
+        return map_structure(lambda leaf: leaf.spec, drawn.outputs)
+    if None in given:
+        return (yield from _reinferring(drawn, inputs))
+    if given not in drawn.known_specs:
+        drawn.known_specs[given] = yield from _reinferring(drawn, inputs)
+    return drawn.known_specs[given]
+
+
+def _reinferring(drawn: DrawnGraph, inputs: Sequence[Any]) -> Steps:
     values: dict[SymbolicValue, Any] = dict(zip(drawn.input_tensors, inputs, strict=True))
-    replay([node for node in drawn.nodes if node.op != "input"], values, infer_again)
+    yield from replaying([node for node in drawn.nodes if node.op != "input"], values, infer_again)
     return map_structure(lambda leaf: values[leaf].spec, drawn.outputs)
 
 
 def infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The outputs of a call like that of `node` on other arguments, of which the layer itself does not learn."""
+    """The outputs of a call like that of `node` on other arguments, of which the layer itself does not learn.
+
+    Of a drawn model, the `Steps` that return them.
+    """
     target, label = node.target, getattr(node.target, "__name__", str(node.target))
+    if isinstance(target, Network) and target.records_in_steps:
+        return _outputs(target.recording(args, kwargs))
     if isinstance(target, Layer):
         return target.record_call(args, kwargs).outputs
     if isinstance(target, nn.Module):
@@ -44,6 +63,11 @@ def infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     else:
         specs = infer_call(target, args, kwargs, label)
     return record(node.op, target, args, kwargs, specs, node.source).outputs
+
+
+def _outputs(recording: Steps) -> Steps:
+    node = yield recording
+    return node.outputs
 
 
 def call_again(op: str, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -18,11 +18,14 @@ from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.integer_inputs import takes_integers
 from torchfunc.modules.naming import Namer, submodule_key
+from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.own_arguments import accepted
 from torchfunc.registry import (
     custom_object_scope,
     deserialize_arguments,
     deserialize_keras_object,
+    innermost_deserialized,
+    innermost_serialized,
     serialize_keras_object,
 )
 from torchfunc.structures import Structure, leaves, map_structure
@@ -286,7 +289,8 @@ class SequentialNetwork(GraphNetwork):
             return {**accepted(type(self).__init__, common), **self.own_arguments}
         first = self._first
         stack = [first.node.target, *self._stack] if isinstance(first, SymbolicTensor) else self._stack
-        written = [serialize_keras_object(layer) for layer in stack]
+        with innermost_serialized(innermost_first(self, GraphNetwork.models_in_config)):
+            written = [serialize_keras_object(layer) for layer in stack]
         config = {**Layer.get_config(self), **self.own_arguments, "layers": written}
         return config if first is None else {**config, "build_input_shape": self.input_shape}
 
@@ -295,7 +299,8 @@ class SequentialNetwork(GraphNetwork):
         """Make the model that `get_config` described, with new weights."""
         if "layers" not in config:
             return cls(**deserialize_arguments(config, custom_objects))
-        with custom_object_scope(custom_objects):
+        nested = innermost_first(config, nested_entries)
+        with custom_object_scope(custom_objects), innermost_deserialized(nested):
             layers = [deserialize_keras_object(layer) for layer in config["layers"]]
         own = {key: value for key, value in config.items() if key not in ("layers", "build_input_shape", "dtype")}
         model = cls(layers, **{"name": None, "trainable": True, **own})
