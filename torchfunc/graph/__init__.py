@@ -32,7 +32,6 @@ from torchfunc.graph.symbolic import (
     record_method,
     record_module,
     symbolic_tensors,
-    tensor_method,
 )
 from torchfunc.graph.torch_internals import (
     GLOBAL_HOOKS,
@@ -91,7 +90,6 @@ __all__ = [
     "storage_use_count",
     "symbolic_leaves",
     "symbolic_tensors",
-    "tensor_method",
     "topological_order",
     "with_own_code",
 ]

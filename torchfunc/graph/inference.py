@@ -27,7 +27,7 @@ from torch.utils._pytree import register_dataclass, tree_flatten, tree_leaves, t
 
 from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
 from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
-from torchfunc.graph.signatures import call_signature
+from torchfunc.graph.signatures import call_signature, function_signature
 from torchfunc.graph.source import located
 from torchfunc.graph.torch_internals import (
     FAKE_TENSOR_LOG,
@@ -41,7 +41,7 @@ from torchfunc.graph.torch_internals import (
 )
 from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module", "is_inferring"]
+__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module", "is_inferring", "tensor_method"]
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -55,7 +55,7 @@ _VALUES = (
 # What a call may return beside tensors; it becomes a constant of the graph.
 _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
-# The results of calls of torch's own modules, by their signatures; so many at most.
+# The results of calls of torch's own modules and functions, by their signatures; so many at most.
 _inferred: dict[Hashable, Specs] = {}
 _CACHE_SIZE = 1000
 
@@ -185,22 +185,38 @@ class _Call:
             _running.active = False
 
 
-def infer_call(function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Specs:
-    """`infer` for a function that holds no parameters."""
-    return infer(lambda mode: function, args, kwargs, label)
+def infer_call(target: Callable[..., Any] | str, args: Args, kwargs: Kwargs, label: str) -> Specs:
+    """`infer` for a function that holds no parameters, or a tensor method by name; alike calls are run once."""
+    function = tensor_method(target) if isinstance(target, str) else target
+    key = function_signature(target, args, kwargs)
+    return _infer_once(key, lambda: infer(lambda mode: function, args, kwargs, label))
 
 
 def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a module; of calls that are alike, only the first is run."""
     key = call_signature(module, args, kwargs)
-    if key in _inferred:
-        return _inferred[key]
-    specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label)
+    return _infer_once(key, lambda: infer(lambda mode: fake_copy(module, mode), args, kwargs, label))
+
+
+def _infer_once(key: Hashable | None, run: Callable[[], Specs]) -> Specs:
+    known = None if key is None else _inferred.get(key)
+    if known is not None:
+        return known
+    specs = run()
     if key is not None:
         if len(_inferred) >= _CACHE_SIZE:
             _inferred.clear()
         _inferred[key] = specs
     return specs
+
+
+def tensor_method(name: str) -> Callable[..., Any]:
+    """The tensor method `name` as a function of the tensor and its arguments."""
+
+    def call(tensor: Any, *rest: Any, **options: Any) -> Any:
+        return getattr(tensor, name)(*rest, **options)
+
+    return call
 
 
 def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -12,9 +13,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torchfunc.graph.node import Args, Kwargs, SymbolicValue
 from torchfunc.graph.torch_internals import GLOBAL_HOOKS
 
-__all__ = ["call_signature"]
+__all__ = ["call_signature", "function_signature"]
 
-_PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
+_PLAIN = (type(None), bool, int, float, str, type(Ellipsis), torch.dtype, torch.device)
 
 
 class _NotPlain(Exception):
@@ -30,8 +31,7 @@ def call_signature(module: nn.Module, args: Args, kwargs: Kwargs) -> Hashable | 
     """
     kind = type(module)
     own = kind.__module__.startswith("torch.nn.modules.") and not module._modules
-    autocast = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-    if not own or autocast or any(GLOBAL_HOOKS):
+    if not own or _is_autocast() or any(GLOBAL_HOOKS):
         return None
     try:
         state = tuple((name, _attribute(value)) for name, value in module.__dict__.items())
@@ -41,10 +41,28 @@ def call_signature(module: nn.Module, args: Args, kwargs: Kwargs) -> Hashable | 
         return None
 
 
+def function_signature(target: Callable[..., Any] | str, args: Args, kwargs: Kwargs) -> Hashable | None:
+    """The same for a function of torch or of `operator`, or a tensor method by name."""
+    own = isinstance(target, (str, BuiltinFunctionType)) or getattr(target, "__module__", "") == "torch.nn.functional"
+    if not own or _is_autocast():
+        return None
+    try:
+        options = tuple((name, _argument(value)) for name, value in kwargs.items())
+        return target, torch.get_default_dtype(), _argument(tuple(args)), options
+    except _NotPlain:
+        return None
+
+
+def _is_autocast() -> bool:
+    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+
+
 def _argument(value: Any) -> Hashable:
     """An argument of the call: plain, or of a symbolic value what is known of it."""
     if isinstance(value, (tuple, list)):
         return type(value), tuple(map(_argument, value))
+    if isinstance(value, slice):
+        return slice, _argument((value.start, value.stop, value.step))
     return value.spec if isinstance(value, SymbolicValue) else _plain(value)
 
 

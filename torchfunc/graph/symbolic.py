@@ -34,7 +34,6 @@ __all__ = [
     "record_method",
     "record_module",
     "symbolic_tensors",
-    "tensor_method",
 ]
 
 
@@ -94,7 +93,7 @@ def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) ->
     if function is not getattr(operator, function.__name__, None):
         # Of Python's operators only `and_` and `or_` end like an in-place function.
         _refuse_in_place(name, kwargs)
-    return _record_call("function", function, function, args, kwargs, name)
+    return _record_call("function", function, args, kwargs, name)
 
 
 def record_method(name: str, args: Args, kwargs: Kwargs) -> Outputs:
@@ -102,7 +101,7 @@ def record_method(name: str, args: Args, kwargs: Kwargs) -> Outputs:
     _refuse_in_place(f"Tensor.{name}", kwargs)
     if name in ("reshape", "view"):
         args = _with_unknown_sizes(args)
-    return _record_call("method", name, tensor_method(name), args, kwargs, f"Tensor.{name}")
+    return _record_call("method", name, args, kwargs, f"Tensor.{name}")
 
 
 def _with_unknown_sizes(args: Args) -> Args:
@@ -125,18 +124,9 @@ def _with_unknown_sizes(args: Args) -> Args:
     return (tensor, tuple(found)) if grouped else (tensor, *found)
 
 
-def tensor_method(name: str) -> Callable[..., Any]:
-    """The tensor method `name` as a function of the tensor and its arguments."""
-
-    def call(tensor: Any, *rest: Any, **options: Any) -> Any:
-        return getattr(tensor, name)(*rest, **options)
-
-    return call
-
-
-def _record_call(op: str, target: Any, function: Callable[..., Any], args: Args, kwargs: Kwargs, label: str) -> Outputs:
+def _record_call(op: str, target: Any, args: Args, kwargs: Kwargs, label: str) -> Outputs:
     args, kwargs = _constants(args, kwargs)
-    specs = infer_call(function, args, kwargs, label)
+    specs = infer_call(target, args, kwargs, label)
     # A question about the tensor, not a computation on it (`x.dim()`): the answer is known now.
     return record(op, target, args, kwargs, specs).outputs if _has_spec(specs) else specs
 

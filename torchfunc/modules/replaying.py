@@ -17,7 +17,6 @@ from torchfunc.graph import (
     record_function,
     record_method,
     replaying,
-    tensor_method,
 )
 from torchfunc.layers import Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
@@ -51,16 +50,15 @@ def infer_again(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
     Of a drawn model, the `Steps` that return them.
     """
-    target, label = node.target, getattr(node.target, "__name__", str(node.target))
+    target = node.target
     if isinstance(target, Network) and target.records_in_steps:
         return _outputs(target.recording(args, kwargs))
     if isinstance(target, Layer):
         return target.record_call(args, kwargs).outputs
     if isinstance(target, nn.Module):
         specs = infer_module(target, args, kwargs, type(target).__name__)
-    elif node.op == "method":
-        specs = infer_call(tensor_method(target), args, kwargs, label)
     else:
+        label = f"Tensor.{target}" if node.op == "method" else getattr(target, "__name__", str(target))
         specs = infer_call(target, args, kwargs, label)
     return record(node.op, target, args, kwargs, specs, node.source).outputs
 
