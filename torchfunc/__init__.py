@@ -19,7 +19,7 @@ from torchfunc import (
 )
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import Input, Layer
-from torchfunc.models import Functional, GraphModule, Model, Sequential
+from torchfunc.models import Functional, GraphModule, Model, Sequential, from_module
 
 __version__ = "0.1.0"
 
@@ -35,6 +35,7 @@ __all__ = [
     "callbacks",
     "config",
     "constraints",
+    "from_module",
     "initializers",
     "layers",
     "losses",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchfunc.graph import SymbolicValue, symbolic_leaves
 from torchfunc.modules import GraphNetwork, SequentialNetwork, drawn_class
 from torchfunc.modules import clone_model as clone_network
+from torchfunc.modules.from_module import model_of_module
 from torchfunc.registry import deserialize_arguments, register_builtins
 from torchfunc.saving.conversions import Convertible
 from torchfunc.saving.files import PathLike
@@ -23,7 +24,7 @@ from torchfunc.training import Trainer
 from torchfunc.training.compile_config import compile_arguments, compile_config
 from torchfunc.viewing import Profile, layer_outputs, model_to_dot, print_text, profile_layers, summarize
 
-__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "load_model", "save_model"]
+__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "from_module", "load_model", "save_model"]
 
 # The layers of the largest model that a notebook draws by itself.
 _MAX_DRAWN = 300
@@ -206,6 +207,33 @@ class Sequential(SequentialNetwork, Model):
 
 
 GraphModule = Functional
+
+
+def from_module(module: nn.Module, example_inputs: Any, name: str | None = None) -> Functional:
+    """An existing module as a drawn model, with named layers, a summary and intermediate outputs.
+
+    Its parts, those that are torch's own or torchfunc's, become the layers, and are shared: a layer is called as the
+    part is in the module, `layer1.0.conv1`, and its weights are in the state_dict with `_` for those dots,
+    `layer1_0_conv1.weight`. Parameters and buffers that no part has keep their names likewise. torch.fx traces the
+    module; where it cannot, its `forward` runs on symbolic tensors; where that is not possible either, torch.export
+    finds the operators, which are functions of the graph and no layers. The module itself is not changed.
+
+    Args:
+        module: the module.
+        example_inputs: a tensor, a list or tuple of them, or a dict by argument: for shapes and dtypes. The first axis
+            is the batch, of any size.
+        name: the model's name; by default after the module's class.
+
+    Returns:
+        A model that computes the same, in training as well. Where the module's own code does other things in training
+        than a dropout, a warning says so, and the model does what the module does in its present mode.
+
+    Raises:
+        TypeError: the inputs are no tensors.
+        ValueError: the module cannot be drawn; the message says why not.
+    """
+    return model_of_module(Functional, module, example_inputs, name)
+
 
 register_builtins("keras", {"Sequential": Sequential, "Model": Model})
 register_builtins("keras.src.models.functional", {"Functional": Functional})

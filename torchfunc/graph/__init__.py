@@ -9,7 +9,7 @@ from torchfunc.graph.call_mode import (
     setting_compiled_parts,
 )
 from torchfunc.graph.example_sizes import example_shapes
-from torchfunc.graph.hook import install_hook
+from torchfunc.graph.hook import entering, install_hook
 from torchfunc.graph.inference import copies_to_share, fake_copy, infer, infer_call, infer_module, is_inferring
 from torchfunc.graph.node import (
     Node,
@@ -59,6 +59,7 @@ __all__ = [
     "contains_symbolic",
     "copies_to_share",
     "copy_mode",
+    "entering",
     "example_shapes",
     "fake_copy",
     "flipped",

@@ -6,8 +6,10 @@ Layers and models of this package notice symbolic tensors themselves and need no
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -16,10 +18,37 @@ from torchfunc.graph.einops_backend import register_with_einops
 from torchfunc.graph.symbolic import contains_symbolic, record_module
 from torchfunc.graph.tracing import pass_over
 
-__all__ = ["install_hook"]
+__all__ = ["entering", "install_hook"]
 
+
+class _Entered(threading.local):
+    """Which modules' calls are not recorded in this thread, but those that their own code makes.
+
+    Attributes:
+        by: says of a module whether it is such a one.
+    """
+
+    def __init__(self) -> None:
+        self.by: Callable[[nn.Module], bool] = _none
+
+
+def _none(module: nn.Module) -> bool:
+    return False
+
+
+_entered = _Entered()
 _lock = threading.Lock()
 _installed = False
+
+
+@contextlib.contextmanager
+def entering(modules: Callable[[nn.Module], bool]) -> Iterator[None]:
+    """Within this, calls of the modules of which `modules` is true are not recorded, but what they call is."""
+    before, _entered.by = _entered.by, modules
+    try:
+        yield
+    finally:
+        _entered.by = before
 
 
 def install_hook() -> None:
@@ -34,7 +63,7 @@ def install_hook() -> None:
 
         @functools.wraps(original)
         def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if contains_symbolic(args, kwargs):
+            if contains_symbolic(args, kwargs) and not _entered.by(self):
                 return record_module(self, args, kwargs)
             return original(self, *args, **kwargs)
 

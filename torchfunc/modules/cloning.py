@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, replay
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again
 from torchfunc.modules.sequential import SequentialNetwork
@@ -108,12 +109,14 @@ class _Cloner:
 
         replay([node for node in drawn.nodes if node.op != "input"], values, call)
 
-        return type(model)(
+        copied = type(model)(
             map_structure(values.__getitem__, drawn.inputs),
             map_structure(values.__getitem__, drawn.outputs),
             name=model.name,
             **model.own_arguments,
         )
+        names = {new: drawn.names[old] for old, new in parts.layers.items() if not isinstance(new, Layer)}
+        return name_parts(copied, names, {id(tensor): name for name, tensor in parts.tensors.items()})
 
 
 class _Parts:

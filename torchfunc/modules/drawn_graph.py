@@ -124,6 +124,7 @@ def draw(
     is_reserved: Callable[[str], bool],
     names: Mapping[nn.Module, str] | None = None,
     keys: Mapping[nn.Module, str] | None = None,
+    tensor_names: Mapping[int, str] | None = None,
 ) -> DrawnGraph:
     """The graph from `inputs` to `outputs`, its layers named.
 
@@ -132,6 +133,7 @@ def draw(
         owner: the model, as messages call it.
         is_reserved: says of a key that the model needs it for itself.
         names, keys: of layers that have them already. (Without, all get new ones.)
+        tensor_names: of parameters and constants among the arguments, by `id`. (Without, they are numbered.)
 
     Raises:
         TypeError: something else than a symbolic tensor was given.
@@ -153,7 +155,8 @@ def draw(
         functions = [node for node in everything if node.op in ("function", "method")]
         named = {**names, **name_nodes(functions, names.values())}
     keys = _submodule_keys(parts, named, is_reserved) if keys is None else keys
-    tensors = _find_tensors(everything, set(nodes), keys)
+    called = {key: submodule_key(name, set(), is_reserved) for key, name in (tensor_names or {}).items()}
+    tensors = _find_tensors(everything, set(nodes), keys, names=called)
     binding = InputBinding(inputs, _input_names(values, named), owner)
     for node in everything:
         if isinstance(node.target, Layer):
@@ -213,7 +216,11 @@ def _find_masks(
 
 
 def _find_tensors(
-    nodes: Iterable[Node], saved: set[Node], keys: Mapping[nn.Module, str], known: Sequence[RecordedTensor] = ()
+    nodes: Iterable[Node],
+    saved: set[Node],
+    keys: Mapping[nn.Module, str],
+    known: Sequence[RecordedTensor] = (),
+    names: Mapping[int, str] | None = None,
 ) -> list[RecordedTensor]:
     """The tensors among the arguments of calls that are not `known` yet.
 
@@ -222,6 +229,7 @@ def _find_tensors(
         saved: those whose tensors are saved with the model.
         keys: the model's submodules, whose own tensors keep their names.
         known: the tensors recorded before.
+        names: what to call tensors that the model holds itself, by `id`; by default `parameter`, `constant` ...
     """
     found: list[RecordedTensor] = []
     seen = {id(each.tensor) for each in known}
@@ -238,7 +246,8 @@ def _find_tensors(
             if id(tensor) in paths:
                 found.append(RecordedTensor(tensor, paths[id(tensor)], "layer"))
             else:
-                name = namer.next("parameter" if isinstance(tensor, nn.Parameter) else "constant")
+                base = "parameter" if isinstance(tensor, nn.Parameter) else "constant"
+                name = namer.next((names or {}).get(id(tensor), base))
                 is_saved = node in saved or isinstance(tensor, nn.Parameter)
                 found.append(RecordedTensor(tensor, name, "model" if is_saved else "mask"))
     return found

@@ -10,7 +10,7 @@ import contextlib
 import contextvars
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.call_arguments import accepts
-from torchfunc.modules.drawn_graph import DrawnGraph
+from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.function_names import keras_operation, torch_operation
 from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
@@ -35,7 +35,7 @@ from torchfunc.registry import (
 from torchfunc.structures import Structure, map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
-__all__ = ["GRAPH_KEYS", "constants_in_place", "graph_config", "graph_from_config"]
+__all__ = ["GRAPH_KEYS", "constants_in_place", "graph_config", "graph_from_config", "name_parts"]
 
 GRAPH_KEYS = ("layers", "input_layers", "output_layers", "tuples")
 """What of a model's config describes its graph."""
@@ -150,8 +150,43 @@ def _calls_before(entry: Mapping[str, Any]) -> int:
     return int(entry["class_name"] == "Functional")
 
 
-def graph_from_config(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-    """Draw again what `graph_config` (or Keras) wrote; return the new inputs and outputs.
+class ReadGraph(NamedTuple):
+    """What a config describes.
+
+    Attributes:
+        inputs, outputs: the new inputs and outputs.
+        names: of the modules that do not know their own names, as the config has them.
+        tensor_names: of the parameters and constants that no layer has, by `id`.
+    """
+
+    inputs: Any
+    outputs: Any
+    names: dict[nn.Module, str]
+    tensor_names: dict[int, str]
+
+    def named(self, model: Any) -> Any:
+        """The model of these inputs and outputs, with its parts called as in the config."""
+        return name_parts(model, self.names, self.tensor_names)
+
+
+def name_parts(model: Any, names: Mapping[nn.Module, str], tensor_names: Mapping[int, str]) -> Any:
+    """Call the modules and tensors of a drawn model so, in its keys as well; returns the model."""
+    drawn = model.drawn
+    known = {part: name for part, name in drawn.names.items() if isinstance(part, nn.Module)}
+    whole = {part: names.get(part, name) for part, name in known.items()}
+    if whole != known or any(tensor_names.get(id(each.tensor), each.path) != each.path for each in drawn.tensors):
+        for key in drawn.keys.values():
+            del model._modules[key]
+        for each in drawn.tensors:
+            model._parameters.pop(each.path, None)
+            model._buffers.pop(each.path, None)
+        again = (drawn.inputs, drawn.outputs, model._label, model._is_reserved, whole)
+        model._take_graph(draw(*again, tensor_names=tensor_names))
+    return model
+
+
+def graph_from_config(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> ReadGraph:
+    """Draw again what `graph_config` (or Keras) wrote.
 
     Raises:
         ValueError: a class or function is not known, or calls refer to tensors that nothing makes.
@@ -169,7 +204,7 @@ class _Reader:
         self.targets: dict[str, Any] = {}
         self.calls_before: dict[str, int] = {}
 
-    def read(self) -> tuple[Any, Any]:
+    def read(self) -> ReadGraph:
         install_hook()
         pending: list[tuple[str, int, Mapping[str, Any]]] = []
         for entry in self.config["layers"]:
@@ -184,7 +219,10 @@ class _Reader:
             if len(waiting) == len(pending):
                 raise ValueError(f"The config's calls of {sorted({name for name, *_ in waiting})} cannot be connected.")
             pending = waiting
-        return self._end("input"), self._end("output")
+        modules = {name: each for name, each in self.targets.items() if isinstance(each, nn.Module)}
+        names = {each: name for name, each in modules.items() if not isinstance(each, Layer)}
+        tensor_names = {id(tensor): name for name, tensor in self.weights.items()}
+        return ReadGraph(self._end("input"), self._end("output"), names, tensor_names)
 
     def _end(self, end: str) -> Structure:
         places, tuples = self.config[f"{end}_layers"], self.config.get("tuples", {})

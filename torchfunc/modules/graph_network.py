@@ -398,9 +398,9 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         """Draw the model that `get_config` described, with new weights."""
         if "input_layers" not in config:
             return cls(**deserialize_arguments(config, custom_objects))
-        inputs, outputs = graph_from_config(config, custom_objects)
+        read = graph_from_config(config, custom_objects)
         own = {key: value for key, value in config.items() if key not in GRAPH_KEYS}
-        return cls(inputs, outputs, **{"name": None, "trainable": True, **own})
+        return read.named(cls(read.inputs, read.outputs, **{"name": None, "trainable": True, **own}))
 
     def get_build_config(self) -> None:
         return None
