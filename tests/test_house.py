@@ -24,7 +24,7 @@ FLOORS = (
     ("config", "registry", "graph"),
     ("arrays",),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),
-    ("metrics", "optimizers", "ops"),
+    ("metrics", "optimizers", "ops", "random"),
     ("layers",),
     ("modules",),
     ("saving", "viewing"),

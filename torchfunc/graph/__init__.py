@@ -42,6 +42,8 @@ from torchfunc.graph.torch_internals import (
     hook_tables,
     is_exporting,
     is_hooked,
+    sample_dirichlet,
+    sample_gamma,
     storage_use_count,
 )
 from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
@@ -87,6 +89,8 @@ __all__ = [
     "record_module",
     "replay",
     "replaying",
+    "sample_dirichlet",
+    "sample_gamma",
     "setting_compiled_parts",
     "storage_use_count",
     "symbolic_leaves",

@@ -52,6 +52,8 @@ __all__ = [
     "mode_for_unknown_values",
     "persistent_buffers",
     "remove_forward_hooks",
+    "sample_dirichlet",
+    "sample_gamma",
     "skip_code",
     "storage_use_count",
 ]
@@ -200,6 +202,10 @@ def autograd_in_operator() -> contextlib.AbstractContextManager[Any]:
     """Within this, autograd records inside of a `torch.library.custom_op`, which switches it off."""
     return torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.AutogradFunctionality, False)
 
+
+# torch.distributions draw with these; of their kind only `torch.binomial` is public.
+sample_gamma = torch._standard_gamma
+sample_dirichlet = torch._sample_dirichlet
 
 # cuDNN's recurrent layers; torch's own functions warn where the weights do not lie in one buffer.
 cudnn_rnn = torch.ops.aten._cudnn_rnn.default

@@ -21,6 +21,7 @@ from torchfunc.dtypes import dtype_name
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.random.seeds import seeded_uniform
 
 __all__ = [
     "ActivityRegularization",
@@ -57,11 +58,7 @@ class RandomLayer(Elementwise):
         assert self.seed is not None
         # A new tensor: a compiled backward may draw these numbers again from the old one.
         self._calls = self._calls + 1
-        # Splitmix: a counter with a large odd stride, mixed. 32 bits in an int64, so that no product overflows.
-        key = _mix(self._calls + (_mix(self.seed & _BITS) & _BITS))
-        index = torch.arange(math.prod(shape), device=self._calls.device)
-        bits = _mix((index * 0x9E3779B1 + key) & _BITS)
-        return ((bits >> 9).to(torch.float32) + 0.5).mul(2.0**-23).view(tuple(shape))
+        return seeded_uniform(self.seed, self._calls, shape)
 
     def _normal(self, inputs: Tensor) -> Tensor:
         """Standard normal numbers, one for each input."""
@@ -71,16 +68,6 @@ class RandomLayer(Elementwise):
 
     def get_config(self) -> Config:
         return {**super().get_config(), "seed": self.seed}
-
-
-_BITS = 0xFFFFFFFF
-
-
-def _mix(number: Any) -> Any:
-    """Scatter 32 bits over 32 bits; for an integer or a tensor of them."""
-    number = (((number >> 16) ^ number) * 0x45D9F3B) & _BITS
-    number = (((number >> 16) ^ number) * 0x45D9F3B) & _BITS
-    return (number >> 16) ^ number
 
 
 class Dropout(RandomLayer):
