@@ -182,12 +182,14 @@ class Model(Trainer, Convertible):
             raise FileExistsError(f"{filepath} exists already, and overwrite=False.")
         save_weights(self, filepath)
 
-    def load_weights(self, filepath: PathLike, skip_mismatch: bool = False) -> None:
+    def load_weights(self, filepath: PathLike, skip_mismatch: bool = False, by_name: bool = False) -> None:
         """Read the weights from a file that `save_weights`, or Keras', wrote.
 
         Args:
-            filepath: the file; its name ends in ".weights.h5" or ".safetensors".
+            filepath: the file; its name ends in ".weights.h5" or ".safetensors", or it is Keras' of a whole model,
+                ".keras" or legacy ".h5".
             skip_mismatch: whether to leave alone what the file does not hold, or holds in another shape.
+            by_name: whether layers are found by their names in a legacy file, and not in the order of both.
 
         Raises:
             ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it holds other
@@ -195,7 +197,7 @@ class Model(Trainer, Convertible):
         """
         if not self.is_fully_built() and not self.weights:
             raise ValueError(f"The model {self.name!r} has no weights to fill yet: call it on data, or `build` it.")
-        load_weights(self, filepath, skip_mismatch)
+        load_weights(self, filepath, skip_mismatch, by_name)
 
 
 class Functional(GraphNetwork, Model):

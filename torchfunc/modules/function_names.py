@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["keras_operation", "torch_operation"]
+__all__ = ["OPERATIONS_MODULE", "is_keras_operation", "keras_operation", "torch_operation"]
+
+OPERATIONS_MODULE = "keras.src.ops.numpy"
 
 # Keras records operators (and those of its masks) as operations of these names; both sides take the same arguments.
 _KERAS_OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -32,13 +34,18 @@ _KERAS_OPERATIONS: dict[str, Callable[..., Any]] = {
 _KERAS_NAMES = {function: name for name, function in _KERAS_OPERATIONS.items()}
 
 
+def is_keras_operation(name: str) -> bool:
+    """Whether this is the class of one of the Keras operations that can be read."""
+    return name in _KERAS_OPERATIONS
+
+
 def keras_operation(function: Any, name: str) -> dict[str, Any] | None:
     """The config, with that name, of the Keras operation that is this function, if there is one."""
     operation = _KERAS_NAMES.get(function)
     if operation is None:
         return None
     config = {"name": name}
-    return {"module": "keras.src.ops.numpy", "class_name": operation, "config": config, "registered_name": operation}
+    return {"module": OPERATIONS_MODULE, "class_name": operation, "config": config, "registered_name": operation}
 
 
 def torch_operation(config: Mapping[str, Any]) -> Callable[..., Any] | None:

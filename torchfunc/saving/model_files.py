@@ -15,6 +15,7 @@ import torch
 
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.keras_file import read_keras_file, write_keras_file
+from torchfunc.saving.legacy_h5 import read_legacy_file
 from torchfunc.saving.torchfunc_file import read_torchfunc_file, write_torchfunc_file
 
 __all__ = ["ModelReader", "ModelWriter", "check_model_path", "load_model", "save_model"]
@@ -36,6 +37,8 @@ class _Format(NamedTuple):
 _FORMATS: dict[str, _Format] = {
     ".keras": _Format(read_keras_file, write_keras_file),
     ".torchfunc": _Format(read_torchfunc_file, write_torchfunc_file),
+    ".h5": _Format(read_legacy_file, None),
+    ".hdf5": _Format(read_legacy_file, None),
 }
 
 

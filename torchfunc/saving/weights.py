@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from torchfunc.dtypes import dtype_name
 from torchfunc.layers.base.weights import WeightHolder
+from torchfunc.modules import Network
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.hdf5_reading import read_hdf5
 from torchfunc.saving.keras_file import weights_in_keras_file
 from torchfunc.saving.keras_weights import fill_model, write_keras_weights
+from torchfunc.saving.legacy_h5 import fill_from_legacy
 from torchfunc.saving.safetensors_layout import Place
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
 
-
-_KERAS, _TORCH, _KERAS_MODEL = ".weights.h5", ".safetensors", ".keras"
+_KERAS, _TORCH, _KERAS_MODEL, _LEGACY = ".weights.h5", ".safetensors", ".keras", (".h5", ".hdf5")
 
 
 def check_weights_path(path: PathLike) -> None:
@@ -48,29 +49,33 @@ def save_weights(model: WeightHolder, path: PathLike) -> None:
         write_tensors(path, model.state_dict())
 
 
-def load_weights(model: WeightHolder, path: PathLike, skip_mismatch: bool = False) -> None:
+def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by_name: bool = False) -> None:
     """Fill the model from a file that `save_weights`, or Keras, wrote.
 
     Args:
         model: the model, built.
-        path: the file.
+        path: the file: of weights, or of Keras' also one of a whole model, ".keras" or legacy ".h5".
         skip_mismatch: whether to leave alone what is missing in the file, or has another shape there.
+        by_name: whether layers are found by their names in a legacy file, and not in the order of both.
 
     Raises:
         ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it does not fit; then
             nothing is changed.
     """
     name = os.fspath(path)
-    if name.endswith(_KERAS_MODEL):
-        with open(path, "rb") as file:
-            fill_model(model, weights_in_keras_file(file, name), name, skip_mismatch)
-        return
-    check_weights_path(path)
-    if name.endswith(_KERAS):
-        with open(path, "rb") as file:
-            fill_model(model, read_hdf5(file, name), name, skip_mismatch)
-    else:
+    if name.endswith(_TORCH) and not by_name:
         _load_state_dict(model, path, skip_mismatch)
+        return
+    if not name.endswith((_KERAS_MODEL, *_LEGACY)):
+        check_weights_path(path)
+    with open(path, "rb") as file:
+        root = weights_in_keras_file(file, name) if name.endswith(_KERAS_MODEL) else read_hdf5(file, name)
+        if "layer_names" in root.text or root.find("model_weights") is not None:
+            fill_from_legacy(model, root, name, skip_mismatch, by_name)
+        elif by_name:
+            raise ValueError(f"{name} is no legacy file, so its weights have a place each: `by_name` has no meaning.")
+        else:
+            fill_model(model, root, name, skip_mismatch)
 
 
 def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> None:
