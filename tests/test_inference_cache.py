@@ -13,9 +13,9 @@ def runs(monkeypatch):
     """The labels of the fake runs that are made."""
     seen, original = [], inference.infer
 
-    def infer(prepare, args, kwargs, label):
+    def infer(prepare, args, kwargs, label, owner):
         seen.append(label)
-        return original(prepare, args, kwargs, label)
+        return original(prepare, args, kwargs, label, owner)
 
     monkeypatch.setattr(inference, "infer", infer)
     monkeypatch.setattr(inference, "_inferred", {})

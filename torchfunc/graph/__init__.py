@@ -10,7 +10,15 @@ from torchfunc.graph.call_mode import (
 )
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.hook import entering, install_hook
-from torchfunc.graph.inference import copies_to_share, fake_copy, infer, infer_call, infer_module, is_inferring
+from torchfunc.graph.inference import (
+    copies_to_share,
+    fake_copy,
+    infer,
+    infer_call,
+    infer_module,
+    is_inferring,
+    writes_to_arguments,
+)
 from torchfunc.graph.node import (
     Node,
     Spec,
@@ -97,4 +105,5 @@ __all__ = [
     "symbolic_tensors",
     "topological_order",
     "with_own_code",
+    "writes_to_arguments",
 ]

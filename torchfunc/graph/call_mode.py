@@ -105,11 +105,15 @@ class CallMode:
             # What is called here is not to be compiled, too.
             torch.compiler.disable(self._stack.enter_context)(really_set([self._module], self._training))
             return self
-        modes, self._parts, has_own_train = _survey(self._module, self._training)
-        _thread.modes = modes if self._outer is None else {**self._outer, **modes}
+        modes, self._parts, strange = _survey(self._module, self._training)
+        _thread.modes = table = modes if self._outer is None else {**self._outer, **modes}
         try:
-            if has_own_train:
-                self._module.train(self._training)
+            if strange:
+                # (These may reach compiled parts, too.)
+                with really_set(self._parts, None):
+                    _thread.modes = table
+                    for module in strange:
+                        module.train(self._training)
             if self._parts:
                 self._stack = contextlib.ExitStack()
                 self._stack.enter_context(_untold(self._parts))
@@ -150,12 +154,14 @@ def setting_compiled_parts(step: Callable[..., Any], module: nn.Module, training
     return run
 
 
-def _survey(module: nn.Module, training: bool) -> tuple[dict[nn.Module, bool], list[nn.Module], bool]:
-    """The table for all in a module; the modules that hold compiled code; whether any has a `train` of its own."""
-    modes, pending, parts, has_own_train = {module: training}, [module], [], False
+def _survey(module: nn.Module, training: bool) -> tuple[dict[nn.Module, bool], list[nn.Module], list[nn.Module]]:
+    """The table for all in a module; the modules that hold compiled code; those with a `train` of their own."""
+    modes, pending = {module: training}, [module]
+    parts, strange = [], []
     for found in pending:
         kind = _kind_of(type(found))  # type: ignore[arg-type]
-        has_own_train = has_own_train or kind.has_own_train
+        if kind.has_own_train:
+            strange.append(found)
         if kind.is_compiled or _holds_compiled(found, kind):
             parts.append(found)
             modes.update(dict.fromkeys(found.modules(), training))
@@ -164,7 +170,7 @@ def _survey(module: nn.Module, training: bool) -> tuple[dict[nn.Module, bool], l
             if child is not None and child not in modes:
                 modes[child] = training
                 pending.append(child)
-    return modes, parts, has_own_train
+    return modes, parts, strange
 
 
 class _Kind:
@@ -184,7 +190,7 @@ class _Kind:
         self.is_compiled = issubclass(kind, (torch.jit.ScriptModule, nn.DataParallel)) or any(
             map(is_compiled_function, functions)
         )
-        self.has_own_train = kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
+        self.has_own_train = kind.train is not nn.Module.train and not kind.train.__module__.startswith("torchfunc.")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -34,6 +34,7 @@ from torchfunc.graph.torch_internals import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
+    change_count,
     fake_with_value,
     has_unknown_sizes,
     mode_for_unknown_values,
@@ -41,7 +42,16 @@ from torchfunc.graph.torch_internals import (
 )
 from torchfunc.structures import Structure, leaves, map_structure
 
-__all__ = ["copies_to_share", "fake_copy", "infer", "infer_call", "infer_module", "is_inferring", "tensor_method"]
+__all__ = [
+    "copies_to_share",
+    "fake_copy",
+    "infer",
+    "infer_call",
+    "infer_module",
+    "is_inferring",
+    "tensor_method",
+    "writes_to_arguments",
+]
 
 # What a user's forward may raise when it is given something it cannot work with.
 _CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -57,6 +67,8 @@ _CONSTANTS = (type(None), int, float, complex, str, torch.dtype, torch.device, t
 
 # The results of calls of torch's own modules and functions, by their signatures; so many at most.
 _inferred: dict[Hashable, Specs] = {}
+# An attribute of modules, so that copies have it.
+_WRITES = "_torchfunc_writes_to_arguments"
 _CACHE_SIZE = 1000
 
 
@@ -83,6 +95,7 @@ def infer(
     args: Args,
     kwargs: Kwargs,
     label: str,
+    owner: nn.Module | None = None,
 ) -> Specs:
     """The outputs of a call as a structure of `Spec`s and constants.
 
@@ -90,6 +103,7 @@ def infer(
         prepare: gets the fake mode of a run and returns what to call in it.
         args, kwargs: the arguments, with `SymbolicValue`s in them.
         label: what to call the target in an error.
+        owner: the module that is called, which is marked if it is seen to write to an argument.
 
     Raises:
         ValueError: the target fails on arguments of these shapes, or its result depends on data values.
@@ -97,7 +111,7 @@ def infer(
     values = symbolic_leaves((args, kwargs))
     # What is computed from an unknown size is unknown, even where both examples give the same (`x.size(0) > 3`).
     sizes = any(value.spec.shape is None for value in values)
-    call = _Call(prepare, args, kwargs, label)
+    call = _Call(prepare, args, kwargs, label, owner)
     recorded = [value.spec.examples for value in values]
     tried: list[Sequence[Examples]] = []
     failure: _CallFailed | None = None
@@ -137,9 +151,14 @@ class _Call:
     """A call that is to be tried on examples of its arguments; see `infer`."""
 
     def __init__(
-        self, prepare: Callable[[FakeTensorMode], Callable[..., Any]], args: Args, kwargs: Kwargs, label: str
+        self,
+        prepare: Callable[[FakeTensorMode], Callable[..., Any]],
+        args: Args,
+        kwargs: Kwargs,
+        label: str,
+        owner: nn.Module | None,
     ) -> None:
-        self.prepare, self.args, self.kwargs, self.label = prepare, args, kwargs, label
+        self.prepare, self.args, self.kwargs, self.label, self.owner = prepare, args, kwargs, label, owner
 
     def run_twice(self, examples: Mapping[SymbolicValue, Examples]) -> tuple[Structure, Structure]:
         """What the call returns on the first and on the second example of each value.
@@ -176,7 +195,12 @@ class _Call:
             random_state = _random_state_restored() if isinstance(target, nn.Module) else contextlib.nullcontext()
             with mode, torch.enable_grad(), random_state:
                 args, kwargs = map_structure(fake, (tuple(self.args), dict(self.kwargs)))
-                return target(*args, **kwargs)
+                tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+                versions = list(map(change_count, tensors))
+                result = target(*args, **kwargs)
+                if self.owner is not None and list(map(change_count, tensors)) != versions:
+                    self.owner.__dict__[_WRITES] = True
+                return result
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise _ValuesNeeded(error) from error
         except _CALL_ERRORS as error:
@@ -195,7 +219,7 @@ def infer_call(target: Callable[..., Any] | str, args: Args, kwargs: Kwargs, lab
 def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a module; of calls that are alike, only the first is run."""
     key = call_signature(module, args, kwargs)
-    return _infer_once(key, lambda: infer(lambda mode: fake_copy(module, mode), args, kwargs, label))
+    return _infer_once(key, lambda: infer(lambda mode: fake_copy(module, mode), args, kwargs, label, module))
 
 
 def _infer_once(key: Hashable | None, run: Callable[[], Specs]) -> Specs:
@@ -217,6 +241,11 @@ def tensor_method(name: str) -> Callable[..., Any]:
         return getattr(tensor, name)(*rest, **options)
 
     return call
+
+
+def writes_to_arguments(module: nn.Module) -> bool:
+    """Whether a module was seen to change an argument in place, or holds one that says it does (`inplace=True`)."""
+    return any(part.__dict__.get("inplace") or _WRITES in part.__dict__ for part in module.modules())
 
 
 def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:

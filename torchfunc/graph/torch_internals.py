@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -35,6 +36,7 @@ __all__ = [
     "FakeTensor",
     "FakeTensorMode",
     "autograd_in_operator",
+    "change_count",
     "cudnn_rnn",
     "cudnn_rnn_backward",
     "fake_with_value",
@@ -160,6 +162,14 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
 def storage_use_count(storage: torch.UntypedStorage) -> int:
     """How many tensors share this memory. torch's own CUDA graph trees ask like this."""
     return torch._C._storage_Use_Count(storage._cdata)
+
+
+_changes: Callable[[torch.Tensor], int] = attrgetter("_version")
+
+
+def change_count(tensor: torch.Tensor) -> int:
+    """A number that grows when the tensor is changed in place (not in inference mode, where torch does not count)."""
+    return 0 if tensor.is_inference() else _changes(tensor)
 
 
 def is_exporting() -> bool:

@@ -17,6 +17,7 @@ from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.fx_module import OwnedGraph
 from torchfunc.modules.network import Network
+from torchfunc.modules.written_inputs import inputs_written
 from torchfunc.structures import leaves
 
 __all__ = ["BeforeActivation", "lower"]
@@ -53,11 +54,12 @@ class _Lowering:
         self.with_logits: set[Node] = set()
 
     def run(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
+        written = inputs_written(nodes, self.drawn.input_tensors)
         for name, value in zip(self.drawn.binding.names, self.drawn.input_tensors, strict=True):
             placeholder = self.graph.placeholder(_variable(name))
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
-            self.values[value] = placeholder
+            self.values[value] = self.graph.call_method("clone", (placeholder,)) if value in written else placeholder
         self.with_logits.update(leaf.call for leaf in leaves(outputs) if isinstance(leaf, BeforeActivation))
         for node in nodes:
             if node.op != "input":

@@ -54,6 +54,9 @@ class TrainingOutputs(NamedTuple):
 class Network(TypedByWeights):
     """A model without its training loop. Subclass `torchfunc.Model`, which has one."""
 
+    # Of a model that is drawn.
+    runs_its_graph = False
+    graph_was_changed = False
     # Whether `recording` is `record_call` as steps for `unrolled`.
     records_in_steps = False
 
@@ -73,6 +76,10 @@ class Network(TypedByWeights):
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.run_outermost(super().__call__, *args, **kwargs)
+
+    def keeps_inputs(self) -> bool:
+        """Whether a call surely leaves the memory of its inputs as it is: it is that of the graph that was drawn."""
+        return self.runs_its_graph and not self.graph_was_changed
 
     def forward_for_training(self, *prepared: Any, logits_of: Sequence[int] = ()) -> TrainingOutputs:
         """The outputs, and for the loss their masks and the logits behind them, as far as the model knows.

@@ -128,6 +128,7 @@ class TrainingSettings:
         graphs: for each method ("train_step" ...) its compiled steps, by their graph keys.
         payback: says when to compile, if that depends on how long the training takes.
         thread_probe: finds the number of threads for a run, if that is asked for.
+        is_known: whether all losses and metrics are torchfunc's or torch's own code.
     """
 
     optimizer: Optimizer | None
@@ -141,6 +142,10 @@ class TrainingSettings:
     graphs: dict[str, dict[Hashable, CompiledStep]] = field(default_factory=dict)
     payback: Payback | None = None
     thread_probe: ThreadProbe | None = None
+    is_known: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_known = all(each.graph_key() is not None for each in self.parsed.losses_and_metrics())
 
     def __getstate__(self) -> dict[str, Any]:
         # Compiled steps are bound to this very model, not to a copy.

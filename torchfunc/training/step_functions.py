@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfunc.graph import really_set, setting_compiled_parts
+from torchfunc.graph import really_set, setting_compiled_parts, writes_to_arguments
 from torchfunc.graph_keys import graph_key_of
 from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, CompiledStep, weights_key
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
+from torchfunc.training.protected_batches import ProtectedStep
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
 from torchfunc.training.trainable import Logs, StepFunction, Trainable
@@ -110,6 +111,9 @@ def make_step(
         step = partial(settings.thread_probe.run, step)
     step = setting_compiled_parts(step, model, None if method == "train_step" else False)
 
+    if not _keeps_batches(model, settings, method, function):
+        step = ProtectedStep(step, writes_to_arguments(model) or None)
+
     def run(batch: Any) -> Logs | None:
         logs, deferred = step(batch)
         for metric, target, prediction in deferred:
@@ -131,10 +135,20 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
         own = model.predict_step if overridden and function is None else function
         return predict_batch(model, data) if own is None else own(data)
 
-    step = setting_compiled_parts(predict, model, False)
+    step: StepFunction = setting_compiled_parts(predict, model, False)
+    if not _keeps_batches(model, None, "predict_step", function):
+        step = ProtectedStep(step, writes_to_arguments(model) or None)
     if settings is None or function is not None or not settings.execution.compiles("predict_step", device):
         return step
     return _compiled_step(model, settings, "predict_step", step, 1)
+
+
+def _keeps_batches(
+    model: Trainable, settings: TrainingSettings | None, method: str, function: StepFunction | None
+) -> bool:
+    """Whether a step surely leaves its batches as they are: no code of the user's own gets hold of them."""
+    own_step = function is not None or any(map(model.overrides, (method, "compute_loss", "compute_metrics")))
+    return model.keeps_inputs() and not own_step and (settings is None or settings.is_known)
 
 
 def _eager_step(model: Trainable, method: str, function: StepFunction | None) -> Callable[[Data], Outcome]:

@@ -63,6 +63,9 @@ class Trainable(nn.Module):
         def describe_outputs(self) -> list[OutputDescription] | None:
             """Of each output, in flat order, the final activation and whether it has a mask; None if unknown."""
 
+        def keeps_inputs(self) -> bool:
+            """Whether a call surely leaves the memory of its inputs as it is."""
+
         def is_fully_built(self) -> bool:
             """Whether the model and every layer in it have their weights."""
 

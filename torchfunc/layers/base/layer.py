@@ -46,7 +46,7 @@ from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.registry import deserialize_arguments, to_snake_case
 from torchfunc.structures import map_structure
 
-__all__ = ["Layer", "build_sublayers", "output_specs", "takes_mask"]
+__all__ = ["Layer", "build_sublayers", "has_shape_formula", "output_specs", "takes_mask"]
 
 # The types of values that are registered, in tables of the module, and not plain attributes.
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
@@ -204,7 +204,8 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     def _to_tensor(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
             return value
-        tensor = torch.from_numpy(value)
+        # A copy: not all that is called here leaves its arguments as they are.
+        tensor = torch.from_numpy(value.copy())
         here = next(self.parameters(), None)
         tensor = tensor.to(as_dtype(floatx())) if tensor.dtype == torch.float64 else tensor
         return tensor if here is None else tensor.to(here.device)
@@ -329,7 +330,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
             copies.append(fake_copy(self, mode))
             return copies[-1]
 
-        specs = infer(prepare, args, kwargs, self.describe())
+        specs = infer(prepare, args, kwargs, self.describe(), self)
         self._build_like(copies[0], copies[-1])
         return specs
 
@@ -415,6 +416,11 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
 
 
 # For layers around other layers; functions, since a name in `Layer` would be taken from its subclasses.
+
+
+def has_shape_formula(layer: Layer) -> bool:
+    """Whether drawing a call of the layer runs nothing."""
+    return layer._has_shape_formula()
 
 
 def takes_mask(layer: Layer) -> bool:
