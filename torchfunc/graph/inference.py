@@ -196,9 +196,11 @@ class _Call:
             with mode, torch.enable_grad(), random_state:
                 args, kwargs = map_structure(fake, (tuple(self.args), dict(self.kwargs)))
                 tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-                versions = list(map(change_count, tensors))
+                # (Those of inference mode do not tell.)
+                tensors = [tensor for tensor in tensors if not tensor.is_inference()]
+                counts = list(map(change_count, tensors))
                 result = target(*args, **kwargs)
-                if self.owner is not None and list(map(change_count, tensors)) != versions:
+                if self.owner is not None and list(map(change_count, tensors)) != counts:
                     self.owner.__dict__[_WRITES] = True
                 return result
         except (DataDependentOutputException, DynamicOutputShapeException) as error:

@@ -164,12 +164,8 @@ def storage_use_count(storage: torch.UntypedStorage) -> int:
     return torch._C._storage_Use_Count(storage._cdata)
 
 
-_changes: Callable[[torch.Tensor], int] = attrgetter("_version")
-
-
-def change_count(tensor: torch.Tensor) -> int:
-    """A number that grows when the tensor is changed in place (not in inference mode, where torch does not count)."""
-    return 0 if tensor.is_inference() else _changes(tensor)
+change_count: Callable[[torch.Tensor], int] = attrgetter("_version")
+"""A number that grows whenever a tensor is changed in place. Those made in inference mode have none."""
 
 
 def is_exporting() -> bool:

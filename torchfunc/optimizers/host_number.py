@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfunc.graph.torch_internals import change_count
+
 __all__ = ["HostNumber", "in_graph"]
 
 _HAS_CUDA = torch.backends.cuda.is_built()
@@ -37,27 +39,27 @@ class HostNumber:
     def __init__(self, tensor: Tensor, value: float | None = None) -> None:
         self.tensor = tensor
         self._value: float = 0 if value is None else value
-        self._version = -1 if value is None else tensor._version
+        self._seen = -1 if value is None else change_count(tensor)
 
     def get(self) -> float:
         """The number."""
-        version = self.tensor._version
-        if version != self._version:
+        count = change_count(self.tensor)
+        if count != self._seen:
             self._value = self.tensor.item()
-            self._version = version
+            self._seen = count
         return self._value
 
     def set(self, value: float) -> None:
         """Set the tensor, one of float32 or float64, and the number."""
         self.tensor.fill_(value)
         rounded = float(np.float32(value)) if self.tensor.dtype == torch.float32 else value
-        self._value, self._version = rounded, self.tensor._version
+        self._value, self._seen = rounded, change_count(self.tensor)
 
     def add(self, amount: int) -> None:
         """Add to the tensor and the number."""
         value = self.get() + amount
         self.tensor.add_(amount)
-        self._value, self._version = value, self.tensor._version
+        self._value, self._seen = value, change_count(self.tensor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of the tensor counts its changes from 0: the count seen here means nothing to it.
