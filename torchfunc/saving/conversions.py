@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import fx
 
 from torchfunc.modules import Network
+from torchfunc.modules.rewiring import rewire
 from torchfunc.modules.torch_graph.convert import to_torch
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.source import to_source
@@ -30,6 +34,29 @@ class Convertible(Network):
             ValueError: the model is not built yet, or is none that can be drawn.
         """
         return to_torch(self)
+
+    def rewire(self, changes: Mapping[Any, Any]) -> Any:
+        """A model of the same graph with layers replaced, removed or wrapped; all others and their weights are shared.
+
+            model.rewire({"head": layers.Dense(7)})                       # another head
+            model.rewire({model.get_layer("dropout"): None})              # without it: its input is its output
+            model.rewire({"dense": lambda x: dense(x) + adapter(x)})      # wrapped
+            model.rewire({"encoder.dense_1": LoRA(dense_1)})              # in a model within the model
+
+        Args:
+            changes: by a layer, its name, or the name of a function's call: a layer or module to call instead, a
+                function of symbolic tensors that draws something else, or None to leave it out. What has no name gets
+                that of the layer whose place it takes.
+
+        Returns:
+            A new model, not compiled. This one is as it was.
+
+        Raises:
+            TypeError: the model cannot be rewired, or a replacement cannot be called.
+            ValueError: there is no such layer, one without a single input is to be left out, or something does not fit;
+                the message names the first such place.
+        """
+        return rewire(self, changes)
 
     def to_source(self, path: PathLike | None = None, class_name: str | None = None) -> str:
         """Write the model as plain PyTorch: a class with `__init__` and `forward` that needs nothing of this package.
