@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Structure", "first_leaf", "holds_numbers", "leaves", "map_structure", "named_leaves"]
+__all__ = ["Structure", "first_leaf", "holds_numbers", "leaves", "map_structure", "named_leaves", "path_leaves"]
 
 Structure: TypeAlias = Any
 """Any nesting of lists, tuples, named tuples, dicts and slices."""
@@ -82,6 +82,20 @@ def named_leaves(structure: Structure, name: str) -> Iterator[tuple[str, Any]]:
             yield from named_leaves(value, f"{name}[{index}]")
     elif structure is not None:
         yield name, structure
+
+
+def path_leaves(structure: Structure, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The leaves with where they stand: keys of dicts, fields of named tuples, positions in lists and tuples."""
+    if isinstance(structure, Mapping):
+        items: Any = structure.items()
+    elif isinstance(structure, (list, tuple)):
+        fields = getattr(structure, "_fields", None)
+        items = zip(fields, structure, strict=True) if fields else enumerate(structure)
+    else:
+        yield path, structure
+        return
+    for key, item in items:
+        yield from path_leaves(item, (*path, key))
 
 
 def first_leaf(structure: Structure) -> Any:

@@ -19,7 +19,7 @@ from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.keras_order import Part, parts_by_depth
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key
 from torchfunc.naming import unique_name
-from torchfunc.structures import Structure, leaves, map_structure
+from torchfunc.structures import Structure, leaves, map_structure, path_leaves
 
 __all__ = ["DrawnGraph", "RecordedTensor", "draw", "is_declared"]
 
@@ -56,7 +56,7 @@ class DrawnGraph:
         tensors: the parameters and constants among the arguments of the calls.
         binding: which argument of a call is which input.
         output_tensors: the outputs in flat order.
-        output_names: their names: the keys of a dict, else the layers that make them.
+        output_names: their names: the keys of a dict, else the layers that make them; with those around them, `b/c`.
         paths: the attribute of each recorded tensor, by `id`.
         known_specs: what it returns for other inputs, by the specs of these, as far as somebody has asked.
     """
@@ -83,11 +83,11 @@ class DrawnGraph:
         object.__setattr__(self, "paths", {id(each.tensor): each.path for each in self.tensors})
 
     def _name_outputs(self) -> list[str]:
-        if isinstance(self.outputs, Mapping):
-            return list(self.outputs)
         names: list[str] = []
-        for value in self.output_tensors:
-            names.append(unique_name(self.name_of(value.node), set(names)))
+        for path, value in path_leaves(self.outputs):
+            # As in Keras: `b/c`; what stands in a list goes by the layer that makes it.
+            own = path[-1] if path and not isinstance(path[-1], int) else self.name_of(value.node)
+            names.append(unique_name("/".join(map(str, (*path[:-1], own))), set(names)))
         return names
 
     @property

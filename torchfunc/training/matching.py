@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import GetAttrKey, SequenceKey, tree_flatten_with_path, tree_leaves
 
 from torchfunc.metrics import Metric
 from torchfunc.registry import did_you_mean
@@ -67,7 +67,27 @@ def flatten_outputs(outputs: Any, names: Names) -> tuple[list[Tensor], list[str]
         raise ValueError(f"A model that is trained returns tensors, but this one returned {strange!r}.")
     if names is not None and len(names) != len(tensors):
         raise ValueError(f"The model returned {len(tensors)} outputs, but its outputs are {list(names)}.")
-    return tensors, None if names is None else list(names)
+    return tensors, _path_names(outputs) if names is None else list(names)
+
+
+def _path_names(outputs: Any) -> list[str] | None:
+    """`b/c` for what stands there in dicts and classes with fields; None if there are none, or none that are named."""
+    try:
+        paths = [path for path, _ in tree_flatten_with_path(outputs)[0]]
+    except ValueError:
+        # A class that is registered without names for its parts.
+        return None
+    parts = [list(map(_part, path)) for path in paths]
+    if all(isinstance(part, int) for path in parts for part in path):
+        return None
+    return ["/".join(map(str, path)) for path in parts]
+
+
+def _part(key: Any) -> Any:
+    """The key, field or position that an entry of torch's paths stands for."""
+    if isinstance(key, SequenceKey):
+        return key.idx
+    return key.name if isinstance(key, GetAttrKey) else getattr(key, "key", str(key))
 
 
 def match_setting(argument: str, value: PerOutput, names: Names, count: int) -> list[Any]:
@@ -85,6 +105,7 @@ def match_setting(argument: str, value: PerOutput, names: Names, count: int) -> 
     if isinstance(value, Mapping):
         return _by_name(argument, value, names, count)
     if isinstance(value, (list, tuple)):
+        value = _flat_in_order(value, count)
         if len(value) != count:
             raise ValueError(
                 f"`{argument}` is a list of {len(value)}, but there are {_outputs(names, count)}. "
@@ -145,10 +166,11 @@ def match_values(argument: str, value: Tensors, names: Names, needed: Sequence[b
         if names is None and count == 1 and len(value) == 1:
             return list(value.values())
         return _by_name(argument, value, names, count)
-    if len(value) == count:
-        return list(value)
-    if len(value) == sum(needed):
-        given = iter(value)
+    values = _flat_in_order(value, count)
+    if len(values) == count:
+        return list(values)
+    if len(values) == sum(needed):
+        given = iter(values)
         return [next(given) if wanted else None for wanted in needed]
     return match_setting(argument, value, names, count)
 
@@ -159,6 +181,7 @@ def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) 
             f"`{argument}` is a dict with the keys {list(value)}, but the model's outputs have no names. "
             "Give a list, or let the model return a dict."
         )
+    value = _by_path(value, names)
     unknown = [key for key in value if key not in names]
     if unknown:
         raise ValueError(
@@ -166,6 +189,32 @@ def _by_name(argument: str, value: Mapping[str, Any], names: Names, count: int) 
             f"{', '.join(map(repr, names))}.{did_you_mean(unknown[0], names)}"
         )
     return [value.get(name) for name in names]
+
+
+def _flat_in_order(value: Sequence[Any], count: int) -> Sequence[Any]:
+    """Nested containers as one list, if they hold one for each output."""
+    if not any(isinstance(item, (list, tuple, Mapping)) for item in value):
+        return value
+    flat = leaves(value)
+    return flat if len(flat) == count else value
+
+
+def _by_path(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Nested dicts by the names of nested outputs: `{"b": {"c": 1}}` as `{"b/c": 1}`.
+
+    What is given for a container of outputs counts for each of them, or in their order if it is a list for them.
+    """
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        within = [name.removeprefix(f"{key}/") for name in names if name.startswith(f"{key}/")]
+        if key in names or not within:
+            found[key] = item
+        elif isinstance(item, Mapping):
+            found.update({f"{key}/{name}": each for name, each in _by_path(item, within).items()})
+        else:
+            in_order = isinstance(item, (list, tuple)) and len(item) == len(within)
+            found.update({f"{key}/{name}": item[i] if in_order else item for i, name in enumerate(within)})
+    return found
 
 
 def _outputs(names: Names, count: int) -> str:
