@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchfunc import config
 from torchfunc.training import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.training.checks import check_counts
+from torchfunc.training.class_weight import ClassWeights
 from torchfunc.training.data import sources
 from torchfunc.training.data.array_batches import gathered
 from torchfunc.training.data.arrays import Arrays, is_array_like
@@ -144,7 +145,7 @@ class TestClassWeights:
     )
     def test_equal_keras(self, y):
         weights = {0: 1.5, 2: 0.25}
-        found = Arrays.parse(torch.zeros(4), torch.from_numpy(y)).weighted(weights).sample_weight
+        found = Arrays.parse(torch.zeros(4), torch.from_numpy(y)).weighted(ClassWeights(weights).of).sample_weight
         np.testing.assert_array_equal(found.numpy(), class_weight_to_sample_weights(y, weights))
 
     @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ class TestClassWeights:
     )
     def test_wrong_use(self, y, sample_weight, part):
         with pytest.raises(ValueError, match=part):
-            Arrays.parse(torch.zeros(2), y, sample_weight).weighted({0: 2.0})
+            Arrays.parse(torch.zeros(2), y, sample_weight).weighted(ClassWeights({0: 2.0}).of)
 
 
 class TestArrayBatches:
@@ -315,7 +316,7 @@ class TestIterables:
 
     def test_numpy_batches_are_converted_and_class_weights_added(self):
         source = [(np.zeros((2, 3)), np.array([0, 1]))]
-        ((x, y, weight),) = batches(iter(source), class_weight={1: 5.0})
+        ((x, y, weight),) = batches(iter(source), class_weight=ClassWeights({1: 5.0}).of)
         assert x.dtype == torch.float32
         assert y.tolist() == [0, 1]
         assert weight.tolist() == [1.0, 5.0]

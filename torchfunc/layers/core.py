@@ -149,7 +149,14 @@ class Embedding(WeightedLayer):
     def call(self, inputs: Tensor) -> Tensor:
         if inputs.dtype not in (torch.int64, torch.int32):
             inputs = inputs.to(torch.int64)
-        return F.embedding(inputs, self.weight)
+        try:
+            return F.embedding(inputs, self.weight)
+        except IndexError as error:
+            # Only here, since to look at all ids would take as long as to embed them.
+            outside = inputs[(inputs < 0) | (inputs >= self.input_dim)]
+            raise ValueError(
+                f"{self.describe()} has vectors for 0 to {self.input_dim - 1}, but was given {outside[0].item()}."
+            ) from error
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         return torch.ne(inputs, 0) if self.mask_zero else None

@@ -32,6 +32,11 @@ _OF_ELEMENTS = (
     *(F.binary_cross_entropy_with_logits, F.soft_margin_loss, F.multilabel_soft_margin_loss, F.hinge_embedding_loss),
 )
 
+_OF_LABELS = (
+    *(nn.BCELoss, nn.BCEWithLogitsLoss, F.binary_cross_entropy, F.binary_cross_entropy_with_logits),
+    *(nn.MultiLabelSoftMarginLoss, F.multilabel_soft_margin_loss),
+)
+
 
 def object_name(obj: Any) -> str:
     """The name that an object goes by in logs: its own, its function's, or its class's in snake case."""
@@ -67,6 +72,7 @@ class TorchLoss(Loss):
         function = loss.func if isinstance(loss, functools.partial) else loss
         self._of_classes = _is_one_of(function, _OF_CLASSES)
         self._of_elements = _is_one_of(function, _OF_ELEMENTS)
+        self.target_form = "labels" if _is_one_of(function, _OF_LABELS) else None
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         return self.loss(y_pred, y_true)

@@ -41,6 +41,8 @@ class Loss:
         ValueError: there is no such reduction.
     """
 
+    # How the targets say a class, if they do: "indices", "labels" of 0 and 1, "one_hot" along `axis`.
+    target_form: str | None = None
     _per_sample_advice = "Return one loss per sample, shape (batch,), and leave the mean to `reduction`."
 
     def __init__(

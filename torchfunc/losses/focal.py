@@ -113,6 +113,8 @@ class BinaryFocalCrossentropy(Crossentropy):
         reduction, name, dtype: as for `Loss`.
     """
 
+    target_form = "labels"
+
     activation = "sigmoid"
 
     def __init__(
@@ -151,6 +153,8 @@ class CategoricalFocalCrossentropy(Crossentropy):
         axis: where the classes are.
         reduction, name, dtype: as for `Loss`.
     """
+
+    target_form = "one_hot"
 
     activation = "softmax"
 

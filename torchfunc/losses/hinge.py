@@ -55,6 +55,8 @@ def categorical_hinge(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
 class Hinge(FunctionLoss):
     """`mean(max(1 - y_true * y_pred, 0))`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`."""
 
+    target_form = "labels"
+
     def __init__(
         self, reduction: Reduction = "sum_over_batch_size", name: str = "hinge", dtype: DTypeLike | None = None
     ) -> None:
@@ -64,6 +66,8 @@ class Hinge(FunctionLoss):
 class SquaredHinge(FunctionLoss):
     """`mean(max(1 - y_true * y_pred, 0)²)`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`."""
 
+    target_form = "labels"
+
     def __init__(
         self, reduction: Reduction = "sum_over_batch_size", name: str = "squared_hinge", dtype: DTypeLike | None = None
     ) -> None:
@@ -72,6 +76,8 @@ class SquaredHinge(FunctionLoss):
 
 class CategoricalHinge(FunctionLoss):
     """How far the true class's score stays short of the best other one plus 1. Arguments as for `Loss`."""
+
+    target_form = "one_hot"
 
     def __init__(
         self,

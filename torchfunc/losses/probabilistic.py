@@ -257,6 +257,8 @@ class BinaryCrossentropy(Crossentropy):
         reduction, name, dtype: as for `Loss`.
     """
 
+    target_form = "labels"
+
     activation = "sigmoid"
     _fused = staticmethod(_binary)
 
@@ -283,6 +285,8 @@ class CategoricalCrossentropy(Crossentropy):
         axis: where the classes are.
         reduction, name, dtype: as for `Loss`.
     """
+
+    target_form = "one_hot"
 
     activation = "softmax"
     _fused = staticmethod(_categorical)
@@ -311,6 +315,8 @@ class SparseCategoricalCrossentropy(Crossentropy):
         axis: where the classes are.
         name, dtype: as for `Loss`.
     """
+
+    target_form = "indices"
 
     activation = "softmax"
     _fused: Callable[..., Tensor] | None = staticmethod(_sparse)
@@ -366,6 +372,8 @@ class CategoricalGeneralizedCrossEntropy(FunctionLoss):
     Raises:
         ValueError: `q` is not within (0, 1).
     """
+
+    target_form = "indices"
 
     def __init__(
         self,

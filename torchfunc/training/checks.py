@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from torchfunc import losses
+from torchfunc.structures import leaves
+from torchfunc.training.class_weight import ClassWeights
 from torchfunc.training.data.array_batches import ArrayBatches
-from torchfunc.training.data.arrays import Data, unpack_x_y_sample_weight
+from torchfunc.training.data.arrays import Data, WeighByClass, unpack_x_y_sample_weight
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.outputs import Objectives
+from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["check_class_weight", "check_counts", "check_data", "check_fit", "check_labels", "checked_verbose"]
+__all__ = ["check_counts", "check_data", "check_fit", "check_labels", "checked_verbose", "class_weigher"]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
 _MUCH = 2**20
@@ -56,28 +59,12 @@ def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: A
         check_counts(optional=False, validation_freq=number)
 
 
-def check_class_weight(class_weight: Any, model: Trainable) -> None:
-    """Check what `class_weight` was given: numbers by class index.
-
-    Raises:
-        ValueError: it is no dict, a key is no class of the model's output, or a weight is no number.
-    """
-    if class_weight is None:
-        return
-    if not isinstance(class_weight, Mapping):
-        raise ValueError(
-            f"`class_weight` is a dict of weights by class index, such as {{0: 1.0, 1: 5.0}}, got {class_weight!r}."
-        )
-    shapes = _output_shapes(model)
-    classes = max(shapes[0][-1] or 0, 2) if shapes is not None and len(shapes) == 1 and len(shapes[0]) > 1 else 0
-    valid = f"0 to {classes - 1}" if classes else "from 0 on"
-    for key, weight in class_weight.items():
-        if isinstance(key, bool) or not isinstance(key, Integral):
-            raise ValueError(f"`class_weight` has the key {key!r}, but its keys are class indices, integers {valid}.")
-        if not 0 <= int(key) < (classes or math.inf):
-            raise ValueError(f"`class_weight` has the key {key}, but the model's classes are {valid}.")
-        if isinstance(weight, bool) or not isinstance(weight, Real):
-            raise ValueError(f"`class_weight` holds numbers, got {weight!r} for class {key}.")
+def class_weigher(class_weight: Any, model: Trainable, settings: TrainingSettings) -> WeighByClass | None:
+    """What weighs targets by class. Raises ValueError, as `ClassWeights.parse` does, for what are no such weights."""
+    shapes, losses = _output_shapes(model), [loss for loss in leaves(settings.parsed.loss) if loss is not None]
+    loss = losses[0] if len(losses) == 1 else None
+    parsed = ClassWeights.parse(class_weight, loss, shapes[0] if shapes is not None and len(shapes) == 1 else None)
+    return None if parsed is None else parsed.of
 
 
 def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStream) -> None:
@@ -100,12 +87,13 @@ def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStr
     size, arrays = batches.batch_size, batches.arrays
     first = arrays.first(size)
     model.prepare_inputs(first.x)
-    targets, weights = objectives.match_data(arrays.y, first.sample_weight)
+    targets, weights = objectives.match_data(arrays.y, arrays.sample_weight)
     for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
         if target is not None and output.loss is not None:
             loss = output.loss.for_shapes(target.shape, shape)
-            _rehearse(loss, shape, target[:size], weight)
-            _check_labels(loss, shape, target, output.of)
+            _check_real(loss, target, output.of)
+            _rehearse(loss, shape, target[:size], None if weight is None else weight[:size])
+            _check_labels(loss, shape, target, weight, output.of)
 
 
 def check_labels(model: Trainable, objectives: Objectives | None, batch: Data) -> None:
@@ -118,10 +106,12 @@ def check_labels(model: Trainable, objectives: Objectives | None, batch: Data) -
 def _check_batch(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
     """Check the class indices of a batch, without asking a device for values."""
     _, y, sample_weight = unpack_x_y_sample_weight(batch)
-    targets, _ = objectives.match_data(y, sample_weight)
-    for output, shape, target in zip(objectives.outputs, shapes, targets, strict=True):
+    targets, weights = objectives.match_data(y, sample_weight)
+    for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
         if target is not None and output.loss is not None and target.is_cpu:
-            _check_labels(output.loss.for_shapes(target.shape, shape), shape, target, output.of)
+            loss = output.loss.for_shapes(target.shape, shape)
+            _check_real(loss, target, output.of)
+            _check_labels(loss, shape, target, weight, output.of)
 
 
 def _output_shapes(model: Trainable) -> list[_Shape] | None:
@@ -150,10 +140,17 @@ def _can_rehearse(loss: losses.Loss) -> bool:
     )
 
 
-def _check_labels(loss: losses.Loss, shape: _Shape, target: Tensor, of: str) -> None:
-    """Raise ValueError for class indices that are none; `of` says whose they are."""
+def _check_real(loss: losses.Loss, target: Tensor, of: str) -> None:
+    if target.is_complex() and _can_rehearse(loss):
+        raise ValueError(f"The targets{of} are complex numbers, of which {loss.name} knows nothing.")
+
+
+def _check_labels(loss: losses.Loss, shape: _Shape, target: Tensor, weight: Tensor | None, of: str) -> None:
+    """Raise ValueError for labels and class indices that are none; `of` says whose they are."""
     if len(shape) < 2 or not target.numel():
         return
+    if loss.target_form == "labels" and not isinstance(loss, (losses.Hinge, losses.SquaredHinge)):
+        _check_binary(target, weight, of)
     axis, ignored = _classes_axis(loss, target, shape)
     classes = None if axis is None else shape[axis]
     if classes is not None:
@@ -171,6 +168,25 @@ def _classes_axis(loss: losses.Loss, target: Tensor, shape: _Shape) -> tuple[int
     if isinstance(module, (nn.CrossEntropyLoss, nn.NLLLoss)) and are_indices:
         return 1, module.ignore_index
     return None, None
+
+
+def _check_binary(target: Tensor, weight: Tensor | None, of: str) -> None:
+    values = target.detach()
+    if values.dtype is torch.bool:
+        return
+    low, high = torch.stack(values.aminmax()).tolist()
+    if low >= 0 and high <= 1:
+        return
+    outside = ~((values >= 0) & (values <= 1))
+    if weight is not None and weight.shape[:1] == values.shape[:1]:
+        # Labels that do not count may stand for none.
+        counts = weight.detach() != 0
+        outside &= counts if counts.shape == values.shape else counts.reshape(len(values), *[1] * (values.ndim - 1))
+    if outside.any():
+        raise ValueError(
+            f"Labels{of} lie between 0 and 1, but y holds {values[outside][0].item()}. For classes 1 and 2 count from "
+            "0; for -1 and 1 use a hinge loss; for more classes a categorical crossentropy."
+        )
 
 
 def _check_indices(target: Tensor, classes: int, ignored: int | None, of: str) -> None:

@@ -18,8 +18,17 @@ from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import checks, run_modes
-from torchfunc.training.checks import check_class_weight, check_counts, check_data, check_fit, checked_verbose
-from torchfunc.training.data.arrays import Arrays, Batch, ClassWeight, Data, Expected, Tensors, unpack_x_y_sample_weight
+from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
+from torchfunc.training.data.arrays import (
+    Arrays,
+    Batch,
+    ClassWeight,
+    Data,
+    Expected,
+    Tensors,
+    WeighByClass,
+    unpack_x_y_sample_weight,
+)
 from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size, with_validation
 from torchfunc.training.data.stream import EpochStream
@@ -311,12 +320,12 @@ class Trainer(StepFunctions):
             validation_steps=validation_steps,
             validation_batch_size=validation_batch_size,
         )
-        check_class_weight(class_weight, self)
+        weigh = class_weigher(class_weight, self, settings)
         expected = self._expected_data()
         data = parse_data(x, y, sample_weight, expected, batch_size)
         data, validation_data = with_validation(data, validation_data, validation_split, expected)
         batches_of = partial(make_batches, device=device, floats=expected.floats)
-        stream = batches_of(data, batch_size, steps_per_epoch, shuffle, class_weight, continues=True)
+        stream = batches_of(data, batch_size, steps_per_epoch, shuffle, weigh, continues=True)
         validation = None
         if validation_data is not None:
             size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
@@ -430,8 +439,8 @@ class Trainer(StepFunctions):
         """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does."""
         settings = self.require_settings("train_on_batch")
         device = device_of(self, settings.device)
-        check_class_weight(class_weight, self)
-        data = self._one_batch(x, y, sample_weight, class_weight, settings, device)
+        weigh = class_weigher(class_weight, self, settings)
+        data = self._one_batch(x, y, sample_weight, weigh, settings, device)
         with run_modes.training(self, settings, device):
             self.reset_metrics()
             logs = make_step(self, settings, "train_step", device)(data)
@@ -463,13 +472,13 @@ class Trainer(StepFunctions):
         x: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike,
-        class_weight: ClassWeight | None,
+        weigh: WeighByClass | None,
         settings: TrainingSettings | None,
         device: torch.device,
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
         arrays = Arrays.parse(x, y, sample_weight, self._expected_data())
-        data = arrays.to(device).weighted(class_weight).packed
+        data = arrays.to(device).weighted(weigh).packed
         if not self.is_fully_built():
             self._build_on(unpack_x_y_sample_weight(data).x, device)
         if settings is not None and y is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
@@ -12,8 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype
 from torchfunc.registry import did_you_mean
 from torchfunc.structures import holds_numbers, leaves, map_structure
 from torchfunc.training.data.conversion import ArrayLike, is_frame, named_tensors
@@ -26,6 +24,7 @@ __all__ = [
     "Data",
     "Expected",
     "Tensors",
+    "WeighByClass",
     "is_array_like",
     "pack_x_y_sample_weight",
     "unpack_x_y_sample_weight",
@@ -39,6 +38,9 @@ Data: TypeAlias = Tensors
 
 ClassWeight: TypeAlias = Mapping[int, float]
 """The weights of samples by the class index of their target."""
+
+WeighByClass: TypeAlias = Callable[[Tensor], Tensor]
+"""A function from targets to the weights of their samples."""
 
 
 class Expected(NamedTuple):
@@ -140,18 +142,16 @@ class Arrays:
             raise ValueError(f"`validation_split={fraction}` of {self.rows} rows leaves no rows on one side.")
         return self._slice(0, first), self._slice(first, self.rows)
 
-    def weighted(self, class_weight: ClassWeight | None) -> Arrays:
-        """The same rows, each weighted by the class of its target: 1 for classes that are not mentioned.
-
-        Targets are class indices `(rows, ...)` or `(rows, ..., 1)`, or one-hot `(rows, ..., classes)`.
+    def weighted(self, weigh: WeighByClass | None) -> Arrays:
+        """The same rows, each weighted by the class of its target.
 
         Args:
-            class_weight: weights by class index; None leaves the rows as they are.
+            weigh: gives the weights for an array of targets; None leaves the rows as they are.
 
         Raises:
             ValueError: there are several outputs, no targets, or sample weights too.
         """
-        if class_weight is None:
+        if weigh is None:
             return self
         if self.sample_weight is not None:
             raise ValueError("Give `class_weight` or `sample_weight`, not both.")
@@ -159,14 +159,7 @@ class Arrays:
         if len(targets) != 1:
             given = "several outputs" if targets else "no targets"
             raise ValueError(f"`class_weight` needs one array of targets, but there are {given}. Use `sample_weight`.")
-        classes = targets[0]
-        if classes.ndim > 1:
-            classes = classes.squeeze(-1) if classes.shape[-1] == 1 else classes.argmax(-1)
-        classes = classes.round() if classes.is_floating_point() else classes
-        weights = torch.ones(classes.shape, dtype=as_dtype(floatx()), device=classes.device)
-        for index, weight in class_weight.items():
-            weights.masked_fill_(classes == index, weight)
-        return Arrays(self.x, self.y, weights, self.rows)
+        return Arrays(self.x, self.y, weigh(targets[0]), self.rows)
 
     def to(self, device: torch.device) -> Arrays:
         """The same rows on a device; tensors that are there already stay the same objects."""

@@ -22,9 +22,9 @@ from torchfunc.training.data.array_batches import ArrayBatches
 from torchfunc.training.data.arrays import (
     ANYTHING,
     Arrays,
-    ClassWeight,
     Data,
     Expected,
+    WeighByClass,
     is_array_like,
     unpack_x_y_sample_weight,
 )
@@ -121,7 +121,7 @@ def make_batches(
     batch_size: int | None = None,
     steps: int | None = None,
     shuffle: bool | str = False,
-    class_weight: ClassWeight | None = None,
+    class_weight: WeighByClass | None = None,
     *,
     continues: bool = False,
     device: torch.device,
@@ -134,7 +134,7 @@ def make_batches(
         batch_size: rows a batch for arrays and datasets, 32 by default (or what `steps` makes it).
         steps: batches an epoch, all by default.
         shuffle: whether arrays and map-style datasets are taken in a new order each epoch.
-        class_weight: weights by class index.
+        class_weight: gives the weights for targets.
         continues: whether, with `steps`, an epoch begins where the last one ended.
         device: where batches are needed.
         floats: what NumPy's floats become; `config.floatx()` by default.
@@ -170,7 +170,7 @@ class IterableBatches(Batches):
         source: gives `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)`, of tensors or arrays, one batch at a time. Its
             `on_epoch_begin` and `on_epoch_end`, if it has them, are called around each epoch.
         device: where batches are needed.
-        class_weight: weights by class index, turned into sample weights batch by batch.
+        class_weight: gives the sample weights for the targets of a batch.
         floats: what NumPy's floats become; `config.floatx()` by default.
     """
 
@@ -178,7 +178,7 @@ class IterableBatches(Batches):
         self,
         source: Iterable[Any],
         device: torch.device,
-        class_weight: ClassWeight | None,
+        class_weight: WeighByClass | None,
         floats: torch.dtype | None = None,
     ) -> None:
         self._expected = Expected(floats=floats)
