@@ -143,9 +143,7 @@ def test_a_class_that_is_registered_with_torch():
     model = Subclassed(Outputs)
     model.compile("sgd", {"logits": "mse", "hidden": "mse"}, metrics={"hidden": "mae"})
     target = {"logits": y(), "hidden": y()}
-    assert sorted(model.fit(X, target, verbose=0).history) == [
-        *("hidden_loss", "hidden_mae", "logits_loss", "loss")
-    ]
+    assert sorted(model.fit(X, target, verbose=0).history) == [*("hidden_loss", "hidden_mae", "logits_loss", "loss")]
     found = model.predict(X, verbose=0)
     assert type(found) is Outputs
     assert model.evaluate(X, target, verbose=0, return_dict=True)["logits_loss"] == pytest.approx(
