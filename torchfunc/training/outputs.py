@@ -14,7 +14,7 @@ from torch import Tensor
 from torchfunc.losses import Loss
 from torchfunc.losses.adapters import parse_loss
 from torchfunc.metrics import Metric
-from torchfunc.metrics.adapters import parse_metric
+from torchfunc.metrics.adapters import TorchMetric, parse_metric
 from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.naming import unique_name, unique_names
@@ -333,9 +333,15 @@ def _loss_of_output(loss: Any, name: str | None) -> Loss | None:
 
 def _metric_of_output(given: MetricGiven, used: set[int]) -> Metric:
     """The metric for one output: a name that is given for several outputs stands for one metric each."""
-    if not given.makes_new or id(given.metric) not in used:
-        used.add(id(given.metric))
+    counts = given.metric.metric if isinstance(given.metric, TorchMetric) else given.metric
+    if id(counts) not in used:
+        used.add(id(counts))
         return given.metric
+    if not given.makes_new:
+        raise ValueError(
+            f"The metric object {given.metric.name!r} is given twice, and would count both times in one place. "
+            "Give each output an object of its own, or the metric's name."
+        )
     return copy.deepcopy(given.metric)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from torchfunc.graph import CallMode, preserved_modes
 from torchfunc.metrics.attributes import metrics_in_attributes
+from torchfunc.metrics.snapshots import kept_metrics
 from torchfunc.training.process_settings import flushed_denormals, restored_threads, retained_memory
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
@@ -42,9 +43,12 @@ def _context(model: Trainable, settings: TrainingSettings) -> Iterator[RunContex
     settings.to(device)
     for metric in run.metrics:
         metric.to(device)
-    model._run_context = run
+    # (A run within a run counts in the same metrics.)
+    metrics = contextlib.nullcontext() if outer is None else kept_metrics(lambda: model.metrics)
     try:
-        yield run
+        with metrics:
+            model._run_context = run
+            yield run
     finally:
         run.clear_call_losses()
         model._run_context = outer
