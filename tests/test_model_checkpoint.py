@@ -89,6 +89,32 @@ class TestModelCheckpoint:
         assert same(model.state_dict(), again.state_dict())
         assert again.compiled
 
+    def test_a_model_that_cannot_be_saved_is_not_trained(self, tmp_path):
+        model = make()
+        model.compile("sgd", lambda y_true, y_pred: (y_true - y_pred).square().mean())
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(ValueError, match="lambda cannot be written"):
+            model.fit(X, Y, verbose=0, callbacks=callbacks.ModelCheckpoint(tmp_path / "model.torchfunc"))
+        assert same(model.state_dict(), before)
+
+    @pytest.mark.parametrize("ending", [".torchfunc", ".keras"])
+    def test_training_goes_on_from_a_whole_model(self, tmp_path, ending):
+        """As in the guides: the last checkpoint is loaded and fitted on, and ends as one long training does."""
+
+        def fit(model, first, last, *watching):
+            return model.fit(
+                X, Y, batch_size=5, shuffle=False, epochs=last, initial_epoch=first, verbose=0, callbacks=list(watching)
+            ).history
+
+        torch.manual_seed(0)
+        model = make()
+        model.compile("adam", "mse", metrics=["mae"])
+        path = tmp_path / f"model{ending}"
+        fit(model, 0, 2, callbacks.ModelCheckpoint(path))
+        again = load_model(path)
+        assert fit(again, 2, 4) == fit(model, 2, 4)
+        assert same(again.state_dict(), model.state_dict())
+
 
 class TestWeights:
     def test_there_and_back(self, tmp_path):

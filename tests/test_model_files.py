@@ -4,7 +4,9 @@ import functools
 import json
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from whole_models import MODELS, Point, X, Y
 
 from torchfunc import layers, optimizers, saving, utils
-from torchfunc.models import Model, Sequential, load_model
+from torchfunc.models import Model, Sequential, load_model, model_from_json
 
 OPTIMIZERS = {
     "averages": lambda: optimizers.Adam(0.01, use_ema=True),
@@ -264,3 +266,105 @@ def test_a_class_of_the_file_that_is_not_known(tmp_path):
 class Stranger(layers.Layer):
     def call(self, x):
         return x + 1
+
+
+def test_there_and_back_through_json():
+    model = make()
+    again = model_from_json(model.to_json(indent=2))
+    assert again.get_config() == model.get_config()
+    assert again.get_compile_config() == model.get_compile_config()
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras' own, with new versions of NumPy
+def test_json_of_keras_and_for_keras():
+    inputs = keras.Input((8,))
+    theirs = keras.Model(inputs, keras.layers.Dense(1, activation="tanh")(keras.layers.Dense(4)(inputs)))
+    theirs.compile("adam", "mse")
+    ours = model_from_json(theirs.to_json())
+    assert ours.compiled
+    ours.set_weights(theirs.get_weights())
+    back = keras.models.model_from_json(ours.to_json())
+    back.set_weights(ours.get_weights())
+    expected = theirs.predict(X, verbose=0)
+    np.testing.assert_allclose(ours.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(back.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '"a"', '{"class_name": "Dense9", "config": {}}', "[" * 10_000])
+def test_json_of_something_else(text):
+    with pytest.raises(ValueError, match=r"JSON|config"):
+        model_from_json(text)
+
+
+def test_a_metric_that_has_no_config(tmp_path):
+    torchmetrics = pytest.importorskip("torchmetrics")
+    model = make()
+    model.compile("sgd", "mse", metrics=[torchmetrics.MeanSquaredError()])
+    with pytest.raises(ValueError, match=r"metric 'mean_squared_error'.*cannot be written"):
+        model.save(tmp_path / "model.torchfunc")
+    model.save(tmp_path / "model.torchfunc", include_optimizer=False)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a card")
+def test_a_device_that_is_not_there(tmp_path):
+    make().save(tmp_path / "model.torchfunc")
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used"):
+        load_model(tmp_path / "model.torchfunc", device="cuda")
+
+
+@pytest.mark.parametrize("value", [b"", b"hello", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_such_file(tmp_path, value):
+    path = tmp_path / "model.torchfunc"
+    path.write_bytes(value)
+    with pytest.raises(ValueError, match=r"model\.torchfunc is no \.torchfunc file of a model, or it is damaged"):
+        load_model(path)
+
+
+def test_in_threads(tmp_path):
+    """Saved and loaded at once from many threads: always one whole model or another."""
+    models, path = [make(), make()], tmp_path / "model.torchfunc"
+    for value, model in enumerate(models):
+        nn.init.constant_(model.layers[1].weight, value)
+    models[0].save(path)
+
+    def work(number):
+        if number % 2:
+            models[number // 2 % 2].save(path)
+            return None
+        return load_model(path).layers[1].weight.unique().tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [values for values in pool.map(work, range(60)) if values is not None]
+    assert all(values in ([0.0], [1.0]) for values in found)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow  # 1,500 layers are drawn twice.
+def test_long_chains(tmp_path):
+    x = outputs = layers.Input((2,))
+    for _ in range(1500):
+        outputs = layers.Dense(2)(outputs)
+    model = Model(x, outputs)
+    model.save(tmp_path / "model.torchfunc")
+    again = load_model(tmp_path / "model.torchfunc")
+    assert len(again.layers) == 1501
+    assert torch.equal(again.layers[-1].weight, model.layers[-1].weight)
+
+
+def test_more_weights_than_the_file_holds(tmp_path):
+    """A config that asks for terabytes is refused before anything is allocated."""
+    path = tmp_path / "model.torchfunc"
+    for layer in (layers.Dense(4), nn.Linear(8, 4)):
+        x = layers.Input((8,))
+        Model(x, layer(x)).save(path)
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        for key in (b'"units": 4', b'"out_features": 4'):
+            members["config.json"] = members["config.json"].replace(key, key[:-1] + b"400000000000")
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        with pytest.raises(ValueError, match=r"asks for weights of more numbers than the .* in the file"):
+            load_model(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torchfunc.modules.from_module import model_of_module
 from torchfunc.registry import deserialize_arguments, register_builtins
 from torchfunc.saving.conversions import Convertible
 from torchfunc.saving.files import PathLike
+from torchfunc.saving.model_config import config_of_model, model_from_json
 from torchfunc.saving.model_files import load_model, save_model
 from torchfunc.saving.weights import load_weights, save_weights
 from torchfunc.structures import leaves
@@ -24,7 +26,17 @@ from torchfunc.training import Trainer
 from torchfunc.training.compile_config import compile_arguments, compile_config
 from torchfunc.viewing import Profile, layer_outputs, model_to_dot, print_text, profile_layers, summarize
 
-__all__ = ["Functional", "GraphModule", "Model", "Sequential", "clone_model", "from_module", "load_model", "save_model"]
+__all__ = [
+    "Functional",
+    "GraphModule",
+    "Model",
+    "Sequential",
+    "clone_model",
+    "from_module",
+    "load_model",
+    "model_from_json",
+    "save_model",
+]
 
 # The layers of the largest model that a notebook draws by itself.
 _MAX_DRAWN = 300
@@ -151,6 +163,17 @@ class Model(Trainer, Convertible):
     def save(self, filepath: PathLike, overwrite: bool = True, include_optimizer: bool = True) -> None:
         """Write the whole model to a file. See `saving.save_model`."""
         save_model(self, filepath, overwrite, include_optimizer)
+
+    def to_json(self, **kwargs: Any) -> str:
+        """The architecture, and what `compile` was given, as a JSON text in Keras' form. See `model_from_json`.
+
+        Args:
+            **kwargs: of `json.dumps`.
+
+        Raises:
+            ValueError: a part of the model has no config; the message names it.
+        """
+        return json.dumps(config_of_model(self), **kwargs)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         """What `compile` was given, for a config; None before it was called.

@@ -15,6 +15,7 @@ from torchfunc.callbacks.base import Logs
 from torchfunc.callbacks.frequency import SaveFrequency
 from torchfunc.callbacks.monitor import MonitorCallback
 from torchfunc.saving.files import PathLike
+from torchfunc.saving.model_config import config_of_model
 from torchfunc.saving.model_files import check_model_path
 from torchfunc.saving.weights import check_weights_path
 from torchfunc.viewing.progress import print_message
@@ -68,6 +69,11 @@ class ModelCheckpoint(MonitorCallback):
             check_weights_path(self.filepath)
         else:
             check_model_path(self.filepath)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Raise ValueError, before anything is trained, if the model has a part that cannot be saved."""
+        if not self.save_weights_only:
+            config_of_model(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Note the epoch."""

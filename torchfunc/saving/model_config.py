@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
+from torchfunc.saving.json_text import parse_json
 
-__all__ = ["config_of_model", "model_of_config"]
+__all__ = ["config_of_model", "model_from_json", "model_of_config"]
 
 
 def config_of_model(model: Any, include_optimizer: bool = True) -> dict[str, Any]:
@@ -32,4 +33,25 @@ def model_of_config(config: Mapping[str, Any], custom_objects: Mapping[str, Any]
     model = deserialize_keras_object(config, custom_objects)
     if not isinstance(model, nn.Module):
         raise ValueError(f"The config describes no model, but {model!r}.")
+    return model
+
+
+def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
+    """The model that `model.to_json()`, ours or Keras', describes, with new weights; compiled if that one was.
+
+    Args:
+        json_string: the text.
+        custom_objects: classes and functions that it may name, by name, beside those that are registered.
+
+    Raises:
+        ValueError: it is no JSON of a model, or names something unknown.
+    """
+    config = parse_json(json_string)
+    if not isinstance(config, dict):
+        raise ValueError(f"The JSON describes no model, but {config!r}.")
+    model = model_of_config(config, custom_objects)
+    settings = config.get("compile_config")
+    if settings:
+        with custom_object_scope(custom_objects):
+            model.compile_from_config(settings)
     return model

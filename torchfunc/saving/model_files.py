@@ -108,7 +108,15 @@ def load_model(
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {name!r} to load a model from.")
-    return _FORMATS[ending].read(path, custom_objects, compile, None if device is None else torch.device(device))
+    return _FORMATS[ending].read(path, custom_objects, compile, None if device is None else _available(device))
+
+
+def _available(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    # (torch says with an AssertionError that it was built without CUDA.)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"The device {str(device)!r} cannot be used: {error}") from error
 
 
 def _ending(name: str) -> str | None:

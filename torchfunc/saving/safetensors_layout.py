@@ -89,6 +89,8 @@ class Layout:
             ValueError: a tensor is of a kind that the format does not know; the message names it.
         """
         for name, tensor in tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise ValueError(f"{name!r} cannot be written: it is no tensor, but a {type(tensor).__name__}.")
             if tensor.dtype not in _NAMES or tensor.layout is not torch.strided or tensor.is_meta:
                 kind = "a tensor without values (meta)" if tensor.is_meta else f"{tensor.layout} of {tensor.dtype}"
                 raise ValueError(f"The tensor {name!r} cannot be written: it is {kind}.")

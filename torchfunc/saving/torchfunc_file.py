@@ -20,6 +20,7 @@ from typing import IO, Any
 import torch
 from torch import nn
 
+from torchfunc.registry import custom_object_scope
 from torchfunc.saving.archive import Member, add_member, check_members
 from torchfunc.saving.json_text import parse_json, write_json
 from torchfunc.saving.model_config import config_of_model, model_of_config
@@ -86,7 +87,7 @@ def read_torchfunc_file(
             model.to(device)
         settings = reader.config.get("compile_config")
         if compile and settings:
-            with reader.refusing("what it says of `compile` cannot be used"):
+            with reader.refusing("what it says of `compile` cannot be used"), custom_object_scope(custom_objects):
                 model.compile_from_config(settings)
             reader.restore_training(model)
     return model

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchfunc import losses, metrics, optimizers
+from torchfunc.metrics import TorchMetric
 from torchfunc.registry import serialize_keras_object
 from torchfunc.structures import map_structure
+from torchfunc.training.matching import MetricGiven
 from torchfunc.training.settings import TrainingSettings
 
 __all__ = ["compile_arguments", "compile_config"]
@@ -19,18 +21,25 @@ def compile_config(settings: TrainingSettings) -> dict[str, Any]:
     Raises:
         ValueError: an optimizer, loss or metric has no config; the message names it.
     """
-    given, execution = settings.parsed.given, settings.execution
+    parsed, given, execution = settings.parsed, settings.parsed.given, settings.execution
     config = {
         "optimizer": optimizers.serialize(settings.optimizer),
         "loss": serialize_keras_object(given.loss),
         "loss_weights": serialize_keras_object(given.loss_weights),
-        "metrics": serialize_keras_object(given.metrics),
-        "weighted_metrics": serialize_keras_object(given.weighted_metrics),
+        "metrics": map_structure(_metric_config, parsed.metrics),
+        "weighted_metrics": map_structure(_metric_config, parsed.weighted_metrics),
         "run_eagerly": False,
         "steps_per_execution": execution.steps,
         "jit_compile": execution.jit,
     }
     return config if execution.precision.name is None else {**config, "precision": execution.precision.name}
+
+
+def _metric_config(metric: MetricGiven | None) -> Any:
+    if metric is not None and isinstance(metric.metric, TorchMetric):
+        # Says that such an object has no config.
+        return metric.metric.get_config()
+    return None if metric is None else serialize_keras_object(metric.given)
 
 
 def compile_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
