@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from torchfunc import Input, Model, Sequential, callbacks, layers, losses, metrics, optimizers
+from torchfunc.models import load_model
 
 CARD = torch.device(os.environ.get("CARD", "cuda"))
 ON_CARD = CARD.type == "cuda" and torch.cuda.is_available()
@@ -365,3 +366,18 @@ def test_evaluate_and_predict_on_the_card_are_those_on_the_cpu(make):
     p, q = (each.predict(x, batch_size=11, verbose=0) for each in (model, other))
     for one, two in zip(*((list(r.values()) if isinstance(r, dict) else [r]) for r in (p, q)), strict=True):
         np.testing.assert_allclose(one, two, rtol=2e-3, atol=2e-4)
+
+
+@needs_card
+def test_a_model_read_onto_a_card_is_there_once(tmp_path):
+    x = Input((2048,))
+    model = Model(x, nn.Linear(4096, 2048)(layers.Dense(4096)(x)))
+    model.save(tmp_path / "model.torchfunc")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    again = load_model(tmp_path / "model.torchfunc", device=CARD)
+    size = sum(weight.nbytes for weight in model.weights)
+    assert torch.cuda.max_memory_allocated() - before <= 1.05 * size
+    for weight, other in zip(model.weights, again.weights, strict=True):
+        assert other.device.type == "cuda"
+        assert torch.equal(weight, other.cpu())

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and limits the size of files")
 
-ENDINGS = [".torchfunc", ".safetensors"]
+ENDINGS = [".torchfunc", ".keras", ".safetensors", ".weights.h5"]
 
 
 def run(folder, ending, what, times):
@@ -41,4 +41,4 @@ def test_a_disk_that_is_full(tmp_path, ending):
         assert state == "old"
         assert litter == []
         assert error.startswith("OSError")
-        assert f"model{ending} cannot be written: File too large" in error
+        assert f"model{ending} cannot be written" in error

@@ -265,3 +265,18 @@ def test_dtypes_and_nesting():
     assert again["at"] == (1, 2)
     with pytest.raises(ValueError, match=r"object.*cannot be written to a config"):
         registry.serialize_keras_object(object())
+
+
+def test_arrays():
+    for array in (np.arange(3, dtype="int16"), np.array(["a", "bcd"]), np.array([True]), np.array([1.5, np.inf])):
+        written = json.loads(json.dumps(registry.serialize_keras_object(array)))
+        again = registry.deserialize_keras_object(written)
+        np.testing.assert_array_equal(again, array)
+        assert again.dtype == array.dtype
+
+
+@pytest.mark.parametrize("dtype", ["S1000000000", "O", "V9999", "object", "nothing", 3, None])
+def test_arrays_of_dtypes_that_say_a_size(dtype):
+    config = {"class_name": "__numpy__", "config": {"value": ["a"], "dtype": dtype}}
+    with pytest.raises(ValueError, match="not one of numbers or texts"):
+        registry.deserialize_keras_object(config)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from torchfunc import registry
+from torchfunc.unfilled_weights import unfilled_weights
 
 ROW, STEPS, IMAGE = (2, 8), (2, 5, 8), (2, 4, 8, 8)
 
@@ -156,4 +157,26 @@ def test_only_modules_of_torch_are_made(name):
 def test_only_listed_functions_are_found(name):
     config = {"module": "torch", "class_name": "function", "config": name, "registered_name": name}
     with pytest.raises(ValueError, match="not one that a graph may call"):
+        registry.deserialize_keras_object(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("Linear", {"in_features": 10**6, "out_features": 10**6}),
+        ("LSTM", {"input_size": 2, "hidden_size": 2, "num_layers": 10**9}),
+        ("Transformer", {"d_model": 8, "nhead": 2, "num_encoder_layers": 10**9}),
+    ],
+)
+def test_no_more_weights_are_made_than_a_file_holds(name, arguments):
+    config = {"module": "torch.nn", "class_name": name, "config": arguments, "registered_name": None}
+    with unfilled_weights(1000), pytest.raises(ValueError, match="more numbers than the 1,000"):
+        registry.deserialize_keras_object(config)
+
+
+def test_a_stack_is_not_made_of_more_copies_than_a_file_holds():
+    layer = registry.serialize_keras_object(nn.TransformerEncoderLayer(8, 2, 16))
+    arguments = {"encoder_layer": layer, "num_layers": 1000}
+    config = {"module": "torch.nn", "class_name": "TransformerEncoder", "config": arguments, "registered_name": None}
+    with unfilled_weights(100_000), pytest.raises(ValueError, match="more numbers than the 100,000"):
         registry.deserialize_keras_object(config)

@@ -328,9 +328,9 @@ def _deserialize(config: Any) -> Any:
         return {key: _deserialize(value) for key, value in config.items()}
     inner: Any = {} if config["config"] is None else config["config"]
     if class_name == "__numpy__":
-        return np.array(inner["value"], dtype=inner["dtype"])
+        return np.array(inner["value"], dtype=_plain_dtype(inner["dtype"]))
     if class_name == "__tensor__":
-        return torch.tensor(inner["value"], dtype=getattr(torch, inner["dtype"]))
+        return torch.tensor(inner["value"], dtype=as_dtype(inner["dtype"]))
     if class_name == "__lambda__":
         raise ValueError(
             "This config holds the bytecode of a lambda, which is never loaded. "
@@ -360,6 +360,18 @@ def _deserialize(config: Any) -> Any:
     if build_config is not None and hasattr(instance, "build_from_config"):
         instance.build_from_config(build_config)
     return instance
+
+
+def _plain_dtype(name: Any) -> np.dtype[Any]:
+    """A dtype of NumPy by name, unless its items are objects, or of a size that the name says."""
+    try:
+        # (Keras writes "str96" for texts of 3 letters.)
+        dtype = np.dtype("str" if str(name).startswith("str") else name)
+    except TypeError:
+        dtype = None
+    if not isinstance(name, str) or dtype is None or dtype.hasobject or dtype.itemsize > 16:
+        raise ValueError(f"The config holds an array of the dtype {name!r}, which is not one of numbers or texts.")
+    return dtype
 
 
 def _resolve(name: str, config: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchfunc.structures import leaves
 from torchfunc.unfilled_weights import weight_budget, without_random_values
 
 __all__ = ["find_torch_class", "is_of_torch", "make_module", "module_arguments"]
@@ -67,12 +68,19 @@ def make_module(cls: type[nn.Module], kwargs: Mapping[str, Any]) -> nn.Module:
     budget = weight_budget()
     if budget is None or not is_of_torch(cls):
         return _call(cls, kwargs)
-    with torch.device("meta"):
-        shell = _call(cls, kwargs)
-    # (What it was given as arguments has been counted.)
-    budget.charge(sum(weight.numel() for weight in (*shell.parameters(), *shell.buffers()) if weight.is_meta))
+    given = [leaf for leaf in leaves(dict(kwargs)) if isinstance(leaf, nn.Module)]
+    layers = sum(value for name, value in kwargs.items() if name.endswith("_layers") and isinstance(value, int))
+    # A stack is made of copies of the layer that it is given. Other modules that are given have been counted.
+    budget.charge(layers * max((_count(module) for module in given), default=1))
+    if not given:
+        with torch.device("meta"):
+            budget.charge(_count(_call(cls, kwargs)))
     with without_random_values():
         return _call(cls, kwargs)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in (*module.parameters(), *module.buffers()))
 
 
 def _call(cls: type[nn.Module], kwargs: Mapping[str, Any]) -> nn.Module:
