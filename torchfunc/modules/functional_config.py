@@ -19,8 +19,9 @@ from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.call_arguments import accepts
+from torchfunc.layers.base.masks import masks_of
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
-from torchfunc.modules.function_names import keras_operation, torch_operation
+from torchfunc.modules.function_names import keras_arguments, keras_operation, torch_arguments, torch_operation
 from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import call_again
@@ -32,7 +33,7 @@ from torchfunc.registry import (
     map_items,
     serialize_keras_object,
 )
-from torchfunc.structures import Structure, map_structure
+from torchfunc.structures import Structure, leaves, map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
 __all__ = ["GRAPH_KEYS", "constants_in_place", "graph_config", "graph_from_config", "name_parts"]
@@ -83,7 +84,7 @@ class _Writer:
             for position, value in enumerate(node.output_values):
                 self.places.setdefault(value, [name, index, position])
             if node.op != "input":
-                calls.append({"args": self._write(list(node.args)), "kwargs": self._write(dict(node.kwargs))})
+                calls.append({"args": self._write(_as_called(node)), "kwargs": self._write(_options(node))})
 
         def place(value: SymbolicValue) -> list[Any]:
             name, index, position = self.places[value]
@@ -102,7 +103,7 @@ class _Writer:
         if node.op in ("input", "module"):
             config: dict[str, Any] = serialize_keras_object(node.target)
             return config
-        operation = keras_operation(node.target, self.drawn.name_of(node))
+        operation = keras_operation(node, self.drawn.name_of(node))
         if operation is not None:
             return operation
         name = check_method(node.target) if node.op == "method" else function_name(node.target)
@@ -143,6 +144,23 @@ class _Writer:
         if isinstance(value, Mapping):
             return {key: self._write(item) for key, item in value.items()}
         return serialize_keras_object(value)
+
+
+def _as_called(node: Node) -> list[Any]:
+    """The positional arguments; for a model with nested inputs one, nested like them, as Keras calls it."""
+    drawn: DrawnGraph | None = node.target.drawn if isinstance(node.target, Network) else None
+    if drawn is None or isinstance(drawn.inputs, SymbolicValue):
+        return keras_arguments(node)
+    given = dict(zip(drawn.input_tensors, node.args, strict=True))
+    return [map_structure(given.__getitem__, drawn.inputs)]
+
+
+def _options(node: Node) -> dict[str, Any]:
+    """The arguments by keyword, without the mask that a layer finds at its input by itself, in either library."""
+    found_again = isinstance(node.target, Layer) and not isinstance(node.target, Network) and node.args
+    if not found_again or leaves(node.kwargs.get("mask")) != leaves(masks_of(node.args[0])):
+        return dict(node.kwargs)
+    return {name: value for name, value in node.kwargs.items() if name != "mask"}
 
 
 def _calls_before(entry: Mapping[str, Any]) -> int:
@@ -203,6 +221,7 @@ class _Reader:
         self.weights: dict[str, Tensor] = {}
         self.targets: dict[str, Any] = {}
         self.calls_before: dict[str, int] = {}
+        self.operations: dict[str, Mapping[str, Any]] = {}
 
     def read(self) -> ReadGraph:
         install_hook()
@@ -234,7 +253,8 @@ class _Reader:
             return op, check_method(target) if op == "method" else find_function(target)
         operation = torch_operation(entry)
         if operation is not None:
-            return "function", operation
+            self.operations[entry["name"]] = entry
+            return operation
         layer = deserialize_keras_object(entry)
         if isinstance(layer, Layer) and "name" not in entry["config"]:
             layer.assign_name(entry["name"])
@@ -258,6 +278,8 @@ class _Reader:
             # Keras writes it for some layers that do the same either way.
             kwargs.pop("training", None)
         op, target = target if isinstance(target, tuple) else ("module", target)
+        if name in self.operations:
+            args = torch_arguments(self.operations[name], args)
         if target is getattr:
             # `x.T` and its kin: the properties of a tensor, and nothing else of it.
             value, attribute = args

@@ -57,6 +57,7 @@ class Network(TypedByWeights):
     # Of a model that is drawn.
     runs_its_graph = False
     graph_was_changed = False
+    drawn: Any = None
     # Whether `recording` is `record_call` as steps for `unrolled`.
     records_in_steps = False
 
