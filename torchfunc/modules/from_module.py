@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from torchfunc.graph import (
+    CallMode,
     SymbolicTensor,
     SymbolicValue,
     entering,
@@ -190,15 +191,11 @@ def _by_tracing(module: nn.Module, examples: Mapping[str, Tensor]) -> tuple[list
 
 def _trace(module: nn.Module) -> tuple[fx.Graph, set[str]]:
     """The graph in the module's mode, and the names of its calls of dropout that are made in training alone."""
-    modes = {each: each.training for each in module.modules()}
-    try:
-        graph = _Tracer().trace(module)
-        for each, mode in modes.items():
-            each.training = not mode
-        other = _Tracer().trace(module)
-    finally:
-        for each, mode in modes.items():
-            each.training = mode
+    graphs = {}
+    for training in (not module.training, module.training):
+        with CallMode(module, training):
+            graphs[training] = _Tracer().trace(module)
+    graph, other = graphs[module.training], graphs[not module.training]
     follows = set()
     for a, b in zip(graph.nodes, other.nodes, strict=False):
         if (a.op, str(a.args), str(a.kwargs), str(a.target)) == (b.op, str(b.args), str(b.kwargs), str(b.target)):

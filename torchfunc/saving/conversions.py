@@ -10,6 +10,7 @@ from torch import fx
 from torchfunc.modules import Network
 from torchfunc.modules.rewiring import rewire
 from torchfunc.modules.torch_graph.convert import to_torch
+from torchfunc.saving.export import export_model
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.source import to_source
 
@@ -57,6 +58,24 @@ class Convertible(Network):
                 the message names the first such place.
         """
         return rewire(self, changes)
+
+    def export(self, path: PathLike, format: str = "torch_export") -> None:
+        """Write the model, as it is in evaluation mode, as a program that runs without this package.
+
+        The batch is of any size, and so are other sizes that are unknown, as far as the model's code allows. What the
+        program is called on are the inputs in order. While it is traced, the modules in it are in evaluation mode.
+
+        Args:
+            path: the file; it ends in ".onnx" for "onnx", else in ".pt2".
+            format: "torch_export" (for `torch.export.load`), "onnx" (with the packages onnx and onnxscript), or
+                "aot_inductor" (compiled for this machine, for `torch._inductor.aoti_load_package`; it takes a C++
+                compiler and a minute).
+
+        Raises:
+            ValueError: there is no such format, the name ends otherwise, or the model is not built yet.
+            ImportError: the packages that write ONNX are not installed.
+        """
+        export_model(self, path, format)
 
     def to_source(self, path: PathLike | None = None, class_name: str | None = None) -> str:
         """Write the model as plain PyTorch: a class with `__init__` and `forward` that needs nothing of this package.

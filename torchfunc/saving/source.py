@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchfunc.graph import CallMode
 from torchfunc.layers import Layer
 from torchfunc.modules.torch_graph.convert import to_torch
 from torchfunc.naming import unique_name
@@ -192,14 +193,13 @@ class _File:
 
     def traced(self, module: nn.Module, error: ValueError) -> str:
         """A module of the user's as the calls it makes."""
-        modes = {each: each.training for each in module.modules()}
+        graphs = []
         try:
-            graphs = [fx.symbolic_trace(module.train(training)) for training in (True, False)]
+            for training in (True, False):
+                with CallMode(module, training):
+                    graphs.append(fx.symbolic_trace(module))
         except _TRACE_ERRORS as problem:
             raise ValueError(f"{error} Nor can torch.fx trace it ({type(problem).__name__}: {problem}).") from error
-        finally:
-            for each, mode in modes.items():
-                each.training = mode
         if graphs[0].code != graphs[1].code:
             raise ValueError(f"{error} Nor is it the same in training, so that its calls could be written.")
         return self.define(graphs[0], type(module).__name__, "A part of the model.")
