@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from layer_parity import assert_close, check_layer
 from torch import nn
 
-from torchfunc import Input
+from torchfunc import Input, Model
 from torchfunc.layers import (
     Embedding,
     GroupNormalization,
@@ -216,3 +216,16 @@ def test_weights_train_on_images_that_need_no_gradient():
     layer.zero_grad()
     layer(x.requires_grad_()).square().sum().backward()
     torch.testing.assert_close((layer.weight.grad, layer.bias.grad), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"scale": False}])
+@pytest.mark.parametrize("kind", [LayerNormalization, GroupNormalization])
+def test_model_in_another_precision(kind, options, dtype):
+    inputs = Input((5, 4))
+    layer = kind(2, **options) if kind is GroupNormalization else kind(**options)
+    model, x = Model(inputs, layer(inputs)), torch.randn(3, 5, 4)
+    expected = model(x)
+    found = model.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)

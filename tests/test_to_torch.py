@@ -120,6 +120,14 @@ class TestGraphs:
         assert next(model.parameters()).dtype == torch.float64
         assert module(torch.randn(2, 8, 8, 3, dtype=torch.float64)).dtype == torch.float64
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+    def test_precision(self, dtype):
+        inputs = Input((5, 4))
+        x = layers.LayerNormalization()(layers.MultiHeadAttention(2, 2)(inputs, inputs))
+        model = Model(inputs, layers.LSTM(3)(layers.BatchNormalization()(x))).to(dtype).eval()
+        x = torch.randn(2, 5, 4, dtype=dtype)
+        torch.testing.assert_close(model.to_torch()(x), model(x))
+
     def test_copies_and_pickles(self):
         module, x = image_model().to_torch().eval(), torch.randn(2, 8, 8, 3)
         for other in (copy.deepcopy(module), torch.fx.symbolic_trace(module)):

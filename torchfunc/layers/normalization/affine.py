@@ -42,6 +42,16 @@ class AffineLayer(WeightedLayer):
         """Inputs in the precision to normalize in: half precision is too small for sums."""
         return inputs.to(torch.promote_types(inputs.dtype, self.dtype))
 
+    def _affine_for(self, values: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The scale and the shift in the precision of the values, which the kernels need both in one."""
+        weight, bias = self.weight, self.bias
+        if weight is not None and weight.dtype != values.dtype:
+            # A model in half precision; the values are in the layer's own.
+            weight = weight.to(values.dtype)
+        if bias is not None and bias.dtype != values.dtype:
+            bias = bias.to(values.dtype)
+        return weight, bias
+
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         check_axes(self.axis, tuple(input_shape))
         return tuple(input_shape)

@@ -87,7 +87,7 @@ class LayerNormalization(AffineLayer):
             variance = values.var(tuple(range(-len(self._sizes), 0)), correction=0, keepdim=True)
             output = values * torch.rsqrt(variance + self.epsilon) * self.weight
         else:
-            output = F.layer_norm(values, self._sizes, self.weight, self.bias, self.epsilon)
+            output = F.layer_norm(values, self._sizes, *self._affine_for(values), self.epsilon)
         return _axes_back(output, order).to(promote_to_float(inputs.dtype, self.dtype))
 
     def get_config(self) -> Config:
@@ -212,8 +212,9 @@ class GroupNormalization(AffineLayer):
             # The backward pass of torch 2.11 and 2.13 crashes on channels-last inputs that need no gradient.
             values = values.contiguous()
         # Its backward pass fails with a bias alone (torch 2.13).
-        weight = torch.ones_like(self.bias) if self.weight is None and self.bias is not None else self.weight
-        output = F.group_norm(values, self.groups, weight, self.bias, self.epsilon).movedim(1, self.axis)
+        weight, bias = self._affine_for(values)
+        weight = torch.ones_like(bias) if weight is None and bias is not None else weight
+        output = F.group_norm(values, self.groups, weight, bias, self.epsilon).movedim(1, self.axis)
         return output.to(promote_to_float(inputs.dtype, self.dtype))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

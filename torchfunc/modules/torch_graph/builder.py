@@ -241,8 +241,9 @@ def share_weights(module: nn.Module, layer: nn.Module, names: Sequence[str] = ()
         for name in list(own):
             if name in given and (not names or name in names):
                 setattr(module, name, given[name])
-    device = next((tensor.device for tensor in layer.parameters()), torch.device("cpu"))
+    like = next(layer.parameters(), torch.zeros(()))
     for each in module.modules():
         for name, buffer in each._buffers.items():
             if buffer is not None and buffer.is_meta:
-                each._buffers[name] = torch.zeros_like(buffer, device=device)
+                dtype = like.dtype if buffer.is_floating_point() and like.is_floating_point() else buffer.dtype
+                each._buffers[name] = torch.zeros_like(buffer, dtype=dtype, device=like.device)
