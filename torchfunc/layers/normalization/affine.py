@@ -44,7 +44,8 @@ class AffineLayer(WeightedLayer):
 
     def _affine_for(self, values: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """The scale and the shift in the precision of the values, which the kernels need both in one."""
-        weight, bias = self.weight, self.bias
+        weight: Tensor | None = self.weight
+        bias: Tensor | None = self.bias
         if weight is not None and weight.dtype != values.dtype:
             # A model in half precision; the values are in the layer's own.
             weight = weight.to(values.dtype)
