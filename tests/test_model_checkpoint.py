@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from torchfunc import callbacks, layers
 from torchfunc.models import Model, load_model
@@ -169,3 +170,39 @@ class TestWeights:
             Later().save_weights(tmp_path / "w.safetensors")
         with pytest.raises(ValueError, match="no weights to fill yet"):
             Later().load_weights(tmp_path / "w.safetensors")
+
+
+class Renaming(nn.Module):
+    """Keeps its weight in another form in the state_dict, as quantised modules do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3))
+        self.register_state_dict_post_hook(self._halve)
+        self.register_load_state_dict_pre_hook(self._double)
+
+    @staticmethod
+    def _halve(module, state, prefix, metadata):
+        state[f"{prefix}weight"] = state[f"{prefix}weight"] / 2
+
+    @staticmethod
+    def _double(module, state, prefix, *others):
+        if f"{prefix}weight" in state:
+            state[f"{prefix}weight"] = state[f"{prefix}weight"] * 2
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+def test_modules_whose_state_is_made_by_hooks(tmp_path):
+    def made():
+        inputs = layers.Input((3,))
+        return Model(inputs, layers.Dense(1)(Renaming()(inputs)))
+
+    model, other, path = made(), made(), tmp_path / "w.safetensors"
+    nn.init.normal_(model.layers[1].weight)
+    model.save_weights(path)
+    other.load_weights(path)
+    assert torch.equal(other.layers[1].weight, model.layers[1].weight)
+    with pytest.raises(ValueError, match=r"'renaming\.weight' is made by a hook"):
+        model.save(tmp_path / "model.torchfunc")

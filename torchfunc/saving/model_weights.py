@@ -12,7 +12,7 @@ from torchfunc.layers import Layer
 from torchfunc.layers.base.shapes import map_shapes
 from torchfunc.saving.tensor_files import TensorSection
 
-__all__ = ["build_layers", "built_layers", "distinct_weights", "fill_weights", "tie_weights"]
+__all__ = ["build_layers", "built_layers", "copied_weights", "distinct_weights", "fill_weights", "tie_weights"]
 
 
 def distinct_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -27,15 +27,25 @@ def distinct_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str
     found: dict[str, Tensor] = {}
     first: dict[int, str] = {}
     tied: dict[str, str] = {}
+    copied = set(copied_weights(model))
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not isinstance(tensor, Tensor):
             raise ValueError(f"The model's state holds {name!r}, a {type(tensor).__name__}, which cannot be written.")
+        if name in copied:
+            raise ValueError(f"{name!r} is made by a hook for the model's `state_dict`, so it cannot be read back.")
         if id(tensor) in first:
             tied[name] = first[id(tensor)]
         else:
             first[id(tensor)] = name
             found[name] = tensor
     return found, tied
+
+
+def copied_weights(model: nn.Module) -> list[str]:
+    """The tensors of a model's `state_dict`, by name, that are not the model's own, but made by a hook for the dict."""
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    state = model.state_dict(keep_vars=True)
+    return [name for name, tensor in state.items() if isinstance(tensor, Tensor) and id(tensor) not in own]
 
 
 def built_layers(model: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from torchfunc.saving.hdf5_reading import read_hdf5
 from torchfunc.saving.keras_file import weights_in_keras_file
 from torchfunc.saving.keras_weights import fill_model, write_keras_weights
 from torchfunc.saving.legacy_h5 import fill_from_legacy
+from torchfunc.saving.model_weights import copied_weights
 from torchfunc.saving.safetensors_layout import Place
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
@@ -79,11 +79,11 @@ def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by
 
 
 def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> None:
-    own: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
     with open(path, "rb") as file:
         section = TensorSection(file, os.fspath(path))
         stored = section.layout.places
-        fitting = {name: own[name] for name, place in stored.items() if name in own and _fits(own[name], place)}
+        fitting = {name: own[name] for name, place in stored.items() if name in own and place.fits(own[name])}
         differing = [name for name in {**own, **stored} if name not in fitting]
         if differing and not skip_mismatch:
             listed = ", ".join(f"{name} ({_difference(own.get(name), stored.get(name))})" for name in differing[:5])
@@ -92,14 +92,13 @@ def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> N
                 "skip_mismatch=True loads the others."
             )
         # Nothing is changed before all is known to be right.
-        section.check()
-        section.read_into(fitting)
-
-
-def _fits(tensor: Tensor, place: Place) -> bool:
-    """Whether a weight can be filled with what is in the file: floats of another precision are converted."""
-    same_kind = tensor.dtype == place.dtype or (tensor.is_floating_point() and place.dtype.is_floating_point)
-    return same_kind and tuple(tensor.shape) == place.shape
+        if copied_weights(model):
+            values = section.empty_tensors()
+            section.read_into(values)
+            model.load_state_dict({name: values[name] for name in fitting}, strict=False)
+        else:
+            section.check()
+            section.read_into(fitting)
 
 
 def _difference(tensor: Tensor | None, place: Place | None) -> str:
