@@ -38,6 +38,8 @@ def distinct_weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str
         else:
             first[id(tensor)] = name
             found[name] = tensor
+    if isinstance(model, Layer) and any(id(weight) not in first for weight in model.weights):
+        raise ValueError("A weight that a layer made by `add_weight` is not in the model's `state_dict`.")
     return found, tied
 
 

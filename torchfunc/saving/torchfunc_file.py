@@ -87,6 +87,8 @@ def read_torchfunc_file(
             model.to(device)
         settings = reader.config.get("compile_config")
         if compile and settings:
+            if device is not None:
+                settings = {**settings, "device": str(device)}
             with reader.refusing("what it says of `compile` cannot be used"), custom_object_scope(custom_objects):
                 model.compile_from_config(settings)
             reader.restore_training(model)
@@ -118,8 +120,9 @@ class _Reader:
         try:
             yield
         except Exception as error:
-            why = f"{what} ({error})" if what else str(error)
-            raise ValueError(f"{self.label} is no .torchfunc file of a model, or it is damaged: {why}.") from error
+            if what:
+                raise ValueError(f"{self.label} cannot be loaded, since {what}: {error}") from error
+            raise ValueError(f"{self.label} is no .torchfunc file of a model, or it is damaged: {error}.") from error
 
     def _section(self, member: Member) -> TensorSection:
         return TensorSection(self.file, self.label, member.start, member.size, member.checksum)
