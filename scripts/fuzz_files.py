@@ -109,7 +109,11 @@ def contents(model: Model) -> dict[str, Any]:
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     optimizer = getattr(model, "optimizer", None)
     variables = [] if optimizer is None else [variable.clone() for variable in optimizer.variables]
-    config = json.dumps(model.get_config(), default=str)
+    try:
+        config = json.dumps(model.get_config(), default=str)
+    except (RecursionError, TypeError, ValueError) as error:
+        # What was loaded on purpose may be nothing that can be written again.
+        config = repr(error)
     return {"config": config, "state": {n: v.detach().clone() for n, v in state.items()}, "variables": variables}
 
 
