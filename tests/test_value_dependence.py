@@ -78,6 +78,14 @@ class Mapped(nn.Module):
         return torch.vmap(torch.func.jacrev(self.linear))(x)
 
 
+def test_a_number_among_the_arguments_of_a_function():
+    x, data, share = Input((4,)), torch.rand(3, 4), torch.tensor(0.3)
+    torch.testing.assert_close(Model(x, torch.quantile(x, share, -1))(data), torch.quantile(data, share, -1))
+    # What is written into does not reach the caller's tensor.
+    torch.addcmul(share, share, x)
+    assert share == torch.tensor(0.3)
+
+
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
 @pytest.mark.parametrize("case", MODULES)
 def test_state_and_checks_of_values(case):

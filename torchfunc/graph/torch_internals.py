@@ -25,6 +25,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    unset_fake_temporarily,
 )
 from torch.nn.modules import module as torch_module
 
@@ -65,7 +66,10 @@ FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     """A fake tensor of one number that knows the number, as long as it does not depend on what is unknown."""
-    fake = mode.fake_tensor_converter.from_real_tensor(mode, tensor.detach().clone(), make_constant=True)
+    with unset_fake_temporarily():
+        # (Within a mode the copy would be fake itself, and torch would read what is not there.)
+        value = tensor.detach().clone()
+    fake = mode.fake_tensor_converter.from_real_tensor(mode, value, make_constant=True)
     # Such as that it is a buffer.
     fake.__dict__.update(tensor.__dict__)
     return fake
