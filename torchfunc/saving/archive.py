@@ -7,13 +7,16 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any, NamedTuple
 
-__all__ = ["Member", "MemberFile", "add_member", "check_members"]
+__all__ = ["Member", "MemberFile", "WritingBehind", "add_member", "check_members"]
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _LOCAL_MAGIC = b"PK\x03\x04"
 _ENCRYPTED = 0x1
+# Smaller pieces are not worth another thread.
+_SMALL = 1 << 16
 # As the oldest date that the format knows: files of equal models are equal.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -119,6 +122,60 @@ def _find(file: IO[bytes], info: zipfile.ZipInfo, size: int) -> Member:
     if magic != _LOCAL_MAGIC or name != info.filename.encode() or start + info.file_size > size:
         raise ValueError(f"its part {info.filename!r} is not where its directory says")
     return Member(start, info.file_size, info.CRC)
+
+
+class WritingBehind:
+    """A file that is written to in another thread, while the next piece is prepared.
+
+    An error of the file is raised by the next call, at the latest by `wait`.
+
+    Args:
+        file: the file, open to be written.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[int] | None = None
+
+    def __enter__(self) -> WritingBehind:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True)
+
+    def wait(self) -> None:
+        """Return when everything is written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def write(self, data: Any) -> int:
+        self.wait()
+        size = len(data)
+        if size < _SMALL:
+            return self._file.write(data)
+        self._pending = self._pool.submit(self._file.write, data)
+        return size
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.wait()
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        self.wait()
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self.wait()
+        self._file.flush()
+
+    def close(self) -> None:
+        """Wait; the file itself stays open."""
+        self.wait()
 
 
 def add_member(

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from torchfunc.registry import custom_object_scope
-from torchfunc.saving.archive import Member, add_member, check_members
+from torchfunc.saving.archive import Member, WritingBehind, add_member, check_members
 from torchfunc.saving.json_text import parse_json, write_json
 from torchfunc.saving.model_config import config_of_model, model_of_config
 from torchfunc.saving.model_weights import (
@@ -59,7 +59,7 @@ def write_torchfunc_file(model: Any, file: IO[bytes], include_optimizer: bool) -
     if include_optimizer and model.compiled:
         state = training_state(model)
         sections[_TRAINING] = (Layout.of(state.tensors, state.metadata), state.tensors)
-    with zipfile.ZipFile(file, "w") as archive:
+    with WritingBehind(file) as behind, zipfile.ZipFile(behind, "w") as archive:
         for name, text in ((_METADATA, write_json(metadata).encode()), (_CONFIG, config)):
             add_member(archive, name, len(text), partial(_write_text, text))
         for name, (layout, tensors) in sections.items():
