@@ -18,9 +18,12 @@ def comparable(text: str) -> list[str]:
     return [re.sub(r"\d+s - \d+[mu]?s/step", "", re.sub(r"(\d\.\d\d)\d\d", r"\1", line)) for line in text.splitlines()]
 
 
-def test_python_blocks_run_in_order(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run_in_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")  # the table is as wide as the terminal
-    assert len(PYTHON) == 6
+    monkeypatch.chdir(tmp_path)
+    assert len(PYTHON) == 8
     namespace: dict[str, Any] = {}
     printed = []
     for number, code in enumerate(PYTHON):
@@ -39,6 +42,9 @@ def test_python_blocks_run_in_order(capsys: pytest.CaptureFixture[str], monkeypa
     assert printed[3] == "(None, None, 3)\n"
     assert "conv2d" in printed[4]
     assert "(None, 28, 28)" in printed[4]
+    assert (tmp_path / "digits.svg").exists()
+    assert "layer_norm (LayerNorm)" in printed[5]
+    assert printed[6] == "True\nLinear\n"
 
 
 def test_files_the_readme_names_are_there() -> None:
