@@ -274,6 +274,17 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"Doubled 'twice' .* cannot be written as plain PyTorch"):
             model.to_source()
 
+    def test_cells_of_the_user(self):
+        class Cell(layers.Layer):
+            state_size = 3
+
+            def call(self, inputs, states):
+                return inputs[:, :3], [states[0] + 1]
+
+        inputs = Input((5, 4))
+        with pytest.raises(ValueError, match="RNN 'steps'"):
+            Model(inputs, layers.RNN(Cell(), name="steps")(inputs)).to_source()
+
     def test_functions_without_a_name(self):
         inputs = Input((4,))
         layer = layers.Lambda(lambda x: x if x.sum() else x * 2, output_shape=(4,), name="choice")

@@ -180,6 +180,21 @@ class TestLayersOfTheUser:
         assert not any(isinstance(part, layers.Layer) for part in module.modules())
         assert len(block.inbound_nodes) == len(block.norm.inbound_nodes) + 1 == 1
 
+    def test_dropout_that_is_told_the_mode(self):
+        class Dropping(layers.Layer):
+            def __init__(self):
+                super().__init__()
+                self.dropout = nn.Linear(3, 3)
+
+            def forward(self, x):
+                return torch.nn.functional.dropout(self.dropout(x) * 2, 0.5, training=self.training)
+
+        inputs = Input((4,))
+        model = Model(inputs, Dropping()(layers.Dense(3)(inputs)))
+        module = model.to_torch()
+        agree(model, module, [torch.randn(3, 4)])
+        assert any(type(part) is nn.Dropout for part in module.modules())
+
     def test_stay_where_the_mode_decides(self):
         inputs = Input((4,))
         model = Model(inputs, Doubled()(layers.Dense(3)(inputs)))

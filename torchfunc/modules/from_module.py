@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from torchfunc.graph import (
@@ -28,6 +27,7 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules import plain
 from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
+from torchfunc.modules.torch_graph.tracing import DROPOUTS
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import leaves, map_structure
 
@@ -40,13 +40,6 @@ _ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtime
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 # What stands for our layers in plain PyTorch.
 _PLAIN = plain.__name__
-_DROPOUTS: dict[Any, type[nn.Module]] = {
-    F.dropout: nn.Dropout,
-    F.dropout1d: nn.Dropout1d,
-    F.dropout2d: nn.Dropout2d,
-    F.dropout3d: nn.Dropout3d,
-    F.alpha_dropout: nn.AlphaDropout,
-}
 _IN_PLACE = {
     operator.iadd: operator.add,
     operator.isub: operator.sub,
@@ -200,7 +193,7 @@ def _trace(module: nn.Module) -> tuple[fx.Graph, set[str]]:
     for a, b in zip(graph.nodes, other.nodes, strict=False):
         if (a.op, str(a.args), str(a.kwargs), str(a.target)) == (b.op, str(b.args), str(b.kwargs), str(b.target)):
             continue
-        if a.target is b.target and a.target in _DROPOUTS and str(a.args[:1]) == str(b.args[:1]):
+        if a.target is b.target and a.target in DROPOUTS and str(a.args[:1]) == str(b.args[:1]):
             follows.add(a.name)
         else:
             now = "training" if module.training else "evaluation"
@@ -284,7 +277,7 @@ class _Replay:
     def _function(self, node: fx.Node, target: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if node.name in self.follows:
             share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
-            return _DROPOUTS[target](share)(args[0])
+            return DROPOUTS[target](share)(args[0])
         if target is getattr and args[1] == "shape" and isinstance(args[0], SymbolicTensor):
             return args[0].size()
         if target is getattr or (target is operator.getitem and not isinstance(args[0], (SymbolicValue, Tensor))):

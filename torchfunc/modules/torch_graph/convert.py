@@ -24,7 +24,8 @@ from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.torch_graph import activations, attention, dense, normalizing, recurrent, reshaping, spatial
 from torchfunc.modules.torch_graph.builder import Call, TorchGraph
-from torchfunc.modules.torch_graph.tracing import InnerGraph, draw_inside
+from torchfunc.modules.torch_graph.tracing import DROPOUTS, InnerGraph, draw_inside
+from torchfunc.naming import unique_name
 from torchfunc.structures import leaves, map_structure
 
 __all__ = ["to_torch"]
@@ -280,6 +281,12 @@ class _Writer:
                 kwargs.pop("training")
             call = Call(node.target, recorded.path_of(node.target), name, args, kwargs, node.args, node.kwargs)
             return self.conversion.convert(self.graph, call)
+        if node in recorded.follows:
+            # A call of `F.dropout` that is told the mode: the module knows it by itself.
+            share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
+            path = unique_name(name, {*dict(self.owner.named_children()), *self.graph.root._modules})
+            self.graph.register(path, DROPOUTS[node.target](share).train(self.owner.training))
+            return self.graph.module(path, args[0], name=name)
         if node.op == "method":
             return self.graph.method(node.target, *args, name=name, **kwargs)
         if node.target in _ELEMENTWISE and not kwargs and all(isinstance(each, _SCALARS) for each in args):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -17,7 +18,16 @@ from torchfunc.layers import Layer
 from torchfunc.modules.naming import name_nodes
 from torchfunc.structures import leaves, map_structure
 
-__all__ = ["InnerGraph", "draw_inside"]
+__all__ = ["DROPOUTS", "InnerGraph", "draw_inside"]
+
+DROPOUTS: dict[Any, type[nn.Module]] = {
+    F.dropout: nn.Dropout,
+    F.dropout1d: nn.Dropout1d,
+    F.dropout2d: nn.Dropout2d,
+    F.dropout3d: nn.Dropout3d,
+    F.alpha_dropout: nn.AlphaDropout,
+}
+"""The functions that modules are made of which look at their own mode."""
 
 # What code that cannot be drawn may raise: it asks a symbolic value for what only a real one has.
 _ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -33,7 +43,7 @@ class InnerGraph:
         nodes: the calls in topological order.
         paths: the path within the layer of each module that is called, and of each tensor by its `id`.
         names: of each module and call.
-        follows: the calls that are in training where the layer is.
+        follows: the calls that are in training where the layer is: of layers, and of `F.dropout` and its like.
     """
 
     inputs: Sequence[SymbolicValue]
@@ -128,12 +138,12 @@ def _merged(training: InnerGraph, otherwise: InnerGraph) -> InnerGraph | None:
         return None
     follows: set[Node] = set()
     for first, second in zip(training.nodes, otherwise.nodes, strict=True):
+        if first.op != second.op or first.target is not second.target:
+            return None
         modes = first.kwargs.get("training"), second.kwargs.get("training")
-        if modes == (True, False):
+        if modes == (True, False) and (first.op == "module" or first.target in DROPOUTS):
             follows.add(first)
         elif modes[0] != modes[1]:
-            return None
-        if first.op != second.op or first.target is not second.target:
             return None
         described = [_described(node, place) for node, place in zip((first, second), places, strict=True)]
         if described[0] != described[1]:
