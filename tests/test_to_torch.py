@@ -81,6 +81,14 @@ class TestGraphs:
         model = Model(inputs, layers.Dense(2, activation="relu")(outputs))
         agree(model, model.to_torch(), [torch.randn(5, 6)])
 
+    def test_recurrent_calls_in_a_mode_and_from_states(self):
+        inputs, h, c, other = Input((5, 4)), Input((3,)), Input((3,)), Input((2,))
+        dropping = layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5)(inputs, training=False)
+        cells = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])
+        model = Model([inputs, h, c, other], [dropping, cells(inputs, initial_state=[[h, c], other])])
+        values = [torch.randn(2, *shape) for shape in ((5, 4), (3,), (3,), (2,))]
+        agree(model, model.to_torch(), values)
+
     def test_masks(self):
         tokens = Input((6,), dtype="int64")
         x = layers.Embedding(9, 4, mask_zero=True)(tokens)

@@ -84,12 +84,14 @@ class Cell(nn.Module):
         """The products of inputs (batch, ..., input_size) with their weights."""
         return project(inputs, self.weight("weight_ih"), self.weight("bias_ih"), masks)
 
-    def draw_masks(self, inputs: Tensor, state: Tensor) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+    def draw_masks(
+        self, inputs: Tensor, state: Tensor, training: bool
+    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """Dropout's masks for inputs and states; None where nothing is dropped."""
         input_masks = state_masks = None
-        if self.training and self.recurrent_dropout:
+        if training and self.recurrent_dropout:
             state_masks = [F.dropout(torch.ones_like(state), self.recurrent_dropout) for _ in range(self.gates)]
-        if self.training and self.dropout:
+        if training and self.dropout:
             count = 1 if state_masks is None else self.gates
             input_masks = [F.dropout(torch.ones_like(inputs), self.dropout) for _ in range(count)]
         return input_masks, state_masks
@@ -100,7 +102,7 @@ class Cell(nn.Module):
 
     def forward(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """(batch, input_size) and the states (batch, hidden_size) -> the output, and the new states."""
-        input_masks, state_masks = self.draw_masks(inputs, states[0])
+        input_masks, state_masks = self.draw_masks(inputs, states[0], self.training)
         new = self.step(self.project(inputs, input_masks), states, state_masks)
         return new[0], new
 
@@ -241,11 +243,13 @@ class ConvLSTMCell(LSTMCell):
         parts = [self.convolve((inputs * mask).flatten(0, 1), part, own) for mask, part, own in shares]
         return torch.cat(parts, 1).unflatten(0, sizes)
 
-    def draw_masks(self, inputs: Tensor, state: Tensor) -> tuple[list[Tensor] | None, list[Tensor] | None]:
+    def draw_masks(
+        self, inputs: Tensor, state: Tensor, training: bool
+    ) -> tuple[list[Tensor] | None, list[Tensor] | None]:
         """Dropout's masks for each gate, of inputs and states; None where nothing is dropped."""
 
         def draw(like: Tensor, share: float) -> list[Tensor] | None:
-            dropped = self.training and share
+            dropped = training and share
             return [F.dropout(torch.ones_like(like), share) for _ in range(4)] if dropped else None
 
         state_masks = draw(state, self.recurrent_dropout)
@@ -287,6 +291,7 @@ def over_steps(
     go_backwards: bool = False,
     zero_output_for_mask: bool = False,
     stateful: bool = False,
+    training: bool | None = None,
 ) -> Tensor | tuple[Tensor, ...]:
     """Run a cell over the steps of (batch, time, ...).
 
@@ -299,6 +304,7 @@ def over_steps(
         go_backwards: whether to start at the last step; the outputs come in that order.
         zero_output_for_mask: whether masked steps give zeros.
         stateful: whether to start from the states that the last call ended with, kept in `cell.states`.
+        training: whether to drop inputs and states; the cell's mode by default.
 
     Returns:
         The output of every step (batch, time, ...).
@@ -309,7 +315,9 @@ def over_steps(
     states = list(states)
     if go_backwards:
         sequences, mask = sequences.flip(1), None if mask is None else mask.flip(1)
-    input_masks, state_masks = cell.draw_masks(sequences[:, :1], states[0])
+    input_masks, state_masks = cell.draw_masks(
+        sequences[:, :1], states[0], cell.training if training is None else training
+    )
     outputs: list[Tensor] = []
     for step, projected in enumerate(cell.project(sequences, input_masks).unbind(1)):
         new = cell.step(projected, states, state_masks)

@@ -1,4 +1,7 @@
-"""Recurrent layers: on `nn.LSTM` and its like where they compute the same, else step by step."""
+"""Recurrent layers: on `nn.LSTM` and its like where they compute the same, else step by step.
+
+Their dropout draws from torch's generator, also where the layer has a seed.
+"""
 
 from __future__ import annotations
 
@@ -105,12 +108,15 @@ def _stepped(
         given = {} if mask is None else {"mask": graph.function(torch.flip, mask, (1,))}
     elif layer.go_backwards:
         options["go_backwards"] = True
+    if graph.training is not None:
+        options["training"] = graph.training
     finals: list[Any] = []
+    count = 0
     for path in paths:
         cell = graph.attribute(path)
-        count = len(finals)
         size = 2 if isinstance(graph.root.get_submodule(path), recurrent.LSTMCell) else 1
         start = {} if states is None else {"states": states[count : count + size]}
+        count += size
         found = graph.function(recurrent.over_steps, cell, value, name=call.name, **start, **given, **options)
         if layer.return_state:
             finals += [graph.index(found, index + 1) for index in range(size)]
