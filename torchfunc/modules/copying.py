@@ -14,8 +14,8 @@ from torchfunc.layers import Layer
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.fx_module import OwnedGraph
-from torchfunc.modules.keras_order import parts_by_depth
-from torchfunc.structures import leaves, map_structure
+from torchfunc.modules.keras_order import in_keras_order, parts_by_depth
+from torchfunc.structures import map_structure
 
 __all__ = ["FlatGraph"]
 
@@ -95,7 +95,7 @@ class FlatGraph:
         inputs = map_structure(look_up, self.inputs)
         outputs = map_structure(look_up, self.outputs)
         outside = {value for made in values[: len(self.outside)] for value in made}
-        parts = parts_by_depth(leaves(inputs), leaves(outputs), outside)
+        parts = parts_by_depth(in_keras_order(inputs), in_keras_order(outputs), outside)
         keys = {node.target: key for node, key in zip(nodes, self.keys, strict=True) if key is not None}
         count = len(nodes) - self.mask_calls
         drawn = DrawnGraph(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, symbolic_tensors, topological_order
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.binding import InputBinding
-from torchfunc.modules.keras_order import Part, parts_by_depth
+from torchfunc.modules.keras_order import Part, in_keras_order, parts_by_depth
 from torchfunc.modules.naming import Namer, name_nodes, submodule_key
 from torchfunc.naming import unique_name
 from torchfunc.structures import Structure, leaves, map_structure, path_leaves
@@ -148,7 +148,8 @@ def draw(
     nodes = sorted({*nodes, *(value.node for value in values if is_declared(value))}, key=lambda node: node.order)
     masks, mask_nodes = _find_masks(results, values, nodes)
     everything = [*nodes, *mask_nodes]
-    parts = parts_by_depth(values, results, {value for value in values if not is_declared(value)})
+    ends = in_keras_order(inputs), in_keras_order(outputs)
+    parts = parts_by_depth(*ends, {value for value in values if not is_declared(value)})
     if names is None:
         named = name_nodes(everything)
     else:

@@ -22,6 +22,7 @@ from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.layers.base.masks import masks_of
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.function_names import keras_arguments, keras_operation, torch_arguments, torch_operation
+from torchfunc.modules.keras_order import Part
 from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
 from torchfunc.modules.replaying import call_again
@@ -36,22 +37,22 @@ from torchfunc.registry import (
 from torchfunc.structures import Structure, leaves, map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
-__all__ = ["GRAPH_KEYS", "constants_in_place", "graph_config", "graph_from_config", "name_parts"]
+__all__ = ["GRAPH_KEYS", "configs_for_keras", "graph_config", "graph_from_config", "name_parts"]
 
 GRAPH_KEYS = ("layers", "input_layers", "output_layers", "tuples")
 """What of a model's config describes its graph."""
 
-_constants_in_place: contextvars.ContextVar[bool] = contextvars.ContextVar("constants_in_place", default=False)
+_for_keras: contextvars.ContextVar[bool] = contextvars.ContextVar("for_keras", default=False)
 
 
 @contextlib.contextmanager
-def constants_in_place() -> Iterator[None]:
-    """Within this block, configs hold the values of constant tensors, as Keras has them, and not only their names."""
-    token = _constants_in_place.set(True)
+def configs_for_keras() -> Iterator[None]:
+    """Within this block, configs are for Keras to read: constant tensors are written with their values."""
+    token = _for_keras.set(True)
     try:
         yield
     finally:
-        _constants_in_place.reset(token)
+        _for_keras.reset(token)
 
 
 def graph_config(drawn: DrawnGraph) -> dict[str, Any]:
@@ -90,14 +91,24 @@ class _Writer:
             name, index, position = self.places[value]
             return [name, index + _calls_before(layers[name]), position]
 
-        config = {
+        config: dict[str, Any] = {
             "layers": list(layers.values()),
             "input_layers": map_structure(place, self.drawn.inputs),
             "output_layers": map_structure(place, self.drawn.outputs),
         }
+        if _for_keras.get():
+            # In the order in which Keras lists them.
+            order = {self._name_of(part): place for place, part in enumerate(self.drawn.parts)}
+            config["layers"].sort(key=lambda entry: order.get(entry["name"], len(order)))
+            return config
         # JSON and Keras know of lists only.
         tuples = {"input": _tuples_in(self.drawn.inputs), "output": _tuples_in(self.drawn.outputs)}
         return {**config, "tuples": tuples} if any(tuples.values()) else config
+
+    def _name_of(self, part: Part) -> str:
+        if isinstance(part, SymbolicValue):
+            return str(self.places[part][0])
+        return self.drawn.names[part]
 
     def _target(self, node: Node) -> dict[str, Any]:
         if node.op in ("input", "module"):
@@ -120,7 +131,7 @@ class _Writer:
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
             key, _, path = self.drawn.paths[id(value)].partition(".")
-            if not path and not isinstance(value, nn.Parameter) and _constants_in_place.get():
+            if not path and not isinstance(value, nn.Parameter) and _for_keras.get():
                 return serialize_keras_object(value.detach().cpu())
             weight: dict[str, Any] = {
                 "layer": self.owners[key] if path else None,

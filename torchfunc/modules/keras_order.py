@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from torch import nn
 
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue
+from torchfunc.graph import Node, SymbolicValue
+from torchfunc.structures import Structure
 
-__all__ = ["Part", "parts_by_depth"]
+__all__ = ["Part", "in_keras_order", "parts_by_depth"]
 
 Part: TypeAlias = "nn.Module | Node | SymbolicValue"
 """A layer or module; the call of a function or method; an input of the model that a call outside of it makes."""
@@ -19,7 +20,7 @@ Vertex: TypeAlias = "Node | SymbolicValue"
 
 
 def parts_by_depth(
-    inputs: Sequence[SymbolicTensor], outputs: Sequence[SymbolicTensor], outside: Collection[SymbolicValue]
+    inputs: Sequence[SymbolicValue], outputs: Sequence[SymbolicValue], outside: Collection[SymbolicValue]
 ) -> dict[Part, int]:
     """The parts of the graph between inputs and outputs, in Keras' order, and how far each is from the outputs.
 
@@ -27,7 +28,7 @@ def parts_by_depth(
     Source: `map_graph` in keras/src/ops/function.py, without its recursion.
 
     Args:
-        inputs, outputs: the symbolic tensors in flat order.
+        inputs, outputs: the symbolic tensors in Keras' flat order.
         outside: those of the inputs that calls outside of the graph make.
     """
     finished, order = _walk_back(outputs, outside)
@@ -77,7 +78,28 @@ def _vertex(value: SymbolicValue, outside: Collection[SymbolicValue]) -> Vertex:
 
 
 def _before(vertex: Vertex, outside: Collection[SymbolicValue]) -> list[Vertex]:
-    return [_vertex(value, outside) for value in vertex.inputs] if isinstance(vertex, Node) else []
+    if not isinstance(vertex, Node):
+        return []
+    values: Iterable[SymbolicValue] = vertex.inputs
+    if vertex.kwargs:
+        # (Sizes within slices are inputs too, and come last.)
+        values = dict.fromkeys([*in_keras_order((vertex.args, vertex.kwargs)), *vertex.inputs])
+    return [_vertex(value, outside) for value in values]
+
+
+def in_keras_order(structure: Structure) -> list[SymbolicValue]:
+    """The symbolic values in a structure in Keras' flat order, in which dicts are sorted by their keys."""
+    found: list[SymbolicValue] = []
+    pending = [structure]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, Mapping):
+            pending.extend(value[key] for key in sorted(value, key=str, reverse=True))
+        elif isinstance(value, (list, tuple)):
+            pending.extend(reversed(value))
+        elif isinstance(value, SymbolicValue):
+            found.append(value)
+    return found
 
 
 def _part(vertex: Vertex) -> Part:

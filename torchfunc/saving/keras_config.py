@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from torchfunc.modules.functional_config import constants_in_place
+from torchfunc.modules.functional_config import configs_for_keras
 from torchfunc.saving.model_config import config_of_model
 
 __all__ = ["keras_config"]
@@ -23,7 +23,7 @@ def keras_config(model: Any, include_optimizer: bool) -> bytes:
     Raises:
         ValueError: the model has a part that Keras does not; the message names it.
     """
-    with constants_in_place():
+    with configs_for_keras():
         config = config_of_model(model, include_optimizer)
     settings = dict(config.get("compile_config") or {})
     strange = list(dict.fromkeys(_strange(config)))

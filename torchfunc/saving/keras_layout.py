@@ -49,7 +49,8 @@ class Part(NamedTuple):
 
 def parts_of(model: nn.Module) -> Iterator[Part]:
     """The parts of a model, itself first, each once, in the order in which Keras visits them."""
-    seen: set[int] = set()
+    # With the values, since a list that is made for the walk would give its number to the next one.
+    seen: dict[int, Any] = {}
     pending: list[Iterator[tuple[tuple[str, ...], Any]]] = [iter([((), model)])]
     while pending:
         found = next(pending[-1], None)
@@ -58,7 +59,7 @@ def parts_of(model: nn.Module) -> Iterator[Part]:
             continue
         path, value = found
         if id(value) not in seen:
-            seen.add(id(value))
+            seen[id(value)] = value
             if isinstance(value, _CONTAINERS):
                 pending.append(_in_container(path, value))
             else:
