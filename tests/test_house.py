@@ -31,6 +31,7 @@ FLOORS = (
     ("callbacks",),
     ("training",),
     ("models", "utils"),
+    ("datasets",),
     ("__init__",),
 )
 

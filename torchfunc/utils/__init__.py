@@ -12,6 +12,7 @@ from torchfunc.registry import custom_object_scope as CustomObjectScope
 from torchfunc.registry import register_serializable as register_keras_serializable
 from torchfunc.training.data.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.utils.datasets import split_dataset, timeseries_dataset_from_array
+from torchfunc.utils.downloads import get_file
 from torchfunc.utils.numerical import normalize, to_categorical
 from torchfunc.utils.py_dataset import PyDataset
 from torchfunc.utils.py_dataset import PyDataset as Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "custom_object_scope",
     "deserialize_keras_object",
     "get_custom_objects",
+    "get_file",
     "get_registered_name",
     "get_registered_object",
     "model_to_dot",
