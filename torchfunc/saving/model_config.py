@@ -19,7 +19,13 @@ def config_of_model(model: Any, include_optimizer: bool = True) -> dict[str, Any
     Raises:
         ValueError: a part of the model has no config; the message names it.
     """
-    config: dict[str, Any] = serialize_keras_object(model)
+    try:
+        config: dict[str, Any] = serialize_keras_object(model)
+    except RecursionError:
+        raise ValueError(
+            f"The model {model.name!r} cannot be written to a config: it holds models within models within models, "
+            "more levels than Python's recursion limit allows."
+        ) from None
     settings = model.get_compile_config() if include_optimizer else None
     return config if settings is None else {**config, "compile_config": settings}
 
