@@ -132,6 +132,14 @@ class OptimizerState:
             with torch.no_grad():
                 variable.copy_(self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
 
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the state, an array for each of the `variables` in order.
+
+        Raises:
+            ValueError: number or shapes differ, for one because the optimizer is not built.
+        """
+        self.load_own_variables({str(index): value for index, value in enumerate(weights)})
+
     def _to_keras(self, index: int, variable: Tensor) -> Tensor:
         """The variable of this index as Keras stores it."""
         return variable

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from torchfunc.training.resume import TrainingRun
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
 from torchfunc.training.step_functions import Step, make_prediction_step, make_step
+from torchfunc.training.stopping import Stop, stoppable
 from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
@@ -36,6 +38,7 @@ def run_epochs(
     epochs: range,
     validation: EpochStream | None,
     validation_freq: int | Sequence[int],
+    stop: Stop,
 ) -> None:
     """Train for these epochs.
 
@@ -47,10 +50,10 @@ def run_epochs(
         epochs: the numbers of the epochs, from 0.
         validation: the validation data, if there are any.
         validation_freq: validate every so many epochs, or after the epochs in this list (counted from 1).
+        stop: says when to end.
     """
     settings = run.settings
     at_once = settings.execution.steps
-    model.stop_training = False
     training_run = TrainingRun(model, data, callbacks)
     callbacks.set_run(training_run)
     callbacks.on_train_begin()
@@ -63,21 +66,28 @@ def run_epochs(
     settings.thread_probe = ThreadProbe() if probes else None
     logs = training_run.logs
     for epoch in remaining:
+        if epoch != remaining[0] and data.is_used_up():
+            warnings.warn(
+                f"The data ran out before epoch {epoch + 1} of {epochs.stop}, so training ends here. A generator can "
+                "be gone through only once: give `steps_per_epoch`, or something that can be started again, such as "
+                "a DataLoader.",
+                stacklevel=3,
+            )
+            break
         model.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         run = run_modes.refreshed_context(model, run)
         # A callback may have changed more than weights: a compiled step takes the settings of layers for constants.
-        step = make_step(model, settings, "train_step", device_of(model), at_once)
+        step = make_step(model, run, "train_step", device_of(model), at_once)
         done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(
-            model, settings, data, step, hooks, callbacks, lambda: model.stop_training, done, training_run.logs
-        )
+        logs = _run_batches(model, settings, data, step, hooks, callbacks, stop, done, training_run.logs)
         if validation is not None and _is_due(epoch, validation_freq):
-            validated = run_evaluation(model, settings, validation, callbacks)
+            with run_modes.evaluating(model, settings) as evaluation:
+                validated = run_evaluation(model, evaluation, validation, callbacks)
             logs |= {f"val_{name}": value for name, value in validated.items()}
         callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
+        if stop.asked:
             break
     if model.optimizer is not None and epochs:
         model.optimizer.finalize_variable_values()
@@ -93,16 +103,15 @@ def _is_due(epoch: int, frequency: int | Sequence[int]) -> bool:
     return (epoch + 1) % frequency == 0 if isinstance(frequency, int) else epoch + 1 in frequency
 
 
-def run_evaluation(model: Trainable, settings: TrainingSettings, data: EpochStream, callbacks: CallbackList) -> Logs:
-    """Evaluate the model on all the data; returns the logs."""
-    with run_modes.evaluating(model, settings):
-        at_once = settings.execution.steps
-        step = make_step(model, settings, "test_step", device_of(model), at_once)
-        model.stop_evaluating = False
+def run_evaluation(model: Trainable, run: RunContext, data: EpochStream, callbacks: CallbackList) -> Logs:
+    """Evaluate the model, in an evaluating run, on all the data; returns the logs."""
+    settings = run.settings
+    step = make_step(model, run, "test_step", device_of(model), settings.execution.steps)
+    with stoppable(model, "stop_evaluating") as stop:
         callbacks.on_test_begin()
         model.reset_metrics()
         hooks = callbacks.batch_hooks("test")
-        logs = _run_batches(model, settings, data, step, hooks, callbacks, lambda: model.stop_evaluating)
+        logs = _run_batches(model, settings, data, step, hooks, callbacks, stop)
         callbacks.on_test_end(logs)
         return logs
 
@@ -114,7 +123,7 @@ def _run_batches(
     step: Step,
     hooks: BatchHooks,
     callbacks: CallbackList,
-    stopped: Callable[[], bool],
+    stop: Stop,
     done: int = 0,
     logs: Logs | None = None,
 ) -> Logs:
@@ -138,7 +147,7 @@ def _run_batches(
         own_logs = step(batch)
         count += 1 if at_once == 1 else len(batch)
         hooks.end(count - 1, read_logs)
-        if stopped():
+        if stop.asked:
             break
     callbacks.count_steps(count)
     if own_logs is not None:
@@ -153,28 +162,40 @@ def run_prediction(
 ) -> Any:
     """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
     hooks = callbacks.batch_hooks("predict")
-    model.stop_predicting = False
     callbacks.on_predict_begin()
     columns: list[list[Any]] = []
     structure: Any = None
     count = 0
-    with run_modes.predicting(model):
+    at_once = 1 if settings is None else settings.execution.steps
+    with run_modes.predicting(model), stoppable(model, "stop_predicting") as stop:
         step = make_prediction_step(model, settings, device_of(model))
-        for batch in data.epoch():
+        single = data.epoch()
+        for batches in iter(lambda: list(itertools.islice(single, at_once)), []):
             hooks.begin(count)
-            outputs = step(batch)
-            hooks.end(count, lambda outputs=outputs: {"outputs": outputs})  # type: ignore[misc]
             # A model may return classes that are registered with torch.
-            leaves, structure = tree_flatten(outputs)
-            columns = columns or [[] for _ in leaves]
-            for column, leaf in zip(columns, leaves, strict=True):
-                column.append(leaf)
-            count += 1
-            if model.stop_predicting:
+            flat = [tree_flatten(step(batch)) for batch in batches]
+            structure = flat[0][1]
+            columns = columns or [[] for _ in flat[0][0]]
+            for leaves, _ in flat:
+                for column, leaf in zip(columns, leaves, strict=True):
+                    column.append(leaf)
+            count += len(flat)
+            hooks.end(count - 1, partial(_outputs_of, flat))
+            if stop.asked:
                 break
     callbacks.count_steps(count)
     callbacks.on_predict_end()
     return tree_unflatten([_joined(column) for column in columns], structure)
+
+
+def _outputs_of(flat: list[tuple[list[Any], Any]]) -> Logs:
+    """The logs for the hooks of some batches: their outputs together."""
+    columns = zip(*(leaves for leaves, _ in flat), strict=True)
+    return {"outputs": tree_unflatten([_joined_tensors(list(column)) for column in columns], flat[0][1])}
+
+
+def _joined_tensors(parts: list[Any]) -> Any:
+    return torch.cat(parts) if len(parts) > 1 and isinstance(parts[0], Tensor) else parts[0]
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -29,7 +30,10 @@ from torchfunc.training.matching import (
     match_values,
 )
 
-__all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives"]
+__all__ = ["DeferredUpdate", "Objectives", "OutputBatch", "OutputObjective", "ParsedObjectives", "matching_outputs"]
+
+matching_outputs = threading.RLock()
+"""Held while losses and metrics are chosen for the first batch, or copied."""
 
 
 class OutputBatch(NamedTuple):
@@ -204,7 +208,7 @@ class Objectives:
     def resolve(self, y: list[Tensor | None], y_pred: list[Tensor]) -> None:
         """Make everything that depends on the shapes of the first batch, and name it for the logs."""
         # These live longer than an evaluation that may be the first to need them.
-        with torch.inference_mode(False):
+        with matching_outputs, torch.inference_mode(False):
             for output, target, prediction in zip(self.outputs, y, y_pred, strict=True):
                 output.resolve(target, prediction)
             losses = [(output, output.loss) for output in self.outputs if output.loss is not None]

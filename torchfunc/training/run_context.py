@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
+from torchfunc.layers.base.losses import LossHolder, added_losses, forget_losses
 from torchfunc.metrics import Metric
 from torchfunc.modules import TrainingOutputs
 from torchfunc.training.settings import TrainingSettings
@@ -24,31 +26,38 @@ class RunContext:
         weights: the parameters that are trained.
         constraints: functions that project weights after an update.
         penalties: functions that give the regularization of weights.
-        call_losses: the lists that `add_loss` and activity regularizers append to in a call.
+        loss_holders: the layers that `add_loss` and activity regularizers may add losses to in a call.
         metrics: the metrics among the attributes of the model and its parts.
         overrides_loss, overrides_metrics: whether the model redefines `compute_loss`, `compute_metrics`.
         outputs: what the model returned for the current batch, while a redefined `compute_loss` or `compute_metrics`
             runs, which may call Trainer's with nothing but `y_pred`.
+        thread: the thread that it runs on.
     """
 
     settings: TrainingSettings
     weights: list[nn.Parameter]
     constraints: list[Callable[[], None]]
     penalties: list[Callable[[], Tensor]]
-    call_losses: list[list[Tensor]]
+    loss_holders: list[LossHolder]
     metrics: list[Metric]
     overrides_loss: bool
     overrides_metrics: bool
     outputs: TrainingOutputs | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a model is in no run.
         return type(None), ()
 
+    @property
+    def call_losses(self) -> list[Tensor]:
+        """What the calls for the current batch have added to the loss."""
+        return added_losses(self.loss_holders) if LossHolder.adds_losses else []
+
     def clear_call_losses(self) -> None:
         """Forget what calls have added to the loss."""
-        for losses in self.call_losses:
-            losses.clear()
+        if LossHolder.adds_losses:
+            forget_losses(self.loss_holders)
 
     def outputs_for(self, y_pred: Any) -> TrainingOutputs:
         """The outputs with their masks and logits, if `y_pred` is what the model returned for the current batch."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from torchfunc.graph import CallMode, preserved_modes
+from torchfunc.layers.base.losses import LossHolder
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.metrics.snapshots import kept_metrics
+from torchfunc.training.current_run import current_run, entered_run, renewed_run
 from torchfunc.training.process_settings import flushed_denormals, restored_threads, retained_memory
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
@@ -22,13 +23,13 @@ __all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "trai
 
 def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
     """Look up what the steps of a run need of a built model."""
-    call_losses: list[Any] = [module.call_losses for module in model.modules() if hasattr(module, "call_losses")]
+    holders = [module for module in model.modules() if isinstance(module, LossHolder)]
     return RunContext(
         settings,
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         model.weight_constraints(),
         model.weight_penalties(),
-        call_losses,
+        holders,
         metrics_in_attributes(model),
         model.overrides("compute_loss"),
         model.overrides("compute_metrics"),
@@ -38,20 +39,17 @@ def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
 @contextlib.contextmanager
 def _context(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
     """Give the model a context for a run. A run within a run (a callback's) has its own."""
-    outer, run = model._run_context, new_context(model, settings)
     device = device_of(model)
-    settings.to(device)
-    for metric in run.metrics:
-        metric.to(device)
     # (A run within a run counts in the same metrics.)
-    metrics = contextlib.nullcontext() if outer is None else kept_metrics(lambda: model.metrics)
-    try:
-        with metrics:
-            model._run_context = run
+    kept = contextlib.nullcontext() if current_run(model) is None else kept_metrics(lambda: model.metrics)
+    with kept, entered_run(model, settings, new_context) as run:
+        run.settings.to(device)
+        for metric in run.metrics:
+            metric.to(device)
+        try:
             yield run
-    finally:
-        run.clear_call_losses()
-        model._run_context = outer
+        finally:
+            run.clear_call_losses()
 
 
 def refreshed_context(model: Trainable, run: RunContext) -> RunContext:
@@ -65,7 +63,7 @@ def refreshed_context(model: Trainable, run: RunContext) -> RunContext:
         return run
     if run.settings.optimizer is not None and fresh.weights and not model.has_own_training():
         run.settings.optimizer.build(fresh.weights)
-    model._run_context = fresh
+    renewed_run(model, fresh)
     return fresh
 
 

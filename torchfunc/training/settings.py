@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import itertools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
 from torchfunc.training.data.arrays import Tensors
 from torchfunc.training.matching import flatten_outputs
-from torchfunc.training.outputs import Objectives, ParsedObjectives
+from torchfunc.training.outputs import Objectives, ParsedObjectives, matching_outputs
 from torchfunc.training.payback import Payback
 from torchfunc.training.process_settings import ThreadProbe
 
@@ -151,6 +153,35 @@ class TrainingSettings:
         # Compiled steps are bound to this very model, not to a copy.
         return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None}
 
+    def apart(self) -> TrainingSettings:
+        """The same settings for a run beside another one: copies of the metrics, and steps that are not compiled.
+
+        Raises:
+            ValueError: a metric cannot be copied.
+        """
+        kept = [self.parsed.given, *self.parsed.losses_and_metrics()]
+        shared: dict[int, Any] = {id(each): each for each in kept if not isinstance(each, Metric)}
+        try:
+            with matching_outputs, torch.inference_mode(False):
+                counted = copy.deepcopy((self.loss_tracker, self.objectives, self.parsed), shared)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(
+                "Another thread trains or evaluates this model now, so this run needs metrics of its own, but the "
+                f"metrics cannot be copied: {error}"
+            ) from error
+        tracker, objectives, parsed = counted
+        alone = dataclasses.replace(self.execution, jit=False)
+        return dataclasses.replace(
+            self,
+            execution=alone,
+            parsed=parsed,
+            loss_tracker=tracker,
+            objectives=objectives,
+            graphs={},
+            payback=None,
+            thread_probe=None,
+        )
+
     def match_outputs(self, names: list[str] | None, count: int) -> Objectives:
         """Match losses and metrics with outputs that are now known.
 
@@ -210,6 +241,13 @@ class TrainingSettings:
             first += [tracker.name for tracker in self.objectives.trackers]
         first = [name for name in dict.fromkeys(first) if name in logs]
         return first + sorted(name for name in logs if name not in first)
+
+    def returned(self, logs: dict[str, Any], return_dict: bool) -> Any:
+        """What `evaluate` returns: the logs, or their values with the loss first, or the loss alone."""
+        if return_dict:
+            return logs
+        values = [logs[name] for name in self.in_order(logs)]
+        return values[0] if len(values) == 1 else values
 
 
 def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:

@@ -119,9 +119,8 @@ def total_loss(run: RunContext, batch: Batch, outputs: TrainingOutputs) -> tuple
     """
     objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
     parts, total = objectives.total_loss(batch, outputs)
-    for losses in run.call_losses:
-        for loss in losses:
-            total = _added(total, loss)
+    for loss in run.call_losses:
+        total = _added(total, loss)
     for penalty in run.penalties:
         total = _added(total, penalty())
     if total is None:

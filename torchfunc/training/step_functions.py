@@ -18,6 +18,7 @@ from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, Compiled
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.protected_batches import ProtectedStep
+from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
 from torchfunc.training.trainable import Logs, StepFunction, Trainable
@@ -87,23 +88,23 @@ class StepFunctions(Trainable):
             self.__dict__.pop(name, None)
 
 
-def make_step(
-    model: Trainable, settings: TrainingSettings, method: str, device: torch.device, at_once: int = 1
-) -> Step:
+def make_step(model: Trainable, run: RunContext, method: str, device: torch.device, at_once: int = 1) -> Step:
     """The function that the loop calls with each batch of a training or an evaluation.
 
     It is a function of the model's own (`train_function`), its own `train_step` or `test_step`, or the default one. The
     public form of the default returns the current results, which takes time that nobody may need; here it does not.
 
     Args:
-        model: a model in a run.
-        settings: what `compile` made.
+        model: a model.
+        run: the run that it is in.
         method: "train_step" or "test_step".
         device: where the model is.
         at_once: if it is not 1, the function takes a tuple of up to so many batches.
     """
+    settings = run.settings
     function = model.own_function(method)
-    eager = _eager_step(model, method, function)
+    is_first = model._run_context is run
+    eager = _eager_step(model, method, function, None if is_first else run)
     step: Callable[[Any], Outcome] = eager if at_once == 1 else _several(eager)
     if function is None and settings.execution.compiles(method, device):
         step = _compiled_step(model, settings, method, step, at_once)
@@ -114,13 +115,13 @@ def make_step(
     if not _keeps_batches(model, settings, method, function):
         step = ProtectedStep(step, writes_to_arguments(model) or None)
 
-    def run(batch: Any) -> Logs | None:
+    def run_step(batch: Any) -> Logs | None:
         logs, deferred = step(batch)
         for metric, target, prediction in deferred:
             metric.update_state(target, prediction)
         return logs
 
-    return run
+    return run_step
 
 
 def make_prediction_step(model: Trainable, settings: TrainingSettings | None, device: torch.device) -> StepFunction:
@@ -151,7 +152,10 @@ def _keeps_batches(
     return model.keeps_inputs() and not own_step and (settings is None or settings.is_known)
 
 
-def _eager_step(model: Trainable, method: str, function: StepFunction | None) -> Callable[[Data], Outcome]:
+def _eager_step(
+    model: Trainable, method: str, function: StepFunction | None, given: RunContext | None
+) -> Callable[[Data], Outcome]:
+    """The step of a run that is given, or else of the model's first run at the time."""
     overridden = model.overrides(method)
     default = train_batch if method == "train_step" else evaluate_batch
     # A compiled step is kept by the model's settings, and outlives the run that it was made in.
@@ -160,7 +164,7 @@ def _eager_step(model: Trainable, method: str, function: StepFunction | None) ->
     def step(data: Data) -> Outcome:
         model = reference()
         assert model is not None
-        run = model._run_context
+        run = model._run_context if given is None else given
         assert run is not None
         run.clear_call_losses()
         own = getattr(model, method) if overridden and function is None else function

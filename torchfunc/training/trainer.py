@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import checks, run_modes
 from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
+from torchfunc.training.current_run import current_run, current_settings, single_call
 from torchfunc.training.data.arrays import (
     Arrays,
     Batch,
@@ -39,9 +41,12 @@ from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, total_loss, train_batch
 from torchfunc.training.step_functions import StepFunctions, make_prediction_step, make_step
+from torchfunc.training.stopping import StopFlag, stoppable
 from torchfunc.training.trainable import Logs
 
 __all__ = ["Trainer"]
+
+_building = threading.RLock()
 
 
 class Trainer(StepFunctions):
@@ -58,9 +63,9 @@ class Trainer(StepFunctions):
     compiled = False
     optimizer: Optimizer | None = None
     history: History | None = None
-    stop_training = False
-    stop_evaluating = False
-    stop_predicting = False
+    stop_training = StopFlag("stop_training")
+    stop_evaluating = StopFlag("stop_evaluating")
+    stop_predicting = StopFlag("stop_predicting")
     _training_settings: TrainingSettings | None = None
     _run_context: RunContext | None = None
 
@@ -151,11 +156,13 @@ class Trainer(StepFunctions):
 
         Which metrics "accuracy" stands for, and the outputs of a subclassed model, are known after the first batch.
         """
-        found = [] if self._training_settings is None else self._training_settings.metrics
+        settings = current_settings(self)
+        found = [] if settings is None else settings.metrics
         return found + [metric for metric in self._metrics_in_attributes() if metric not in found]
 
     def _metrics_in_attributes(self) -> list[Metric]:
-        return metrics_in_attributes(self) if self._run_context is None else self._run_context.metrics
+        run = current_run(self)
+        return metrics_in_attributes(self) if run is None else run.metrics
 
     @property
     def metrics_names(self) -> list[str]:
@@ -174,7 +181,8 @@ class Trainer(StepFunctions):
 
     def get_metrics_result(self) -> Logs:
         """The current results by log name, as tensors on the model's device."""
-        found = {} if self._training_settings is None else self._training_settings.results()
+        settings = current_settings(self)
+        found = {} if settings is None else settings.results()
         return {**found, **{metric.name: metric.result() for metric in self._metrics_in_attributes()}}
 
     def graph_key(self) -> Hashable | None:
@@ -193,14 +201,14 @@ class Trainer(StepFunctions):
         Returns:
             logs: numbers or scalar tensors by name.
         """
-        run = self._run_context
+        run = current_run(self)
         if run is None:
             return self._outside_run("train_step", Trainer.train_step, data)
         return self._logs_of(train_batch(self, run, data))
 
     def test_step(self, data: Data) -> Logs:
         """Evaluate one batch; arguments and result as for `train_step`."""
-        run = self._run_context
+        run = current_run(self)
         if run is None:
             return self._outside_run("test_step", Trainer.test_step, data)
         return self._logs_of(evaluate_batch(self, run, data))
@@ -213,11 +221,8 @@ class Trainer(StepFunctions):
 
     def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a method of `Trainer` in a context for one batch, in a loop of the user's."""
-        self._run_context = run_modes.new_context(self, self.require_settings(method))
-        try:
+        with single_call(self, run_modes.new_context(self, self.require_settings(method))):
             return function(self, *arguments)
-        finally:
-            self._run_context = None
 
     def predict_step(self, data: Data) -> Any:
         """The outputs for one batch; `data` as for `train_step`."""
@@ -246,14 +251,14 @@ class Trainer(StepFunctions):
         Raises:
             ValueError: there is no loss at all, or targets do not fit the outputs.
         """
-        run = self._run_context
+        run = current_run(self)
         if run is None:
             return self._outside_run("compute_loss", Trainer.compute_loss, x, y, y_pred, sample_weight, training)
         return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
 
     def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Any, sample_weight: Tensors = None) -> Logs:
         """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
-        run = self._run_context
+        run = current_run(self)
         if run is None:
             return self._outside_run("compute_metrics", Trainer.compute_metrics, x, y, y_pred, sample_weight)
         objectives = run.settings.objectives_for(y_pred)
@@ -336,8 +341,13 @@ class Trainer(StepFunctions):
             if part is not None:
                 check_data(self, settings.objectives, part)
         try:
-            with run_modes.training(self, settings, device) as run, run_modes.undone_without_a_step(self, settings):
-                run_epochs(self, run, stream, callback_list, range(initial_epoch, epochs), validation, validation_freq)
+            with (
+                run_modes.training(self, settings, device) as run,
+                run_modes.undone_without_a_step(self, settings),
+                stoppable(self, "stop_training") as stop,
+            ):
+                numbers = range(initial_epoch, epochs)
+                run_epochs(self, run, stream, callback_list, numbers, validation, validation_freq, stop)
         finally:
             callback_list.close()
         assert callback_list.history is not None
@@ -372,7 +382,8 @@ class Trainer(StepFunctions):
         self._build_for_data(stream, device)
         check_data(self, settings.objectives, stream)
         try:
-            return _returned(settings, run_evaluation(self, settings, stream, callback_list), return_dict)
+            with run_modes.evaluating(self, settings) as run:
+                return run.settings.returned(run_evaluation(self, run, stream, callback_list), return_dict)
         finally:
             callback_list.close()
 
@@ -417,8 +428,9 @@ class Trainer(StepFunctions):
 
     def _build_for_data(self, stream: EpochStream, device: torch.device) -> None:
         """Make the weights of a model that has none yet, for the first batch of the data."""
-        if not self.is_fully_built():
-            self._build_on(unpack_x_y_sample_weight(stream.peek()).x, device)
+        with _building:
+            if not self.is_fully_built():
+                self._build_on(unpack_x_y_sample_weight(stream.peek()).x, device)
 
     def _build_on(self, x: Tensors, device: torch.device) -> None:
         # Weights made during an evaluation have to be trainable afterwards.
@@ -441,11 +453,11 @@ class Trainer(StepFunctions):
         device = device_of(self, settings.device)
         weigh = class_weigher(class_weight, self, settings)
         data = self._one_batch(x, y, sample_weight, weigh, settings, device)
-        with run_modes.training(self, settings, device):
+        with run_modes.training(self, settings, device) as run:
             self.reset_metrics()
-            logs = make_step(self, settings, "train_step", device)(data)
+            logs = make_step(self, run, "train_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return _returned(settings, logs, return_dict)
+        return run.settings.returned(logs, return_dict)
 
     def test_on_batch(
         self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
@@ -454,11 +466,11 @@ class Trainer(StepFunctions):
         settings = self.require_settings("test_on_batch")
         device = device_of(self, settings.device)
         data = self._one_batch(x, y, sample_weight, None, settings, device)
-        with run_modes.evaluating(self, settings):
+        with run_modes.evaluating(self, settings) as run:
             self.reset_metrics()
-            logs = make_step(self, settings, "test_step", device)(data)
+            logs = make_step(self, run, "test_step", device)(data)
             logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return _returned(settings, logs, return_dict)
+        return run.settings.returned(logs, return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
@@ -479,16 +491,9 @@ class Trainer(StepFunctions):
         """Arrays as one batch on the device, with the model built for it."""
         arrays = Arrays.parse(x, y, sample_weight, self._expected_data())
         data = arrays.to(device).weighted(weigh).packed
-        if not self.is_fully_built():
-            self._build_on(unpack_x_y_sample_weight(data).x, device)
+        with _building:
+            if not self.is_fully_built():
+                self._build_on(unpack_x_y_sample_weight(data).x, device)
         if settings is not None and y is not None:
             checks.check_labels(self, settings.objectives, data)
         return data
-
-
-def _returned(settings: TrainingSettings, logs: Logs, return_dict: bool) -> Any:
-    """What `evaluate` returns: the logs, or their values with the loss first, or the loss alone."""
-    if return_dict:
-        return logs
-    values = [logs[name] for name in settings.in_order(logs)]
-    return values[0] if len(values) == 1 else values

@@ -1,9 +1,13 @@
-"""LossHolder: what the calls of a layer add to the training loss, kept until the next call from outside."""
+"""LossHolder: what the calls of a layer add to the training loss, kept until the next call from outside.
+
+It is kept by the thread that makes the call, so that a prediction adds nothing to the loss of a training beside it.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
@@ -14,20 +18,40 @@ from torchfunc.graph import is_exporting, once_for_all, pass_over
 from torchfunc.layers.base.weights import WeightHolder
 from torchfunc.structures import leaves
 
-__all__ = ["LossHolder", "expect_losses", "is_inside_a_call", "regularize_activity", "starts_call"]
+__all__ = [
+    "LossHolder",
+    "added_losses",
+    "expect_losses",
+    "forget_losses",
+    "is_inside_a_call",
+    "regularize_activity",
+    "starts_call",
+]
 
 
 class _Calls(threading.local):
-    """Whether this thread is inside the call of a layer or model that code outside of all layers made."""
+    """The calls of this thread.
+
+    Attributes:
+        inside: whether it is inside the call of a layer or model that code outside of all layers made.
+        added: what calls have added to the loss, by layer.
+    """
 
     inside = False
+
+    def __init__(self) -> None:
+        self.added: weakref.WeakKeyDictionary[LossHolder, list[Tensor]] = weakref.WeakKeyDictionary()
 
 
 _calls = _Calls()
 
 
 class LossHolder(WeightHolder):
-    """A module with the losses that its calls and those of its submodules add."""
+    """A module with the losses that its calls and those of its submodules add.
+
+    Attributes:
+        call_losses: what compiled code, which knows no threads, has added.
+    """
 
     # Whether any layer has ever added a loss, or may: until then there are none to clear.
     adds_losses = False
@@ -49,20 +73,19 @@ class LossHolder(WeightHolder):
             # An exported program returns outputs only; a loss stored here would belong to no call.
             return
         expect_losses()
-        self.call_losses.extend(loss if isinstance(loss, (list, tuple)) else [loss])
+        added = self.call_losses if torch.compiler.is_compiling() else _calls.added.setdefault(self, [])
+        added.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 
     @property
     def losses(self) -> list[Tensor]:
         """The current penalties on the weights, and what the last call added."""
-        added = [loss for module in self.modules() if isinstance(module, LossHolder) for loss in module.call_losses]
+        added = added_losses([module for module in self.modules() if isinstance(module, LossHolder)])
         return added + [penalty() for penalty in self.weight_penalties()]
 
     @pass_over
     def clear_losses(self) -> None:
         """Remove what calls have added to the losses."""
-        for module in self.modules():
-            if isinstance(module, LossHolder):
-                module.call_losses.clear()
+        forget_losses([module for module in self.modules() if isinstance(module, LossHolder)])
 
     @pass_over
     def run_outermost(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -84,6 +107,24 @@ class LossHolder(WeightHolder):
             return function(*args, **kwargs)
         finally:
             _calls.inside = False
+
+
+def added_losses(holders: Iterable[LossHolder]) -> list[Tensor]:
+    """What the calls of these layers on this thread have added to the loss, and calls of compiled code."""
+    if torch.compiler.is_compiling():
+        return [loss for holder in holders for loss in holder.call_losses]
+    added = _calls.added
+    return [loss for holder in holders for loss in (*holder.call_losses, *added.get(holder, ()))]
+
+
+def forget_losses(holders: Iterable[LossHolder]) -> None:
+    """Forget it."""
+    added = None if torch.compiler.is_compiling() else _calls.added
+    for holder in holders:
+        if holder.call_losses:
+            holder.call_losses.clear()
+        if added:
+            added.pop(holder, None)
 
 
 def is_inside_a_call() -> bool:

@@ -16,6 +16,10 @@ from torchfunc.training.data.random_states import random_states, set_random_stat
 __all__ = ["EpochStream"]
 
 
+class NoBatches(ValueError):
+    """There are no batches for an epoch."""
+
+
 @dataclass
 class EpochStream:
     """Batches, epoch by epoch.
@@ -59,6 +63,16 @@ class EpochStream:
         first = begun[0]
         self._iterator = itertools.chain(begun, rest)
         return first
+
+    def is_used_up(self) -> bool:
+        """Whether nothing is left of batches that can be gone through only once."""
+        if self.batches.restarts:
+            return False
+        try:
+            self.peek()
+        except NoBatches:
+            return True
+        return False
 
     def epoch(self) -> Iterator[Data]:
         """The batches of the next epoch.
@@ -141,7 +155,7 @@ class EpochStream:
         iterator = iter(self.batches)
         for first in iterator:
             return [first], iterator
-        raise ValueError(
+        raise NoBatches(
             "The data gave no batches. A generator can be gone through only once: with several epochs give "
             "`steps_per_epoch`, or something that can be started again, such as a DataLoader."
         )
