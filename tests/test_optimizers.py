@@ -371,3 +371,17 @@ class TestTorchOptimizer:
         run_ours(optimizer, gradients(2, seed=9), params)
         run_ours(twin, gradients(2, seed=9), twin_params)
         assert all(torch.equal(a, b) for a, b in zip(params, twin_params, strict=True))
+
+
+def test_weights_of_an_optimizer_are_set_in_order():
+    weight = torch.nn.Parameter(torch.ones(2))
+    ours, twin = optimizers.Adam(0.1), optimizers.Adam(0.1)
+    for optimizer in (ours, twin):
+        optimizer.build([weight])
+    ours.apply([torch.tensor([1.0, 2.0])], [weight])
+    twin.set_weights([variable.numpy() for variable in ours.variables])
+    for one, other in zip(ours.variables, twin.variables, strict=True):
+        assert torch.equal(one, other)
+    assert int(twin.iterations) == 1
+    with pytest.raises(ValueError, match="Build the optimizer"):
+        optimizers.Adam().set_weights([variable.numpy() for variable in ours.variables])

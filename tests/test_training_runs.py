@@ -340,3 +340,46 @@ class TestWithTorch:
         copies[0].layers[-1].weight.data.fill_(100.0)
         data = torch.from_numpy(X), torch.from_numpy(Y)
         assert copies[0].compute_loss(*data, copies[0](data[0])) > 5 * 0.01 * 100.0**2
+
+
+def test_hooks_of_a_prediction_heed_steps_per_execution():
+    """As Keras documents it: one pair of calls for so many batches, with their outputs together."""
+
+    class Watching(callbacks.Callback):
+        def on_predict_batch_begin(self, batch, logs=None):
+            seen.append(batch)
+
+        def on_predict_batch_end(self, batch, logs=None):
+            seen.append((batch, tuple(logs["outputs"].shape)))
+
+    seen = []
+    inputs = Input((3,))
+    model = Model(inputs, Dense(1)(inputs))
+    rows = np.random.default_rng(0).normal(size=(15, 3)).astype("float32")
+    expected = model.predict(rows, batch_size=2, verbose=0)
+    model.compile("sgd", "mse", steps_per_execution=3)
+    np.testing.assert_array_equal(model.predict(rows, batch_size=2, verbose=0, callbacks=[Watching()]), expected)
+    assert seen == [0, (2, (6, 1)), 3, (5, (6, 1)), 6, (7, (3, 1))]
+
+
+@pytest.mark.parametrize(("steps", "trained"), [(None, [4]), (2, [2, 2]), (3, [3, 1]), (4, [4])])
+def test_a_generator_that_ends_before_the_epochs(steps, trained):
+    """Training ends with what was learned, and says so, as Keras' "Your input ran out of data" does."""
+
+    class Counting(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            counts.append(0)
+
+        def on_train_batch_end(self, batch, logs=None):
+            counts[-1] += 1
+
+    counts = []
+    inputs = Input((3,))
+    model = Model(inputs, Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    batches = ((np.ones((2, 3), "float32"), np.zeros((2, 1), "float32")) for _ in range(4))
+    with pytest.warns(UserWarning, match="ran out") as warned:
+        history = model.fit(batches, epochs=3, steps_per_epoch=steps, verbose=0, callbacks=[Counting()])
+    assert any(f"ran out before epoch {len(trained) + 1} of 3" in str(each.message) for each in warned)
+    assert counts == trained
+    assert history.epoch == list(range(len(trained)))
