@@ -129,7 +129,6 @@ TWO = [
     "left_shift:p",
     "right_shift:p",
     "append",
-    "",
     "isin",
     "inner",
 ]
