@@ -56,9 +56,9 @@ def config_in(path):
 def normal(value):
     """A config without what may differ.
 
-    Keras marks objects that are used twice, says how a layer is built in fewer places, and gives calls `training`
-    and the mask that they find at their input anyway;
-    names of unnamed models count on in a process; floats of single precision are written with more digits.
+    Keras marks objects that are used twice, says how a layer is built in fewer places, and gives calls `training` and
+    the mask that they find at their input anyway; names of unnamed models count on in a process; floats of single
+    precision are written with more digits.
     """
     if isinstance(value, list):
         return [normal(item) for item in value]

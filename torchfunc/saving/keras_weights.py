@@ -55,32 +55,38 @@ class _NewVariables(MutableMapping[str, Any]):
         self._root = root
         self._path = "/".join(part.variables_path)
         self._name = getattr(part.holder, "name", None)
+        self._group: h5py.Group | None = None
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if self._path not in self._root:
-            group = self._root.create_group(self._path)
+        if self._group is None:
+            self._group = self._root.create_group(self._path)
             if isinstance(self._name, str):
-                group.attrs["name"] = self._name
+                self._group.attrs["name"] = self._name
         is_bfloat16 = isinstance(value, Tensor) and value.dtype == torch.bfloat16
         tensor = value.view(torch.uint16) if is_bfloat16 else value
         array = tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else np.asarray(tensor)
         # (Without a type for bfloat16, HDF5 has pairs of bytes.)
-        written = self._root[self._path].create_dataset(str(key), data=array.view("V2") if is_bfloat16 else array)
-        written.attrs[CHECKSUM] = np.bytes_(checksum(array))
+        written = self._group.create_dataset(str(key), data=array.view("V2") if is_bfloat16 else array)
+        attributes = written.attrs
+        attributes.create(CHECKSUM, np.bytes_(checksum(array)))
         if is_bfloat16:
-            written.attrs["dtype"] = "bfloat16"
+            attributes["dtype"] = "bfloat16"
 
     def __getitem__(self, key: str) -> Any:
-        return self._root[self._path][str(key)][()]
+        if self._group is None:
+            raise KeyError(key)
+        return self._group[str(key)][()]
 
     def __delitem__(self, key: str) -> None:
-        del self._root[self._path][str(key)]
+        if self._group is None:
+            raise KeyError(key)
+        del self._group[str(key)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._root.get(self._path, ()))
+        return iter(() if self._group is None else self._group)
 
     def __len__(self) -> int:
-        return len(list(iter(self)))
+        return 0 if self._group is None else len(self._group)
 
 
 class _Variables(Mapping[str, np.ndarray]):
