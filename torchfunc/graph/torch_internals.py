@@ -28,6 +28,7 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.nn.modules import module as torch_module
+from torch.optim.optimizer import _foreach_supported_types
 
 __all__ = [
     "FAKE_TENSOR_LOG",
@@ -51,6 +52,7 @@ __all__ = [
     "is_hooked",
     "is_of_torch",
     "is_traced_by_dynamo",
+    "let_graphs_read_gradients",
     "mark_constant",
     "mode_for_unknown_values",
     "persistent_buffers",
@@ -59,9 +61,15 @@ __all__ = [
     "sample_gamma",
     "skip_code",
     "storage_use_count",
+    "take_as_parameter",
 ]
 
 FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+
+def take_as_parameter(cls: type[nn.Parameter]) -> None:
+    """Let torch's optimizers update parameters of this class all at once, as those of torch's own, by default."""
+    _foreach_supported_types.append(cls)
 
 
 def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
@@ -201,6 +209,13 @@ def skip_code(code: CodeType) -> None:
     # Imported from the extension module itself: `torch._dynamo.eval_frame` would import the whole compiler.
     frame = torch._C._dynamo.eval_frame
     frame.set_code_exec_strategy(code, frame._FrameExecStrategy(frame._FrameAction.SKIP, frame._FrameAction.DEFAULT))
+
+
+def let_graphs_read_gradients() -> None:
+    """Let what torch.compile traces read the `grad` of parameters of a class of our own, as of torch's."""
+    banned = importlib.import_module("torch._dynamo.variables.torch_function").banned_attrs
+    if "grad" in banned:
+        banned.remove("grad")
 
 
 def mark_constant(function: Callable[..., Any]) -> None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from torchfunc import initializers
+from torchfunc.assignable import make_assignable
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
-from torchfunc.graph_keys import settings_key
+from torchfunc.graph_keys import is_known_code, settings_key
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import leaves
 
@@ -67,6 +68,7 @@ class Metric:
 
     def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         self._variables: list[Tensor] = []
+        self._variable_names: list[str] = []
         self._constants: list[Tensor] = []
         self.name = name or to_snake_case(type(self).__name__)
         self.dtype = as_dtype(dtype or floatx())
@@ -96,10 +98,22 @@ class Metric:
         # A state made during evaluation has to stay writable afterwards.
         with torch.inference_mode(False):
             variable = initializers.get(initializer or "zeros")(sizes, dtype=state_dtype)
+        self._variable_names.append(name or f"variable_{len(self._variables)}")
         self._variables.append(variable)
+        self._make_assignable()
         return variable
 
     add_weight = add_variable
+
+    def _make_assignable(self) -> None:
+        """Let the state of a metric that is not torchfunc's own answer as Keras' variables do."""
+        if not is_known_code(self):
+            for variable, name in zip(self._variables, self._variable_names, strict=True):
+                make_assignable(variable, self, name, is_state=True)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._make_assignable()
 
     def _add_constant(self, values: Any, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor that follows the state to its device, so that no update copies it there, but is never reset."""

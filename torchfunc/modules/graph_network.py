@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.graph import PythonCode
 
+from torchfunc.assignable import is_parameter
 from torchfunc.graph import (
     CallMode,
     Node,
@@ -158,7 +159,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         for tensor, name, owner in tensors:
             if owner == "layer":
                 continue
-            if isinstance(tensor, nn.Parameter):
+            if is_parameter(tensor):
                 self._parameters[name] = tensor
             elif owner == "model":
                 self._buffers[name] = tensor

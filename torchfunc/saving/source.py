@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchfunc.assignable import is_parameter
 from torchfunc.graph import CallMode
 from torchfunc.layers import Layer
 from torchfunc.modules.torch_graph.convert import to_torch
@@ -132,7 +133,7 @@ class _File:
         """A tensor of that size; the values come with the state_dict."""
         kind = "" if tensor.dtype == torch.float32 else f", dtype={tensor.dtype}"
         text = f"torch.zeros({self.value(tuple(tensor.shape))}{kind})"
-        if not isinstance(tensor, nn.Parameter):
+        if not is_parameter(tensor):
             return text
         return f"nn.Parameter({text})" if tensor.requires_grad else f"nn.Parameter({text}, requires_grad=False)"
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from torchfunc.graph.torch_internals import let_graphs_read_gradients
 from torchfunc.graph.tracing import with_own_code
 from torchfunc.modules.fx_module import module_called_at
 
@@ -120,6 +121,7 @@ class CompiledStep:
         except ValueError as error:
             raise _Refusal from error
         self.graphs += 1
+        let_graphs_read_gradients()
         on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
         return compile_whole(with_own_code(self._step), self._guarded, on_cuda)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -60,6 +61,8 @@ class NodeIntrospection:
 
     inbound_calls: InboundNodes
     name: str
+    # The weight that Keras' layer has under a name, None if there is none.
+    keras_weight: Callable[[str], Any]
 
     @property
     def inbound_nodes(self) -> list[Node]:
@@ -74,6 +77,9 @@ class NodeIntrospection:
         try:
             return nn.Module.__getattr__(self, name)  # type: ignore[arg-type]
         except AttributeError:
+            weight = self.keras_weight(name)
+            if weight is not None:
+                return weight
             if not isinstance(getattr(type(self), name, None), property):
                 raise
         # Python calls this when a property raises AttributeError: raise the property's own error again.

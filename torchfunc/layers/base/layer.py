@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import regularizers
+from torchfunc.assignable import AssignableState, is_parameter
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph import (
@@ -140,7 +141,18 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
             return
         if isinstance(value, Tensor) and "_provisional" in self.__dict__ and self.rename_weight(name, value):
             return
-        if not track(self, name, value):
+        if isinstance(value, Tensor) and any(
+            name == weight.keras_name and name not in weight.names for weight in self.__dict__.get("_weights", ())
+        ):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} shows torch's parameters as Keras has them and cannot be replaced. "
+                f"Write into it: layer.{name}.assign(value)."
+            )
+        if isinstance(value, AssignableState) and "_modules" in self.__dict__:
+            # Which torch would take for a parameter.
+            self.__dict__.pop(name, None)
+            self._buffers[name] = value
+        elif not track(self, name, value):
             super().__setattr__(name, value)
         if not self.__dict__.get("_trainable", True):
             self._freeze_added(value)
@@ -149,7 +161,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
         """Freeze what a frozen layer gets, as all that it had before."""
         if isinstance(value, nn.Module):
             set_trainable(value, False)
-        elif isinstance(value, nn.Parameter):
+        elif is_parameter(value):
             value.requires_grad_(False)
 
     @property
@@ -413,6 +425,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         restore_tracking(self)
+        self.restore_weights()
 
 
 # For layers around other layers; functions, since a name in `Layer` would be taken from its subclasses.

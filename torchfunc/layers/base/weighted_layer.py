@@ -76,6 +76,7 @@ class WeightedLayer(Layer):
         *,
         initializer: Callable[..., Tensor] | None = None,
         used: bool = True,
+        keras_name: str = "",
     ) -> None:
         """Make the weight of a role.
 
@@ -85,6 +86,7 @@ class WeightedLayer(Layer):
             names: of the parameter, or of the parameters that the layout splits the weight into.
             layout: how torch stores it.
             initializer: instead of the role's own.
+            keras_name: the attribute by which Keras' layer has it: the role by default.
             used: whether there is such a weight; if not, the parameters are None.
         """
         names = (names,) if isinstance(names, str) else names
@@ -99,6 +101,7 @@ class WeightedLayer(Layer):
             constraint=getattr(self, f"{role}_constraint"),
             layout=layout,
             names=names,
+            keras_name=keras_name or role,
         )
 
     def _weights_config(self) -> Config:

@@ -6,6 +6,7 @@ A parameter has torch's name and layout. Keras' layout is used by initializers, 
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import constraints, initializers, regularizers
+from torchfunc.assignable import AssignableParameter, assignable_view, make_assignable
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
-from torchfunc.graph.torch_internals import persistent_buffers
+from torchfunc.graph.torch_internals import persistent_buffers, take_as_parameter
+from torchfunc.graph_keys import is_known_code
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.unfilled_weights import weight_budget
 
@@ -32,6 +35,9 @@ __all__ = [
     "own_weights",
     "set_trainable",
 ]
+
+
+take_as_parameter(AssignableParameter)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Weight:
         layout: how it is stored in them.
         trainable: whether it is meant to be trained (a buffer is not), apart from the layer's `trainable`.
         regularizer, constraint: as given to `add_weight`, on Keras' layout.
+        keras_name: the attribute by which Keras' layer has it, and ours shows it in Keras' layout; "" for none.
     """
 
     names: tuple[str, ...]
@@ -96,6 +103,7 @@ class Weight:
     trainable: bool = True
     regularizer: Callable[[Tensor], Tensor] | None = None
     constraint: Callable[[Tensor], Tensor] | None = None
+    keras_name: str = ""
 
     def tensors(self, owner: nn.Module) -> list[Tensor]:
         return [operator.attrgetter(name)(owner) for name in self.names]
@@ -125,6 +133,7 @@ class Weight:
 class WeightHolder(nn.Module):
     """A module with the weights as Keras counts them: order, layout, trainability, penalties and constraints."""
 
+    name: str
     _weights: list[Weight]
     _trainable: bool
     _dtype: torch.dtype
@@ -143,6 +152,7 @@ class WeightHolder(nn.Module):
         *,
         layout: Layout = SAME_LAYOUT,
         names: Sequence[str] = (),
+        keras_name: str = "",
     ) -> Any:
         """Make a weight and register it: a parameter if it is trainable, else a persistent buffer.
 
@@ -156,7 +166,7 @@ class WeightHolder(nn.Module):
             autocast, aggregation: accepted for compatibility with Keras, without effect.
             regularizer, constraint: name, config or callable.
             name: what to call it if it is not assigned to an attribute.
-            layout, names: for built-in layers: how torch stores it, and under which names.
+            layout, names, keras_name: for built-in layers: how torch stores it, under which names; Keras' attribute.
 
         Returns:
             The `nn.Parameter` or buffer (a tuple of them where the layout splits it).
@@ -183,8 +193,11 @@ class WeightHolder(nn.Module):
                 # (A buffer that is assigned to a list is found by its mark.)
                 registered.append(nn.Buffer(tensor))
                 self.register_buffer(each, registered[-1])
-        weight = Weight(names, layout, trainable, regularizers.get(regularizer), constraints.get(constraint))
+        penalty, projection = regularizers.get(regularizer), constraints.get(constraint)
+        weight = Weight(names, layout, trainable, penalty, projection, keras_name)
         self._weights.append(weight)
+        for each, tensor in zip(names, registered, strict=True):
+            self._make_assignable(weight, tensor, each)
         if provisional:
             self.__dict__.setdefault("_provisional", {})[id(registered[0])] = weight
         return registered[0] if len(registered) == 1 else tuple(registered)
@@ -229,7 +242,41 @@ class WeightHolder(nn.Module):
             if tensor is not None and "." not in path:
                 holder[path] = tensor  # type: ignore[assignment]
         weight.names = (path,)
+        self._make_assignable(weight, value, path)
         return True
+
+    def _make_assignable(self, weight: Weight, tensor: Tensor, name: str) -> None:
+        """Let a weight of a layer that is not torchfunc's own answer as Keras' variables do."""
+        if not is_known_code(self):
+            make_assignable(tensor, self, name, not (weight.trainable and tensor.is_floating_point()))
+
+    def restore_weights(self) -> None:
+        """What a copy of the layer lacks, and one that has moved: what its weights answer."""
+        for weight in self._weights:
+            for name, tensor in zip(weight.names, weight.tensors(self), strict=True):
+                if tensor is not None:
+                    self._make_assignable(weight, tensor, name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        moved = super()._apply(fn, recurse)
+        # Torch moves buffers to new tensors.
+        self.restore_weights()
+        return moved
+
+    def _write_weight(self, weight: Weight, value: Tensor) -> None:
+        if not weight.is_stored(self):
+            raise ValueError(
+                f"{weight.keras_name!r} of layer {self.name!r} is computed from other parameters, by a parametrization "
+                "or pruning, so it cannot be assigned. Remove that first, or write to the parameters it is made of."
+            )
+        weight.set(self, value)
+
+    def keras_weight(self, name: str) -> Tensor | None:
+        """The weight that Keras' layer has under this name, in Keras' layout, as far as it can be a view of torch's."""
+        for weight in self.__dict__.get("_weights", ()):
+            if weight.keras_name == name:
+                return assignable_view(weight.get(self), functools.partial(self._write_weight, weight), self, name)
+        return None
 
     def weight_entries(self, computed: bool = False) -> Iterator[tuple[nn.Module, Weight]]:
         """Every weight of this module and its submodules, each once, in Keras' order; with the module that it is of.

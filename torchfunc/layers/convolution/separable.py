@@ -52,7 +52,9 @@ class _Depthwise(SlidingKernel):
 
     def _make_depthwise(self, channels: int, name: str) -> None:
         layout = Layout(_depthwise_to_torch, functools.partial(_depthwise_to_keras, multiplier=self.depth_multiplier))
-        self._make_weight("depthwise", (*self.kernel_size, channels, self.depth_multiplier), name, layout)
+        shape = (*self.kernel_size, channels, self.depth_multiplier)
+        keras_name = "kernel" if name == "weight" else "depthwise_kernel"
+        self._make_weight("depthwise", shape, name, layout, keras_name=keras_name)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "depth_multiplier": self.depth_multiplier}
@@ -188,7 +190,7 @@ class SeparableConvolution(_Depthwise):
     def _make_weights(self, channels: int) -> None:
         self._make_depthwise(channels, "depthwise_weight")
         shape = (*(1,) * self.rank, channels * self.depth_multiplier, self.filters)
-        self._make_weight("pointwise", shape, "pointwise_weight", CONVOLUTION)
+        self._make_weight("pointwise", shape, "pointwise_weight", CONVOLUTION, keras_name="pointwise_kernel")
         self._make_bias((self.filters,))
 
     def _channels_out(self, channels: int | None) -> int:

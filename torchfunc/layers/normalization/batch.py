@@ -120,15 +120,15 @@ class BatchNormalization(AffineLayer):
         self._broadcast = tuple(size if index == axis else 1 for index in range(rank))
         self._reduced = tuple(others)
         self._make_affine((size,), self.center, self.scale)
-        self._add_average("running_mean", self.moving_mean_initializer, size)
-        self._add_average("running_var", self.moving_variance_initializer, size)
+        self._add_average("running_mean", "moving_mean", self.moving_mean_initializer, size)
+        self._add_average("running_var", "moving_variance", self.moving_variance_initializer, size)
         if self.renorm:
-            self._add_average("running_std", self._initial_deviation, size)
-            self._add_average("renorm_mean", self.moving_mean_initializer, size)
-            self._add_average("renorm_std", self._initial_deviation, size)
+            self._add_average("running_std", "moving_stddev", self._initial_deviation, size)
+            self._add_average("renorm_mean", "renorm_mean", self.moving_mean_initializer, size)
+            self._add_average("renorm_std", "renorm_stddev", self._initial_deviation, size)
 
-    def _add_average(self, name: str, initializer: InitializerLike, size: int) -> None:
-        self.add_weight((size,), initializer, trainable=False, names=(name,))
+    def _add_average(self, name: str, keras_name: str, initializer: InitializerLike, size: int) -> None:
+        self.add_weight((size,), initializer, trainable=False, names=(name,), keras_name=keras_name)
 
     def _initial_deviation(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         return self.moving_variance_initializer(shape, dtype=dtype).sqrt()

@@ -126,7 +126,7 @@ class RMSNormalization(Layer):
 
     def build(self, input_shape: Shape) -> None:
         self._sizes, self.axis = _known_axes(self, self.axis, input_shape)
-        self.add_weight(self._sizes, "ones", names=("weight",))
+        self.add_weight(self._sizes, "ones", names=("weight",), keras_name="scale")
 
     def call(self, inputs: Tensor) -> Tensor:
         values, order = _axes_last(inputs.to(torch.promote_types(inputs.dtype, self.dtype)), self.axis)

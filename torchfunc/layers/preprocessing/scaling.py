@@ -151,8 +151,10 @@ class Normalization(Elementwise):
         if self.input_mean is None:
             # Keras' weights have the sizes of `axis` only.
             layout = Layout(functools.partial(_reshape_one, shape=full), functools.partial(torch.reshape, shape=shape))
-            self.add_weight(shape, "zeros", trainable=False, layout=layout, names=("mean",))
-            self.add_weight(shape, "ones", trainable=False, layout=layout, names=("variance",))
+            self.add_weight(shape, "zeros", trainable=False, layout=layout, names=("mean",), keras_name="adapt_mean")
+            self.add_weight(
+                shape, "ones", trainable=False, layout=layout, names=("variance",), keras_name="adapt_variance"
+            )
             # Keras has it, from older days, and its files with it.
             self.add_weight((), "zeros", "int32", trainable=False, names=("count",))
         else:

@@ -120,6 +120,11 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
         self.input_spec = InputSpec(ndim=self.rank + 3)
         self._gate_axis = -1 - self.rank
 
+    @property
+    def cell(self) -> Any:
+        """The layer itself, which has the weights and arguments that Keras' layer has in its cell."""
+        return self
+
     def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         axis = -1 if self._channels_last else 2
         channels = known_size(sequences_shape, axis, self)

@@ -58,6 +58,11 @@ class RecurrentLayer(RecurrentStep, SequenceLayer):
         self.use_cudnn = use_cudnn
         self.input_spec = InputSpec(ndim=3)
 
+    @property
+    def cell(self) -> Any:
+        """The layer itself, which has the weights and arguments that Keras' layer has in its cell."""
+        return self
+
     def build(self, sequences_shape: Shape, initial_state_shape: Shapes | None = None) -> None:
         features = known_size(sequences_shape, -1, self)
         self._build_weights((features, self.units), (self.units, self.units))

@@ -77,7 +77,9 @@ class RecurrentStep(HasActivation, WeightedLayer):
         """Make all weights; the shapes are of one gate, in Keras' layout."""
         shapes = {"kernel": ("weight_ih", kernel_shape), "recurrent": ("weight_hh", recurrent_shape)}
         for role, (name, (*sizes, units)) in shapes.items():
-            self._make_weight(role, (*sizes, self.gates * units), name + self._suffix, self.kernel_layout)
+            keras_name = "kernel" if role == "kernel" else "recurrent_kernel"
+            shape = (*sizes, self.gates * units)
+            self._make_weight(role, shape, name + self._suffix, self.kernel_layout, keras_name=keras_name)
         self._build_biases()
 
     def _build_biases(self) -> None:
