@@ -3,13 +3,15 @@
 import copy
 import pickle
 
+import keras
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from torchfunc import Input, Model, Sequential, layers, optimizers
+import torchfunc
+from torchfunc import Input, Model, Sequential, activations, layers, optimizers
 
 X = np.random.default_rng(0).random((8, 3))
 Y = np.random.default_rng(1).random((8, 1))
@@ -248,3 +250,108 @@ class TestNestedInputs:
         model = linear_model()
         np.testing.assert_array_equal(model.predict([[X]], verbose=0), model.predict(X, verbose=0))
         model.fit([[X]], Y, verbose=0)
+
+
+WHOLE = torch.arange(-12, 12).reshape(2, 3, 4)
+ACTIVATIONS = sorted(
+    {
+        *("celu", "elu", "exponential", "gelu", "glu", "hard_sigmoid", "hard_silu", "leaky_relu", "log_sigmoid"),
+        *(
+            "log_softmax",
+            "mish",
+            "selu",
+            "sigmoid",
+            "silu",
+            "soft_shrink",
+            "hard_shrink",
+            "softmax",
+            "softplus",
+            "tanh",
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_of_integers(name):
+    ours = getattr(activations, name)(WHOLE)
+    theirs = getattr(keras.activations, name)(WHOLE.float())
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda library: library.layers.Softmax(),
+        lambda library: library.layers.LeakyReLU(0.1),
+        lambda library: library.layers.ELU(),
+        lambda library: library.layers.Activation("gelu"),
+    ],
+)
+def test_activation_layers_of_integers(make):
+    expected = make(keras)(WHOLE.float())
+    torch.testing.assert_close(make(torchfunc)(WHOLE), expected)
+    inputs = Input((3, 4), dtype="int64")
+    model = Model(inputs, layers.Dense(1)(make(torchfunc)(inputs)))
+    assert model(WHOLE).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention"])
+def test_attention_of_integers(kind):
+    query = WHOLE % 3
+    ours, theirs = getattr(layers, kind)(), getattr(keras.layers, kind)()
+    torch.testing.assert_close(ours([query, query]), theirs([query.float(), query.float()]))
+    inputs = Input((3, 4), dtype="int64")
+    assert getattr(layers, kind)()([inputs, inputs]).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Dropout(0.5),
+        layers.Dropout(0.5, seed=1),
+        layers.AlphaDropout(0.5),
+        layers.SpatialDropout1D(0.5),
+        layers.GaussianDropout(0.5),
+        layers.GaussianDropout(0.5, seed=1),
+        layers.GaussianNoise(0.5),
+    ],
+)
+def test_noise_on_integers(layer):
+    """As in Keras: integers stay what they are in inference, and become floats with noise."""
+    assert torch.equal(layer(WHOLE, training=False), WHOLE)
+    torch.manual_seed(0)
+    noisy = layer(WHOLE, training=True)
+    torch.manual_seed(0)
+    again = type(layer).from_config(layer.get_config())(WHOLE.float(), training=True)
+    assert noisy.dtype == torch.float32
+    torch.testing.assert_close(noisy, again)
+    assert not torch.equal(noisy, WHOLE.float())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda library: library.layers.BatchNormalization(),
+        lambda library: library.layers.BatchNormalization(scale=False),
+        lambda library: library.layers.LayerNormalization(),
+        lambda library: library.layers.LayerNormalization(scale=False),
+        lambda library: library.layers.LayerNormalization(center=False, scale=False),
+        lambda library: library.layers.GroupNormalization(2),
+        lambda library: library.layers.RMSNormalization(),
+    ],
+)
+def test_normalizations_of_double_inputs(make, training):
+    """The weights' precision, in the dtype that came; and the weights get gradients."""
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(6, 4)))
+    ours, theirs = make(torchfunc), make(keras)
+    options = {"training": training} if isinstance(ours, layers.BatchNormalization) else {}
+    result, expected = ours(rows, **options), theirs(rows.float(), **options)
+    assert result.dtype == torch.float64
+    torch.testing.assert_close(result.float(), expected.detach(), rtol=1e-4, atol=1e-5)
+    result.sum().backward() if result.requires_grad else None
+    assert all(weight.grad is not None for weight in ours.parameters() if weight.requires_grad)
+    for one, other in zip(ours.buffers(), theirs.non_trainable_weights, strict=False):
+        torch.testing.assert_close(one, other.value.detach(), rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from torchfunc import Input, Model, layers
@@ -109,8 +110,8 @@ def test_lists_and_tuples(nest, names):
     targets = nest(y(), y(), y())
     found = model.predict(X, verbose=0)
     assert pytree.tree_structure(found) == pytree.tree_structure(targets)
-    parts = [mse(*pair) for pair in zip(pytree.tree_leaves(found), pytree.tree_leaves(targets), strict=True)]
-    for given in (targets, pytree.tree_leaves(targets)):
+    parts = [mse(*pair) for pair in zip(pytree.pytree.tree_leaves(found), pytree.tree_leaves(targets), strict=True)]
+    for given in (targets, pytree.pytree.tree_leaves(targets)):
         logs = model.evaluate(X, given, verbose=0, return_dict=True)
         assert logs == pytest.approx(
             {"loss": sum(parts), **dict(zip((f"{n}_loss" for n in names), parts, strict=True))}
@@ -156,3 +157,57 @@ def test_one_output_and_its_target_in_lists():
     model = Model(inputs, layers.Dense(2)(inputs))
     model.compile("sgd", ["mse"], metrics=[["mae"]])
     assert sorted(model.fit([[X]], [[y()]], verbose=0).history) == ["loss", "mae"]
+
+
+class Auxiliary(nn.Module):
+    """An output more in training, as torchvision's Inception and GoogLeNet have."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.other = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return (self.main(x), self.other(x)) if self.training else self.main(x)
+
+
+class AuxiliaryNone(Auxiliary):
+    def forward(self, x):
+        return self.main(x), self.other(x) if self.training else None
+
+
+class AuxiliaryFirst(Auxiliary):
+    def forward(self, x):
+        return {"main": self.main(x)} if self.training else {"main": self.main(x), "other": self.other(x)}
+
+
+@pytest.mark.parametrize(("kind", "counts"), [(Auxiliary, (2, 1)), (AuxiliaryNone, (2, 1)), (AuxiliaryFirst, (1, 2))])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_modules_that_return_more_in_one_mode_are_refused(kind, counts, training, wrapped):
+    module = kind().train(training)
+    if kind is Auxiliary and not training:
+        pytest.skip("one tensor is no structure to take apart")
+    with pytest.raises(ValueError, match=f"returns {counts[0]} tensors in train mode and {counts[1]} in eval mode"):
+        (layers.TorchModule(module) if wrapped else module)(Input((4,)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [(Auxiliary, "returned 1 outputs, but 2"), (AuxiliaryNone, "the model returned None")]
+)
+def test_a_subclassed_model_that_returns_more_in_training(kind, message):
+    class Inception(Model):
+        def __init__(self):
+            super().__init__()
+            self.module = kind()
+
+        def call(self, inputs):
+            return self.module(inputs)
+
+    rows, target = np.ones((8, 4), "float32"), np.zeros((8, 2), "float32")
+    model = Inception()
+    assert pytree.tree_leaves(model.predict(rows, verbose=0))[0].shape == (8, 2)
+    model.compile("sgd", "mse", jit_compile=False)
+    assert np.isfinite(model.fit(rows, [target, target], verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match=message):
+        model.evaluate(rows, [target, target], verbose=0)
+    assert pytree.tree_leaves(model.predict(rows, verbose=0))[0].shape == (8, 2)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfunc.arrays import as_tensor
+from torchfunc.config import floatx
+from torchfunc.dtypes import as_dtype
 from torchfunc.registry import Family
 
 __all__ = [
@@ -56,6 +58,13 @@ __all__ = [
 ]
 
 
+def _as_floats(x: Any) -> Any:
+    """Arrays as tensors, and integers and booleans, for which most kernels have no form, as `config.floatx()`."""
+    x = as_tensor(x)
+    exact = isinstance(x, Tensor) and not (x.dtype.is_floating_point or x.dtype.is_complex)
+    return x.to(as_dtype(floatx())) if exact else x
+
+
 def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Tensor:
     """Rectified linear unit: `max(x, 0)` with the defaults.
 
@@ -88,7 +97,7 @@ def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None,
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
     """`x` where it is positive, `negative_slope * x` elsewhere. The default slope is Keras' 0.2 (torch's is 0.01)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.leaky_relu(x, negative_slope)
 
 
@@ -105,13 +114,13 @@ def softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
         x: the logits.
         axis: the axis that is normalised, or several that are normalised together. Default: the last.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.softmax(x, axis) if isinstance(axis, int) else log_softmax(x, axis).exp()
 
 
 def log_softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
     """The logarithm of `softmax(x, axis)`, computed without taking the softmax first."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     if isinstance(axis, int):
         return torch.log_softmax(x, axis)
     return x - torch.logsumexp(x, tuple(axis), keepdim=True)
@@ -128,7 +137,7 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
         x: the logits.
         axis: the axis that is normalised. Default: the last.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     # Shifting the logits moves tau along with them, and small numbers keep the running sum exact.
     x = x - torch.amax(x, axis, keepdim=True)
     ordered = torch.sort(x, dim=axis, descending=True)[0]
@@ -141,13 +150,13 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (https://arxiv.org/abs/1511.07289)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.elu(x, alpha)
 
 
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """`x` where it is positive, `alpha * (exp(x / alpha) - 1)` elsewhere (https://arxiv.org/abs/1704.07483)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.celu(x, alpha)
 
 
@@ -156,19 +165,19 @@ def selu(x: Tensor) -> Tensor:
 
     Meant to go with the `lecun_normal` initializer and `AlphaDropout`.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.selu(x)
 
 
 def softplus(x: Tensor) -> Tensor:
     """`log(exp(x) + 1)`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softplus(x)
 
 
 def softsign(x: Tensor) -> Tensor:
     """`x / (abs(x) + 1)`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softsign(x)
 
 
@@ -179,25 +188,25 @@ def squareplus(x: Tensor, b: float = 4) -> Tensor:
         x: the input.
         b: the smoothness; 0 gives `relu`. Default 4.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return (x + torch.sqrt(torch.square(x) + b)) / 2
 
 
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """`x` moved towards zero by `threshold`, and zero where `abs(x) <= threshold`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softshrink(x, threshold)
 
 
 def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     """`x` where `abs(x) > threshold`, zero elsewhere."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardshrink(x, threshold)
 
 
 def tanh_shrink(x: Tensor) -> Tensor:
     """`x - tanh(x)`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.tanhshrink(x)
 
 
@@ -209,7 +218,7 @@ def sparse_plus(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """`x * sigmoid(x)`, also called swish (https://arxiv.org/abs/1710.05941)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.silu(x)
 
 
@@ -220,7 +229,7 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
         x: the input.
         approximate: use the tanh approximation instead of the error function. Default False.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.gelu(x, approximate="tanh" if approximate else "none")
 
 
@@ -231,13 +240,13 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
         x: the input; its size along `axis` is even, and is halved in the output.
         axis: the axis that is split. Default: the last. From https://arxiv.org/abs/1612.08083.
     """
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.glu(x, axis)
 
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.tanh(x)
 
 
@@ -255,43 +264,43 @@ def threshold(x: Tensor, threshold: float, default_value: float) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     """`1 / (1 + exp(-x))`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.sigmoid(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
     """The logarithm of `sigmoid(x)`, computed stably."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.logsigmoid(x)
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
     """`x / 6 + 0.5`, limited to 0 and 1: a cheap stand-in for the sigmoid."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardsigmoid(x)
 
 
 def sparse_sigmoid(x: Tensor) -> Tensor:
     """`(x + 1) / 2`, limited to 0 and 1 (https://arxiv.org/abs/1901.02324)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return (F.hardtanh(x) + 1) / 2
 
 
 def hard_silu(x: Tensor) -> Tensor:
     """`x * hard_sigmoid(x)`, also called hard swish (https://arxiv.org/abs/1905.02244)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardswish(x)
 
 
 def mish(x: Tensor) -> Tensor:
     """`x * tanh(softplus(x))` (https://arxiv.org/abs/1908.08681)."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.mish(x)
 
 
 def exponential(x: Tensor) -> Tensor:
     """`exp(x)`."""
-    x = x if isinstance(x, Tensor) else as_tensor(x)
+    x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.exp(x)
 
 

@@ -45,6 +45,7 @@ from torchfunc.graph.torch_internals import (
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = [
+    "check_other_mode",
     "copies_to_share",
     "fake_copy",
     "infer",
@@ -173,6 +174,10 @@ class _Call:
         known = all(pair[0] == pair[1] and value.spec.shape is not None for value, pair in examples.items())
         return first, first if known else self._run(1, examples)
 
+    def run_once(self, examples: Mapping[SymbolicValue, Examples]) -> Structure:
+        """What the call returns on the first example of each value; raises as `run_twice` does."""
+        return self._run(0, examples)
+
     def _run(self, trial: int, examples: Mapping[SymbolicValue, Examples]) -> Structure:
         try:
             return self._run_in(FakeTensorMode(allow_non_fake_inputs=True), trial, examples)
@@ -223,7 +228,39 @@ def infer_call(target: Callable[..., Any] | str, args: Args, kwargs: Kwargs, lab
 def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> Specs:
     """`infer` for a module; of calls that are alike, only the first is run."""
     key = call_signature(module, args, kwargs)
-    return _infer_once(key, lambda: infer(lambda mode: fake_copy(module, mode), args, kwargs, label, module))
+
+    def run() -> Specs:
+        specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label, module)
+        check_other_mode(module, args, kwargs, label, specs)
+        return specs
+
+    return _infer_once(key, run)
+
+
+def check_other_mode(module: nn.Module, args: Args, kwargs: Kwargs, label: str, specs: Specs) -> None:
+    """Check that a module that returns several values does so in train and in eval mode.
+
+    Raises:
+        ValueError: it does not: what a graph takes apart would be another thing.
+    """
+    if isinstance(specs, Spec):
+        return
+    values = symbolic_leaves((args, kwargs))
+    other = _Call(lambda mode: fake_copy(module, mode).train(not module.training), args, kwargs, label, None)
+    try:
+        result = other.run_once({value: value.spec.examples for value in values})
+    except (_CallFailed, ValueError):
+        return
+    here = [isinstance(leaf, Spec) for leaf in leaves(specs)]
+    there = [isinstance(leaf, torch.Tensor) for leaf in leaves(result)]
+    if here != there:
+        train, evaluation = (sum(here), sum(there)) if module.training else (sum(there), sum(here))
+        raise ValueError(
+            located(
+                f"{label} returns {train} tensors in train mode and {evaluation} in eval mode, so no graph fits both. "
+                "Switch its additional outputs off, or wrap it in a module that returns the same in both modes."
+            )
+        )
 
 
 def _infer_once(key: Hashable | None, run: Callable[[], Specs]) -> Specs:

@@ -20,6 +20,7 @@ from torchfunc.layers.base.argument_types import (
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape, differ
 from torchfunc.layers.base.weighted_layer import ActivationLast, WeightedLayer
 
@@ -97,6 +98,9 @@ class LeakyReLU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.leaky_relu(inputs, self.negative_slope)
 
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(super().compute_output_dtype(*input_dtypes), self.dtype)
+
     def get_config(self) -> Config:
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
@@ -167,6 +171,9 @@ class ELU(Elementwise):
     def call(self, inputs: Tensor) -> Tensor:
         return activations.elu(inputs, self.alpha)
 
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(super().compute_output_dtype(*input_dtypes), self.dtype)
+
     def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}
 
@@ -218,6 +225,9 @@ class Softmax(Elementwise):
                     f"{self.describe()} takes a mask that broadcasts to its input {sizes}, got one of shape {given}."
                 )
             )
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(super().compute_output_dtype(*input_dtypes), self.dtype)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "axis": self.axis}

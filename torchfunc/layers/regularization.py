@@ -53,6 +53,10 @@ class RandomLayer(Elementwise):
         if seed is not None:
             self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
 
+    def _as_floats(self, inputs: Tensor) -> Tensor:
+        """Integers in the layer's dtype: noise makes fractions of them."""
+        return inputs if inputs.is_floating_point() else inputs.to(self.dtype)
+
     def _uniform(self, shape: Sequence[int]) -> Tensor:
         """The next numbers of the seeded sequence, in (0, 1)."""
         assert self.seed is not None
@@ -96,6 +100,7 @@ class Dropout(RandomLayer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or self.rate == 0:
             return inputs
+        inputs = self._as_floats(inputs)
         shape = self._shape_to_draw(inputs)
         if shape is None and self.seed is None:
             return F.dropout(inputs, self.rate)
@@ -137,6 +142,7 @@ class AlphaDropout(Dropout):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or self.rate == 0:
             return inputs
+        inputs = self._as_floats(inputs)
         shape = self._shape_to_draw(inputs)
         keep = self._scales(inputs, inputs.shape if shape is None else shape) != 0
         scale = ((1 - self.rate) * (1 + self.rate * _SELU_FLOOR**2)) ** -0.5
@@ -241,7 +247,10 @@ class GaussianNoise(RandomLayer):
         self.stddev = _share(stddev, "stddev", "GaussianNoise")
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return inputs + self._normal(inputs) * self.stddev if training and self.stddev else inputs
+        if not training or not self.stddev:
+            return inputs
+        inputs = self._as_floats(inputs)
+        return inputs + self._normal(inputs) * self.stddev
 
     def get_config(self) -> Config:
         return {**super().get_config(), "stddev": self.stddev}
@@ -270,7 +279,10 @@ class GaussianDropout(RandomLayer):
         self._stddev = math.sqrt(rate / (1 - rate))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        return inputs * (self._normal(inputs) * self._stddev + 1) if training and self.rate else inputs
+        if not training or not self.rate:
+            return inputs
+        inputs = self._as_floats(inputs)
+        return inputs * (self._normal(inputs) * self._stddev + 1)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "rate": self.rate}

@@ -23,7 +23,7 @@ from torchfunc.graph import (
 )
 from torchfunc.graph_keys import is_known_code
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.layers.base.losses import is_inside_a_call
+from torchfunc.layers.base.losses import is_inside_a_call, thread_calls
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
@@ -189,7 +189,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             direct = self._direct_calls(self.modules_read)
             if direct is not None:
                 if training is None or bool(training) == self.training:
-                    if is_inside_a_call():
+                    if thread_calls.inside:
                         # So that models many levels deep can be called, with few frames for each.
                         return self.generated_forward(direct.calls, *args)
                     return self.run_outermost_eagerly(self.generated_forward, direct.calls, *args)

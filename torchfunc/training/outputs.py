@@ -260,8 +260,14 @@ class Objectives:
             predictions, _ = flatten_outputs(y_pred, self.names)
             if len(predictions) != len(self.outputs):
                 raise ValueError(
-                    f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled."
+                    f"The model returned {len(predictions)} outputs, but {len(self.outputs)} were compiled. A model "
+                    "that is trained and evaluated returns the same outputs in train and in eval mode."
                 )
+            for output, prediction in zip(self.outputs, predictions, strict=True):
+                if output.needs_target and not isinstance(prediction, Tensor):
+                    raise ValueError(
+                        f"There is a loss or a metric for an output{output.of}, but the model returned {prediction!r}."
+                    )
             targets, weights = self.match_data(y, weight)
             if not self.resolved:
                 self.resolve(targets, predictions)

@@ -13,6 +13,7 @@ from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.checks import check_output_shape, known_size
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.output_specs import promote_to_float
 from torchfunc.layers.base.shapes import Shape, Shapes, differ, is_shape
 from torchfunc.layers.regularization import Dropout
 
@@ -92,7 +93,9 @@ class Attention(Layer):
         return_attention_scores: bool = False,
         use_causal_mask: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        query, value, key = (*inputs, inputs[1])[:3]
+        query, value, key = [
+            each if each.is_floating_point() else each.to(self.dtype) for each in (*inputs, inputs[1])[:3]
+        ]
         query_mask, value_mask = (None, None) if mask is None else self._checked_masks([query.shape, value.shape], mask)
         seeded = training and self.dropout and self.seed is not None
         if self._is_dot_product() and not return_attention_scores and not seeded:
@@ -163,6 +166,9 @@ class Attention(Layer):
         if differ(query[-1:], key[-1:]):
             raise ValueError(f"query and key must have the same last size, got {query[-1]} and {key[-1]}")
         return (*query[:-1], value[-1])
+
+    def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
+        return promote_to_float(super().compute_output_dtype(*input_dtypes), self.dtype)
 
     def _shapes_with_scores(self, input_shape: Sequence[Shape]) -> Shapes:
         return self.compute_output_shape(input_shape), (*input_shape[0][:-1], input_shape[1][-2])

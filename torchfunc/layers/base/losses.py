@@ -26,6 +26,7 @@ __all__ = [
     "is_inside_a_call",
     "regularize_activity",
     "starts_call",
+    "thread_calls",
 ]
 
 
@@ -43,7 +44,7 @@ class _Calls(threading.local):
         self.added: weakref.WeakKeyDictionary[LossHolder, list[Tensor]] = weakref.WeakKeyDictionary()
 
 
-_calls = _Calls()
+thread_calls = _Calls()
 
 
 class LossHolder(WeightHolder):
@@ -73,7 +74,7 @@ class LossHolder(WeightHolder):
             # An exported program returns outputs only; a loss stored here would belong to no call.
             return
         expect_losses()
-        added = self.call_losses if torch.compiler.is_compiling() else _calls.added.setdefault(self, [])
+        added = self.call_losses if torch.compiler.is_compiling() else thread_calls.added.setdefault(self, [])
         added.extend(loss if isinstance(loss, (list, tuple)) else [loss])
 
     @property
@@ -97,29 +98,29 @@ class LossHolder(WeightHolder):
     @pass_over
     def run_outermost_eagerly(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The same where it is known that torch.compile does not trace this."""
-        if _calls.inside:
+        if thread_calls.inside:
             return function(*args, **kwargs)
-        _calls.inside = True
+        thread_calls.inside = True
         try:
             if LossHolder.adds_losses:
                 # What earlier calls added to the losses is of no more use.
                 self.clear_losses()
             return function(*args, **kwargs)
         finally:
-            _calls.inside = False
+            thread_calls.inside = False
 
 
 def added_losses(holders: Iterable[LossHolder]) -> list[Tensor]:
     """What the calls of these layers on this thread have added to the loss, and calls of compiled code."""
     if torch.compiler.is_compiling():
         return [loss for holder in holders for loss in holder.call_losses]
-    added = _calls.added
+    added = thread_calls.added
     return [loss for holder in holders for loss in (*holder.call_losses, *added.get(holder, ()))]
 
 
 def forget_losses(holders: Iterable[LossHolder]) -> None:
     """Forget it."""
-    added = None if torch.compiler.is_compiling() else _calls.added
+    added = None if torch.compiler.is_compiling() else thread_calls.added
     for holder in holders:
         if holder.call_losses:
             holder.call_losses.clear()
@@ -129,14 +130,14 @@ def forget_losses(holders: Iterable[LossHolder]) -> None:
 
 def is_inside_a_call() -> bool:
     """Whether this thread is inside a model's call, so that what a model in it gets is not a user's data."""
-    return not torch.compiler.is_compiling() and _calls.inside
+    return not torch.compiler.is_compiling() and thread_calls.inside
 
 
 # torch.compile would compile anew when the answer changes; compiled code leaves the losses to who calls it.
 @once_for_all
 def starts_call() -> bool:
     """Whether a layer that is called now is called from outside of all layers, and may have losses to clear."""
-    return LossHolder.adds_losses and not _calls.inside
+    return LossHolder.adds_losses and not thread_calls.inside
 
 
 # torch.compile (2.11) cannot set an attribute of a class.

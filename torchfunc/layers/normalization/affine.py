@@ -39,7 +39,10 @@ class AffineLayer(WeightedLayer):
         self._make_weight("beta", shape, "bias", used=center)
 
     def _as_float(self, inputs: Tensor) -> Tensor:
-        """Inputs in the precision to normalize in: half precision is too small for sums."""
+        """Inputs in the precision to normalize in: half precision is too small for sums, and weights have their own."""
+        weight = self.bias if self.weight is None else self.weight
+        if inputs.dtype is torch.float64 and weight is not None:
+            return inputs.to(weight.dtype)
         return inputs.to(torch.promote_types(inputs.dtype, self.dtype))
 
     def _affine_for(self, values: Tensor) -> tuple[Tensor | None, Tensor | None]:

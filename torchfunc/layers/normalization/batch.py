@@ -140,6 +140,8 @@ class BatchNormalization(AffineLayer):
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         if not inputs.is_floating_point():
             inputs = inputs.to(self.dtype)
+        elif inputs.dtype is torch.float64 and self.running_mean.dtype is not torch.float64:
+            return self.call(inputs.to(self.running_mean.dtype), training, mask).to(torch.float64)
         if mask is not None:
             self._check_mask(inputs, mask)
         if not (training and self._trainable):
