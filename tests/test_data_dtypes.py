@@ -300,7 +300,7 @@ def test_activation_layers_of_integers(make):
 @pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention"])
 def test_attention_of_integers(kind):
     query = WHOLE % 3
-    ours, theirs = getattr(layers, kind)(), getattr(keras.layers, kind)()
+    ours, theirs = getattr(layers, kind)(use_scale=False), getattr(keras.layers, kind)(use_scale=False)
     torch.testing.assert_close(ours([query, query]), theirs([query.float(), query.float()]))
     inputs = Input((3, 4), dtype="int64")
     assert getattr(layers, kind)()([inputs, inputs]).dtype == torch.float32

@@ -110,8 +110,8 @@ def test_lists_and_tuples(nest, names):
     targets = nest(y(), y(), y())
     found = model.predict(X, verbose=0)
     assert pytree.tree_structure(found) == pytree.tree_structure(targets)
-    parts = [mse(*pair) for pair in zip(pytree.pytree.tree_leaves(found), pytree.tree_leaves(targets), strict=True)]
-    for given in (targets, pytree.pytree.tree_leaves(targets)):
+    parts = [mse(*pair) for pair in zip(pytree.tree_leaves(found), pytree.tree_leaves(targets), strict=True)]
+    for given in (targets, pytree.tree_leaves(targets)):
         logs = model.evaluate(X, given, verbose=0, return_dict=True)
         assert logs == pytest.approx(
             {"loss": sum(parts), **dict(zip((f"{n}_loss" for n in names), parts, strict=True))}

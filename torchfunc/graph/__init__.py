@@ -11,7 +11,7 @@ from torchfunc.graph.call_mode import (
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.hook import entering, install_hook
 from torchfunc.graph.inference import (
-    check_other_mode,
+    check_modes,
     copies_to_share,
     fake_copy,
     infer,
@@ -67,7 +67,7 @@ __all__ = [
     "SymbolicTensor",
     "SymbolicValue",
     "autograd_in_operator",
-    "check_other_mode",
+    "check_modes",
     "contains_symbolic",
     "copies_to_share",
     "copy_mode",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import itertools
 import random
 import threading
@@ -45,7 +46,7 @@ from torchfunc.graph.torch_internals import (
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = [
-    "check_other_mode",
+    "check_modes",
     "copies_to_share",
     "fake_copy",
     "infer",
@@ -231,13 +232,17 @@ def infer_module(module: nn.Module, args: Args, kwargs: Kwargs, label: str) -> S
 
     def run() -> Specs:
         specs = infer(lambda mode: fake_copy(module, mode), args, kwargs, label, module)
-        check_other_mode(module, args, kwargs, label, specs)
+        check_modes(module, args, kwargs, label, specs)
         return specs
 
     return _infer_once(key, run)
 
 
-def check_other_mode(module: nn.Module, args: Args, kwargs: Kwargs, label: str, specs: Specs) -> None:
+def _copy_in_mode(module: nn.Module, training: bool, fake: FakeTensorMode) -> nn.Module:
+    return fake_copy(module, fake).train(training)
+
+
+def check_modes(module: nn.Module, args: Args, kwargs: Kwargs, label: str, specs: Specs) -> None:
     """Check that a module that returns several values does so in train and in eval mode.
 
     Raises:
@@ -246,15 +251,17 @@ def check_other_mode(module: nn.Module, args: Args, kwargs: Kwargs, label: str, 
     if isinstance(specs, Spec):
         return
     values = symbolic_leaves((args, kwargs))
-    other = _Call(lambda mode: fake_copy(module, mode).train(not module.training), args, kwargs, label, None)
-    try:
-        result = other.run_once({value: value.spec.examples for value in values})
-    except (_CallFailed, ValueError):
-        return
-    here = [isinstance(leaf, Spec) for leaf in leaves(specs)]
-    there = [isinstance(leaf, torch.Tensor) for leaf in leaves(result)]
-    if here != there:
-        train, evaluation = (sum(here), sum(there)) if module.training else (sum(there), sum(here))
+    examples = {value: value.spec.examples for value in values}
+    found = []
+    for mode in (True, False):
+        call = _Call(functools.partial(_copy_in_mode, module, mode), args, kwargs, label, None)
+        try:
+            result = call.run_once(examples)
+        except (_CallFailed, ValueError):
+            return
+        found.append([isinstance(leaf, torch.Tensor) for leaf in leaves(result)])
+    if found[0] != found[1]:
+        train, evaluation = map(sum, found)
         raise ValueError(
             located(
                 f"{label} returns {train} tensors in train mode and {evaluation} in eval mode, so no graph fits both. "

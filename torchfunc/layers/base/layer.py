@@ -18,7 +18,7 @@ from torchfunc.graph import (
     CallMode,
     Node,
     Spec,
-    check_other_mode,
+    check_modes,
     contains_symbolic,
     fake_copy,
     flipped,
@@ -332,7 +332,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
         if not self._has_shape_formula():
             specs = self._infer_by_running(args, kwargs)
-            check_other_mode(self, args, kwargs, self.describe(), specs)
+            check_modes(self, args, kwargs, self.describe(), specs)
             return specs
         dtype = self.compute_output_dtype(*(tensor.dtype for tensor in symbolic_tensors(arguments)))
         return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)

@@ -129,7 +129,8 @@ class RMSNormalization(Layer):
         self.add_weight(self._sizes, "ones", names=("weight",), keras_name="scale")
 
     def call(self, inputs: Tensor) -> Tensor:
-        values, order = _axes_last(inputs.to(torch.promote_types(inputs.dtype, self.dtype)), self.axis)
+        wide = self.weight.dtype if inputs.dtype is torch.float64 else torch.promote_types(inputs.dtype, self.dtype)
+        values, order = _axes_last(inputs.to(wide), self.axis)
         output = F.rms_norm(values, self._sizes, self.weight, self.epsilon)
         return _axes_back(output, order).to(promote_to_float(inputs.dtype, self.dtype))
 
