@@ -9,9 +9,11 @@ import torch
 from torchfunc.dtypes import dtype_name
 
 __all__ = [
+    "disable_traceback_filtering",
     "epsilon",
     "floatx",
     "image_data_format",
+    "is_traceback_filtering_enabled",
     "probes_threads",
     "set_epsilon",
     "set_floatx",
@@ -84,6 +86,15 @@ def set_num_threads(threads: int | str) -> None:
 def probes_threads() -> bool:
     """Whether `fit` looks for the better number of threads. Default False."""
     return _values["probes_threads"]
+
+
+def disable_traceback_filtering() -> None:
+    """Nothing to do: tracebacks are always complete. For code that was written for Keras, which shortens them."""
+
+
+def is_traceback_filtering_enabled() -> bool:
+    """False: tracebacks are always complete."""
+    return False
 
 
 def standardize_data_format(data_format: str | None) -> str:

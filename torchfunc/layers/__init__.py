@@ -117,6 +117,7 @@ from torchfunc.layers.resizing import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from torchfunc.layers.serialization import deserialize, serialize
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
 
@@ -249,10 +250,12 @@ __all__ = [
     "average",
     "check_input",
     "concatenate",
+    "deserialize",
     "dot",
     "maximum",
     "minimum",
     "multiply",
+    "serialize",
     "subtract",
 ]
 
