@@ -1,6 +1,7 @@
 """BatchNormalization against Keras: values, gradients, moving averages, masks, layouts; and against torch's module."""
 
 import copy
+import itertools
 import pickle
 
 import keras
@@ -239,8 +240,36 @@ def test_channels_last_is_no_copy(axis, shape, permutation, training):
         patch.setattr(torch.nn.functional, "batch_norm", spy)
         output = layer(x, training=training)
     assert seen[0].data_ptr() == x.data_ptr()
-    assert tuple(seen[0].shape[: len(shape)]) == tuple(shape[axis] for axis in permutation)
+    sizes = tuple(shape[axis] for axis in permutation)
+    assert tuple(seen[0].shape) == (sizes if len(shape) == 4 else (*sizes[:2], 1, *sizes[2:]))
     assert output.stride() == x.stride()
+
+
+# (PyTorch's kernel, on its own, takes a gradient in another layout than an image of width 1 for one in the same.)
+@pytest.mark.parametrize(
+    ("axis", "shape"), [(-1, (6, 4, 3)), (1, (6, 3, 4)), (-1, (1, 4, 3)), (-1, (2, 4, 1, 3)), (1, (1, 3, 4, 2))]
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_in_any_layout(axis, shape, training):
+    orders = list(itertools.permutations(range(len(shape))))
+    axes = [index for index in range(len(shape)) if index != axis % len(shape)]
+    layer = BatchNormalization(axis=axis, momentum=1.0).train(training)
+    layer.build(shape)
+    parameters = [nn.init.uniform_(parameter) for parameter in layer.parameters()]
+    weight, bias = (parameter.view([size if size == 3 else 1 for size in shape]) for parameter in parameters)
+
+    def laid_out(order):
+        return torch.randn(shape).permute(order).contiguous().permute([order.index(i) for i in range(len(order))])
+
+    for order, other in itertools.product(orders, orders[::2]):
+        inputs, gradient = laid_out(order).requires_grad_(), laid_out(other)
+        variance, mean = torch.var_mean(inputs, axes, correction=0, keepdim=True) if training else (1.0, 0.0)
+        expected = (inputs - mean) * (variance + 1e-3) ** -0.5 * weight + bias
+        wanted = torch.autograd.grad(expected, [inputs, *parameters], gradient)
+        for one, another in zip(
+            torch.autograd.grad(layer(inputs), [inputs, *parameters], gradient), wanted, strict=True
+        ):
+            torch.testing.assert_close(one, another, rtol=1e-4, atol=1e-4)
 
 
 def test_drawing_leaves_everything_as_it_is():

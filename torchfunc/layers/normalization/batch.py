@@ -164,11 +164,17 @@ class BatchNormalization(AffineLayer):
     def _on_view(self, inputs: Tensor, mean: Tensor, variance: Tensor, training: bool) -> Tensor:
         """Normalize with the kernel, which finds the memory layout from the strides."""
         view = inputs if self._to_view is None else inputs.permute(self._to_view)
-        # As an image of width 1, a channels-last sequence is recognized as such.
-        sequence = inputs.ndim == 3
-        view = view.unsqueeze(-1) if sequence else view
+        sizes = view.shape[2:]
+        # The strides of an axis of size 1 say nothing, and the kernel (up to torch 2.13) takes a gradient laid out
+        # otherwise than the image for one that is not. With three axes there is but one layout.
+        ambiguous = torch.is_grad_enabled() and len(sizes) > 0 and (view.shape[0] == 1 or 1 in sizes)
+        if ambiguous:
+            view = view.flatten(2)
+        elif len(sizes) == 1:
+            # As an image of height 1 (as its strides say), a channels-last sequence is recognized as such.
+            view = view.unsqueeze(2)
         output = F.batch_norm(view, mean, variance, self.weight, self.bias, training, 1 - self.momentum, self.epsilon)
-        output = output.squeeze(-1) if sequence else output
+        output = output.unflatten(2, sizes) if ambiguous else output.squeeze(2) if len(sizes) == 1 else output
         return output if self._to_view is None else output.permute(self._from_view)
 
     def _with_moments(self, inputs: Tensor, mask: Tensor | None) -> Tensor:
