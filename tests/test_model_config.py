@@ -483,11 +483,19 @@ def parity_nested(layers, make_input, model, sequential):
     return model(b, [head(encoder(encoder(b))), encoder(b)])
 
 
+def parity_masks(layers, make_input, model, _):
+    inputs = make_input((4, 1))
+    x = layers.ReLU()(inputs)
+    masked = layers.Masking()(x)
+    one, two = layers.Concatenate()([masked, masked]), layers.Concatenate(axis=1)([masked, x])
+    return model(inputs, [layers.GRU(2)(one), layers.GRU(2)(two)])
+
+
 PARITY = {
     function.__name__.removeprefix("parity_"): function
     for function in (
         *(parity_branches, parity_dicts, parity_operators, parity_images, parity_sequence, parity_sequential),
-        parity_nested,
+        *(parity_nested, parity_masks),
     )
 }
 

@@ -329,7 +329,10 @@ def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:
     """The mask in the shape of its input; all True for an input without one."""
     if mask is None:
         return torch.ones_like(inputs, dtype=torch.bool)
-    return mask.unsqueeze(-1).expand_as(inputs) if mask.ndim < inputs.ndim else mask
+    if mask.ndim == inputs.ndim:
+        return mask
+    # In operations that Keras has, for configs.
+    return torch.logical_or(mask.unsqueeze(-1), torch.zeros_like(inputs, dtype=torch.bool))
 
 
 def add(inputs: Sequence[Any], **kwargs: Any) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "is_keras_operation",
     "keras_arguments",
     "keras_operation",
+    "keras_options",
     "torch_arguments",
     "torch_operation",
 ]
@@ -43,8 +45,30 @@ _KERAS_OPERATIONS: dict[str, Callable[..., Any]] = {
     "LogicalAnd": torch.logical_and,
     "LogicalOr": torch.logical_or,
 }
-# Those whose axis Keras has in the operation's config, and torch among the arguments of a method.
-_WITH_AXIS = {"Any": "any", "All": "all", "ExpandDims": "unsqueeze"}
+
+
+class _Configured(NamedTuple):
+    """A call some of whose arguments Keras has in the operation's config.
+
+    Attributes:
+        op, target: the call, as a node has them.
+        options: what Keras calls them, with the default, in the order in which they are behind the others.
+    """
+
+    op: str
+    target: Any
+    options: Mapping[str, Any]
+
+
+_REDUCING = {"axis": None, "keepdims": False}
+_CONFIGURED = {
+    "Any": _Configured("method", "any", _REDUCING),
+    "All": _Configured("method", "all", _REDUCING),
+    "ExpandDims": _Configured("method", "unsqueeze", {"axis": None}),
+    "Concatenate": _Configured("function", torch.cat, {"axis": 0}),
+    "ZerosLike": _Configured("function", torch.zeros_like, {"dtype": None}),
+    "OnesLike": _Configured("function", torch.ones_like, {"dtype": None}),
+}
 _KERAS_NAMES = {function: name for name, function in _KERAS_OPERATIONS.items()}
 
 
@@ -55,19 +79,19 @@ def is_keras_operation(name: str) -> bool:
 
 def keras_operation(node: Node, name: str) -> dict[str, Any] | None:
     """The config, with that name, of the Keras operation that a call is one of, if there is one."""
-    config: dict[str, Any] = {"name": name}
-    operation = _KERAS_NAMES.get(node.target)
+    operation, options = _KERAS_NAMES.get(node.target), {}
     if operation is None:
-        operation = next((each for each, method in _WITH_AXIS.items() if _takes_axis(node, method)), None)
+        operation = next((each for each, call in _CONFIGURED.items() if _is_call(node, call)), None)
         if operation is None:
             return None
-        config |= {"axis": node.args[1]} if operation == "ExpandDims" else {"axis": node.args[1], "keepdims": False}
+        options = _options_of(node, _CONFIGURED[operation])
+    config = {"name": name, **options}
     return {"module": OPERATIONS_MODULE, "class_name": operation, "config": config, "registered_name": operation}
 
 
 def keras_arguments(node: Node) -> list[Any]:
     """The positional arguments of a call that `keras_operation` does not have in the config."""
-    if any(_takes_axis(node, method) for method in _WITH_AXIS.values()):
+    if any(_is_call(node, call) for call in _CONFIGURED.values()):
         return [node.args[0]]
     if node.target is operator.getitem and isinstance(node.args[1], tuple):
         # Keras takes no tuple here, but a list for one.
@@ -75,9 +99,25 @@ def keras_arguments(node: Node) -> list[Any]:
     return list(node.args)
 
 
-def _takes_axis(node: Node, method: str) -> bool:
-    is_method = node.op == "method" and node.target == method
-    return is_method and len(node.args) == 2 and isinstance(node.args[1], int) and not node.kwargs
+def keras_options(node: Node) -> dict[str, Any]:
+    """The arguments by keyword that `keras_operation` does not have in the config."""
+    return {} if any(_is_call(node, call) for call in _CONFIGURED.values()) else dict(node.kwargs)
+
+
+def _is_call(node: Node, call: _Configured) -> bool:
+    """Whether the node makes this call with arguments that the config can have."""
+    if node.op != call.op or node.target != call.target:
+        return False
+    if "dtype" in call.options:
+        return len(node.args) == 1 and node.kwargs.keys() <= {"dtype"}
+    return len(node.args) == 2 and isinstance(node.args[1], int) and not node.kwargs
+
+
+def _options_of(node: Node, call: _Configured) -> dict[str, Any]:
+    if "dtype" in call.options:
+        dtype = node.kwargs.get("dtype")
+        return {"dtype": None if dtype is None else dtype_name(dtype)}
+    return {**call.options, "axis": node.args[1]}
 
 
 def torch_operation(config: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -89,21 +129,28 @@ def torch_operation(config: Mapping[str, Any]) -> tuple[str, Any] | None:
     if not str(config.get("module", "")).startswith("keras.src.ops."):
         return None
     name = config["class_name"]
-    if name in _WITH_AXIS:
-        return "method", _WITH_AXIS[name]
+    if name in _CONFIGURED:
+        return _CONFIGURED[name].op, _CONFIGURED[name].target
     if name not in _KERAS_OPERATIONS:
         raise ValueError(
             f"The config names the Keras operation {name!r}, which is none of those that can be read: "
-            f"{', '.join([*_KERAS_OPERATIONS, *_WITH_AXIS])}."
+            f"{', '.join([*_KERAS_OPERATIONS, *_CONFIGURED])}."
         )
     return "function", _KERAS_OPERATIONS[name]
 
 
-def torch_arguments(config: Mapping[str, Any], args: Sequence[Any]) -> list[Any]:
-    """The positional arguments of the call, where Keras' config says more, or JSON has made a list of a tuple."""
-    if config["class_name"] in _WITH_AXIS:
-        axis, keeps = config["config"]["axis"], config["config"].get("keepdims", False)
-        return [*args, axis, keeps] if keeps else [*args, axis]
-    if config["class_name"] == "GetItem" and isinstance(args[1], list):
-        return [args[0], tuple(args[1])]
-    return list(args)
+def torch_arguments(
+    config: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of the call, where Keras' config says more, or JSON has made a list of a tuple."""
+    name, options = config["class_name"], config["config"]
+    if name in _CONFIGURED:
+        found = {key: options.get(key, default) for key, default in _CONFIGURED[name].options.items()}
+        if "dtype" in found:
+            return list(args), {} if found["dtype"] is None else {"dtype": as_dtype(found["dtype"])}
+        if not found.get("keepdims", True):
+            del found["keepdims"]
+        return [*args, *found.values()], {}
+    if name == "GetItem" and isinstance(args[1], list):
+        return [args[0], tuple(args[1])], dict(kwargs)
+    return list(args), dict(kwargs)

@@ -22,7 +22,13 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.layers.base.masks import masks_of
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
-from torchfunc.modules.function_names import keras_arguments, keras_operation, torch_arguments, torch_operation
+from torchfunc.modules.function_names import (
+    keras_arguments,
+    keras_operation,
+    keras_options,
+    torch_arguments,
+    torch_operation,
+)
 from torchfunc.modules.keras_order import Part
 from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
@@ -171,7 +177,7 @@ def _options(node: Node) -> dict[str, Any]:
     """The arguments by keyword, without the mask that a layer finds at its input by itself, in either library."""
     found_again = isinstance(node.target, Layer) and not isinstance(node.target, Network) and node.args
     if not found_again or leaves(node.kwargs.get("mask")) != leaves(masks_of(node.args[0])):
-        return dict(node.kwargs)
+        return keras_options(node)
     return {name: value for name, value in node.kwargs.items() if name != "mask"}
 
 
@@ -291,7 +297,7 @@ class _Reader:
             kwargs.pop("training", None)
         op, target = target if isinstance(target, tuple) else ("module", target)
         if name in self.operations:
-            args = torch_arguments(self.operations[name], args)
+            args, kwargs = torch_arguments(self.operations[name], args, kwargs)
         if target is getattr:
             # `x.T` and its kin: the properties of a tensor, and nothing else of it.
             value, attribute = args
