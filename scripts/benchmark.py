@@ -1,5 +1,6 @@
 """How long things take beside others that do the same: contestants in turn, medians, ratios, a markdown table.
 
+    python scripts/benchmark.py --growth [--quick]
     python scripts/benchmark.py [--quick] [--threads N] [--device cuda] [--no-compile] [--only ROW ...] [--rounds N]
 
 Run it on a machine that does nothing else. Each contestant works in a process of its own; in each round every one has
@@ -16,6 +17,7 @@ import os
 import platform
 
 from workloads.contestants import CONTESTANTS
+from workloads.growth import growth_table
 from workloads.rows import ROWS, Row
 from workloads.turns import Contest, Result
 
@@ -120,6 +122,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of each that count: 7, or 3 under --quick")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--no-compile", action="store_true", help="without those that use torch.compile")
+    parser.add_argument("--growth", action="store_true", help="only how times grow with the number of layers")
     parser.add_argument("--verbose", action="store_true", help="show what the contestants print")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 7)
@@ -140,6 +143,11 @@ def entered(options: argparse.Namespace) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure the rows and print the table as it grows."""
     options = parse(arguments)
+    if options.growth:
+        print(machine(options))
+        for line in growth_table(options.quick):
+            print(line, flush=True)
+        return
     names = entered(options)
     print(machine(options), "", *HEADER, sep="\n", flush=True)
     contest = Contest(options.device, options.threads, options.rounds, options.quick, options.verbose)

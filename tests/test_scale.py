@@ -1,6 +1,7 @@
 """Nothing recurses over the graph: long chains and wide graphs work within Python's own recursion limit."""
 
 import copy
+import json
 import pickle
 import sys
 import time
@@ -78,6 +79,21 @@ def test_long_chains_as_configs_clones_and_stacks():
     data, expected = torch.zeros(1, 2), torch.full((1, 2), float(length))
     for each in (Model.from_config(model.get_config()), clone_model(model), Sequential(model.layers)):
         torch.testing.assert_close(each(data), expected)
+
+
+def test_two_hundred_models_within_models(capsys):
+    levels, model = 200, None
+    for _ in range(levels):
+        inputs = Input((2,))
+        x = inputs if model is None else model(inputs)
+        model = Model(inputs, Dense(2, kernel_initializer="identity", bias_initializer="ones")(x))
+    config = json.loads(json.dumps(model.get_config()))
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), clone_model(model), Model.from_config(config)]
+    for each in (model, *copies):
+        torch.testing.assert_close(each(torch.zeros(1, 2)), torch.full((1, 2), float(levels)))
+        assert each.count_params() == 6 * levels
+    model.summary(expand_nested=True)
+    assert capsys.readouterr().out.count("(Dense)") == levels
 
 
 def test_a_wide_graph():

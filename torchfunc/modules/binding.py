@@ -222,7 +222,9 @@ def _count(keys: Sequence[str], values: Mapping[str, Any]) -> int:
 
 
 def _keys_of(structure: Structure) -> list[str]:
-    return list(structure) if isinstance(structure, Mapping) else list(getattr(structure, "_fields", ()))
+    if isinstance(structure, Mapping):
+        return list(structure)
+    return list(getattr(structure, "_fields", ())) if isinstance(structure, tuple) else []
 
 
 def _only_array(value: Any) -> Any:

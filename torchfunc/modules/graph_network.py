@@ -415,16 +415,16 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         return self.__reduce_ex__(2)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        memo.update(copies_to_share(self))
         for model in models_within(self, GraphNetwork):
             if id(model) not in memo:
                 model.copy_alone(memo)
         return self.copy_alone(memo)
 
     def copy_alone(self, memo: dict[int, Any]) -> Any:
-        """What `copy.deepcopy` does, when the models within this one were copied."""
+        """What `copy.deepcopy` does, when the models within this one and what has to be shared were copied."""
         duplicate: GraphNetwork = empty_model(*class_parts(type(self)))
         memo[id(self)] = duplicate
-        memo.update(copies_to_share(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return duplicate
 
