@@ -78,7 +78,8 @@ def check_layer(
     ours.train(bool(training))
     args, keras_args = (each if spread else [each] for each in (ours_inputs, keras_inputs))
     with torch.no_grad():
-        theirs(*keras_args, **extra)
+        # (Keras' image augmentation takes a call that says nothing for training, and may write into its input.)
+        theirs(*keras_args, **extra, **(mode if training is False else {}))
         ours(*args, **extra)
     _share_weights(ours, theirs, rng, randomize, label)
     HELD[name, "weights"] += bool(theirs.weights)

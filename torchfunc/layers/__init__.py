@@ -4,6 +4,27 @@ from torchfunc.layers.activation import ELU, Activation, LeakyReLU, PReLU, ReLU,
 from torchfunc.layers.attention.multi_head import GroupedQueryAttention as GroupQueryAttention
 from torchfunc.layers.attention.multi_head import MultiHeadAttention
 from torchfunc.layers.attention.single_head import AdditiveAttention, Attention
+from torchfunc.layers.augmentation.colour import (
+    AutoContrast,
+    RandomBrightness,
+    RandomContrast,
+    RandomErasing,
+    RandomGrayscale,
+    RandomHue,
+    RandomInvert,
+    RandomPosterization,
+    RandomSaturation,
+    RandomSharpness,
+    Solarization,
+)
+from torchfunc.layers.augmentation.geometry import (
+    RandomCrop,
+    RandomFlip,
+    RandomRotation,
+    RandomShear,
+    RandomTranslation,
+    RandomZoom,
+)
 from torchfunc.layers.base.input_spec import InputSpec, check_input
 from torchfunc.layers.base.layer import Layer
 from torchfunc.layers.convolution.separable import (
@@ -138,6 +159,7 @@ __all__ = [
     "AdditiveAttention",
     "AlphaDropout",
     "Attention",
+    "AutoContrast",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -218,6 +240,21 @@ __all__ = [
     "PReLU",
     "Permute",
     "RMSNormalization",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomFlip",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPosterization",
+    "RandomRotation",
+    "RandomSaturation",
+    "RandomSharpness",
+    "RandomShear",
+    "RandomTranslation",
+    "RandomZoom",
     "ReLU",
     "RepeatVector",
     "Rescaling",
@@ -230,6 +267,7 @@ __all__ = [
     "SimpleRNN",
     "SimpleRNNCell",
     "Softmax",
+    "Solarization",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "SpatialDropout3D",

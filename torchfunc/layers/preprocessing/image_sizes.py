@@ -14,7 +14,7 @@ from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.spatial import SpatialLayer
 
-__all__ = ["CenterCrop", "Resizing"]
+__all__ = ["CenterCrop", "Resizing", "center_cropped"]
 
 # torch's "nearest" rounds positions down; Keras, as OpenCV's and TensorFlow's newer ones, takes the nearest.
 _MODES = {"bilinear": "bilinear", "nearest": "nearest-exact", "bicubic": "bicubic"}
@@ -140,14 +140,18 @@ class CenterCrop(_ImageSize):
         super().__init__(height, width, data_format, **kwargs)
 
     def _size(self, images: Tensor) -> Tensor:
-        images = images.to(self.dtype)
-        above, left = images.shape[2] - self.height, images.shape[3] - self.width
-        if above >= 0 and left >= 0:
-            return _window(images, above // 2, left // 2, self.height, self.width)
-        return _interpolate(_crop_to_ratio(images, self.height, self.width), self.height, self.width)
+        return center_cropped(images.to(self.dtype), self.height, self.width)
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype
+
+
+def center_cropped(images: Tensor, height: int, width: int) -> Tensor:
+    """The middle of NCHW images, in a size; smaller ones are cropped to its proportions and enlarged."""
+    above, left = images.shape[2] - height, images.shape[3] - width
+    if above >= 0 and left >= 0:
+        return _window(images, above // 2, left // 2, height, width)
+    return _interpolate(_crop_to_ratio(images, height, width), height, width)
 
 
 def _window(images: Tensor, top: int, left: int, height: int, width: int) -> Tensor:

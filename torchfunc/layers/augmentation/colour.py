@@ -1,0 +1,408 @@
+"""Layers that change colours: RandomBrightness, RandomContrast, RandomErasing, RandomHue and others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfunc.layers.augmentation.base import Factor, ImageAugmentation, factor_range, value_range_of
+from torchfunc.layers.base.argument_types import Config
+
+__all__ = [
+    "AutoContrast",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomErasing",
+    "RandomGrayscale",
+    "RandomHue",
+    "RandomInvert",
+    "RandomPosterization",
+    "RandomSaturation",
+    "RandomSharpness",
+    "Solarization",
+]
+
+
+class _OfRange(ImageAugmentation):
+    """The base of layers that know the lowest and the highest value of pixels, `value_range`."""
+
+    def __init__(
+        self, value_range: Sequence[float], seed: int | None = None, data_format: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(seed, data_format, **kwargs)
+        self.value_range = value_range_of(value_range, type(self).__name__)
+
+    def _clamped(self, images: Tensor) -> Tensor:
+        return images.clamp(*self.value_range)
+
+    def _scaled(self, images: Tensor, highest: float) -> Tensor:
+        """Values from 0 to `highest`."""
+        low, high = self.value_range
+        return (images - low) * (highest / (high - low))
+
+    def _unscaled(self, images: Tensor, highest: float) -> Tensor:
+        low, high = self.value_range
+        return images * ((high - low) / highest) + low
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "value_range": self.value_range}
+
+
+class _OfFactor(_OfRange):
+    """The base of layers with a factor to draw, too."""
+
+    lowest, highest = 0.0, 1.0
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float],
+        seed: int | None = None,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_range, seed, data_format, **kwargs)
+        self.factor = factor_range(factor, "factor", type(self).__name__, self.lowest, self.highest)
+
+    def _chosen(self, images: Tensor) -> Tensor:
+        """Which images are changed, of which the factor is the probability."""
+        return self._draw(images) < self._draw(images, self.factor)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "factor": self.factor}
+
+
+class RandomBrightness(_OfFactor):
+    """Adds a number to each image.
+
+    Args:
+        factor: the share of the value range to add, from -1 to 1; a number for both directions, or two numbers.
+        value_range: the lowest and the highest value of a pixel; the result is clipped to it.
+        seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    lowest = -1.0
+
+    def __init__(
+        self, factor: Factor, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(factor, value_range, seed, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        low, high = self.value_range
+        return self._clamped(images + self._draw(images, self.factor) * (high - low))
+
+
+class RandomContrast(_OfFactor):
+    """Scales the distance of each image's pixels from their mean, by channel.
+
+    Args:
+        factor: `(lower, upper)` for a scale from `1 - lower` to `1 + upper`; a number stands for both, as Keras'
+            documentation says.
+        value_range: the lowest and the highest value of a pixel; the result is clipped to it.
+        seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self, factor: Factor, value_range: Sequence[float] = (0, 255), seed: int | None = None, **kwargs: Any
+    ) -> None:
+        both = (factor, factor) if isinstance(factor, (int, float)) else factor
+        super().__init__(both, value_range, seed, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        lower, upper = self.factor
+        mean = images.mean((2, 3), keepdim=True)
+        return self._clamped((images - mean) * self._draw(images, (1 - lower, 1 + upper)) + mean)
+
+
+class RandomInvert(_OfFactor):
+    """Inverts an image: a pixel becomes `value_range[1] - pixel`.
+
+    Args:
+        factor: the probability, which is drawn as well: from 0 to a number, or between two.
+        value_range: the lowest and the highest value of a pixel.
+        seed, data_format, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self,
+        factor: Factor = 1.0,
+        value_range: Sequence[float] = (0, 255),
+        seed: int | None = None,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        return torch.where(self._chosen(images), self.value_range[1] - images, images)
+
+
+class RandomErasing(_OfFactor):
+    """Fills a box within an image.
+
+    Source: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
+
+    Args:
+        factor: the probability, which is drawn as well: from 0 to a number, or between two.
+        scale: the share of the image, for each side its root; drawn from 0 to a number, or between two.
+        fill_value: a number, or one for each of three channels; None for normal noise times `value_range[1]`.
+        value_range: the lowest and the highest value of a pixel; what is filled in is clipped to it.
+        seed, data_format, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self,
+        factor: Factor = 1.0,
+        scale: Factor = (0.02, 0.33),
+        fill_value: float | Sequence[float] | None = None,
+        value_range: Sequence[float] = (0, 255),
+        seed: int | None = None,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+        self.scale = factor_range(scale, "scale", "RandomErasing", 0.0)
+        if not (
+            fill_value is None
+            or isinstance(fill_value, (int, float))
+            or (isinstance(fill_value, (tuple, list)) and len(fill_value) == 3)
+        ):
+            raise ValueError(f"RandomErasing takes None, a number or three for fill_value, got {fill_value!r}.")
+        self.fill_value = fill_value
+
+    def _augment(self, images: Tensor) -> Tensor:
+        sides = self._draw(images, self.scale, 2).sqrt()
+        starts = self._draw(images, count=2)
+        inside = self._chosen(images)
+        for axis in (2, 3):
+            size = images.shape[axis]
+            length = sides[:, axis - 2 : axis - 1] * size
+            start = starts[:, axis - 2 : axis - 1] * (size - length)
+            places = torch.arange(size, dtype=images.dtype, device=images.device)
+            places = places.reshape((1, 1, size, 1) if axis == 2 else (1, 1, 1, size))
+            inside = inside & (places >= start) & (places < start + length)
+        return torch.where(inside, self._clamped(self._filling(images)), images)
+
+    def _filling(self, images: Tensor) -> Tensor:
+        if self.fill_value is None:
+            return self._normal(images) * self.value_range[1]
+        return torch.tensor(self.fill_value, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "scale": self.scale, "fill_value": self.fill_value}
+
+
+class RandomHue(_OfFactor):
+    """Turns the hues of each RGB image, to one side or the other.
+
+    Args:
+        factor: the share of half a turn, from 0 to a number, or between two.
+        value_range: the lowest and the highest value of a pixel.
+        data_format, seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float] = (0, 255),
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        side = torch.where(self._draw(images) > 0.5, -0.5, 0.5).to(images.dtype)
+        hue, saturation, value = _to_hsv(self._scaled(images, 1.0))
+        hue = hue + (self._draw(images, self.factor) * side)[:, 0]
+        return self._unscaled(_to_rgb(hue, saturation, value).clamp(0, 1), 1.0)
+
+
+class RandomSaturation(_OfFactor):
+    """Scales the saturation of each RGB image by `f / (1 - f)`: 0 is gray, 0.5 changes nothing, 1 is full colour.
+
+    Args:
+        factor: what f is drawn between; a number stands for both directions.
+        value_range: the lowest and the highest value of a pixel.
+        data_format, seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    lowest = -1.0
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float] = (0, 255),
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        factor = self._draw(images, self.factor)[:, 0]
+        hue, saturation, value = _to_hsv(images)
+        return _to_rgb(hue, (saturation * (factor / (1 - factor + 1e-7))).clamp(0, 1), value)
+
+
+class RandomSharpness(_OfFactor):
+    """Blurs or sharpens each image: with f, `smoothed + 2 * f * (image - smoothed)`, where 0.5 changes nothing.
+
+    Args:
+        factor: what f is drawn between, from 0 to a number, or two numbers.
+        value_range: the lowest and the highest value of a pixel; the result is clipped to it.
+        data_format, seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float] = (0, 255),
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        channels = images.shape[1]
+        kernel = torch.full((3, 3), 1 / 13, dtype=images.dtype, device=images.device)
+        kernel[1, 1] = 5 / 13
+        smoothed = F.conv2d(images, kernel.expand(channels, 1, 3, 3), padding=1, groups=channels)
+        return self._clamped(images + (1 - 2 * self._draw(images, self.factor)) * (smoothed - images))
+
+
+class RandomPosterization(_OfFactor):
+    """Leaves each image the highest bits of its values.
+
+    Args:
+        factor: how many bits of 8, from 1 to below a number, or two equal numbers, or from one to below the other.
+        value_range: the lowest and the highest value of a pixel.
+        data_format, seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    lowest, highest = 1.0, 8.0
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float] = (0, 255),
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        step = torch.exp2(8 - self._draw(images, self.factor).floor())
+        values = self._scaled(images, 255.0).clamp(0, 255).floor()
+        return self._unscaled((values / step).floor() * step, 255.0)
+
+
+class RandomGrayscale(ImageAugmentation):
+    """Takes the colour of an RGB image away: `0.2989 * red + 0.587 * green + 0.114 * blue`.
+
+    Args:
+        factor: the probability.
+        data_format, seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self, factor: float = 0.5, data_format: str | None = None, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(seed, data_format, **kwargs)
+        if not isinstance(factor, (int, float)) or not 0 <= factor <= 1:
+            raise ValueError(f"RandomGrayscale takes a number from 0 to 1 for factor, got {factor!r}.")
+        self.factor = factor
+
+    def _augment(self, images: Tensor) -> Tensor:
+        shares = torch.tensor([0.2989, 0.587, 0.114], dtype=images.dtype, device=images.device).reshape(1, 3, 1, 1)
+        gray = (images * shares).sum(1, keepdim=True)
+        return torch.where(self._draw(images) < self.factor, gray, images)
+
+    def get_config(self) -> Config:
+        # Keras writes no seed.
+        config = {**super().get_config(), "factor": self.factor}
+        return {key: value for key, value in config.items() if key != "seed" or value is not None}
+
+
+class Solarization(_OfRange):
+    """Adds to each image, and inverts what is not below a threshold.
+
+    Args:
+        addition_factor: the share of the value range to add, from 0 to a number, or between two.
+        threshold_factor: the threshold, as a share of the value range, drawn in the same way.
+        value_range: the lowest and the highest value of a pixel.
+        seed, **kwargs: see `ImageAugmentation`.
+    """
+
+    def __init__(
+        self,
+        addition_factor: Factor = 0.0,
+        threshold_factor: Factor = 0.0,
+        value_range: Sequence[float] = (0, 255),
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(value_range, seed, **kwargs)
+        self.addition_factor = factor_range(addition_factor, "addition_factor", "Solarization", 0.0)
+        self.threshold_factor = factor_range(threshold_factor, "threshold_factor", "Solarization", 0.0)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        values = (self._scaled(images, 1.0) + self._draw(images, self.addition_factor)).clamp(0, 1)
+        values = torch.where(values < self._draw(images, self.threshold_factor), values, 1 - values)
+        return self._unscaled(values, 1.0)
+
+    def get_config(self) -> Config:
+        own = {"addition_factor": self.addition_factor, "threshold_factor": self.threshold_factor}
+        return {**super().get_config(), **own}
+
+
+class AutoContrast(_OfRange):
+    """Stretches the values of each channel over the whole value range; in evaluation as well.
+
+    Args:
+        value_range: the lowest and the highest value of a pixel.
+        **kwargs: of `Layer`.
+    """
+
+    def __init__(self, value_range: Sequence[float] = (0, 255), **kwargs: Any) -> None:
+        super().__init__(value_range, **kwargs)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        return super().call(inputs, training=True)
+
+    def _augment(self, images: Tensor) -> Tensor:
+        low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+        extent = high - low
+        stretched = self._unscaled((images - low) / torch.where(extent > 0, extent, 1.0), 1.0)
+        return torch.where(extent > 0, stretched, images)
+
+    def get_config(self) -> Config:
+        return {key: value for key, value in super().get_config().items() if key != "seed"}
+
+
+def _to_hsv(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hue in [0, 1], saturation in [0, 1] and value of NCHW images in RGB; each (n, rows, columns).
+
+    Source: Smith 1978, https://doi.org/10.1145/800248.807361.
+    """
+    red, green, blue = images.unbind(1)
+    value, smallest = images.amax(1), images.amin(1)
+    extent = value - smallest
+    divisor = 6 * torch.where(extent > 0, extent, 1.0)
+    hue = torch.where(value == green, (blue - red) / divisor + 1 / 3, (red - green) / divisor + 2 / 3)
+    hue = torch.where(value == red, (green - blue) / divisor, hue)
+    saturation = torch.where(value > 0, extent / torch.where(value > 0, value, 1.0), 0.0)
+    return torch.where(extent > 0, hue, 0.0) % 1.0, saturation, value
+
+
+def _to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    sixths = hue % 1.0 * 6
+    pure = [(sixths - 3).abs() - 1, 2 - (sixths - 2).abs(), 2 - (sixths - 4).abs()]
+    return torch.stack([value * (1 - saturation + saturation * each.clamp(0, 1)) for each in pure], 1)
