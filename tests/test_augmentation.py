@@ -232,7 +232,8 @@ def test_in_a_model_that_is_trained_in_one_graph():
     images = np.random.default_rng(0).integers(0, 256, size=(8, 12, 12, 3), dtype=np.uint8)
     history = model.fit(images, np.ones((8, 1), "float32"), batch_size=4, epochs=2, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
-    assert np.array_equal(model.predict(images, verbose=0), model.predict(images, verbose=0))
+    # Not to the bit: the step is compiled, and a second call of another graph may round otherwise.
+    np.testing.assert_allclose(model.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
