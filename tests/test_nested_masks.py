@@ -180,12 +180,14 @@ class Rounded(layers.Layer):
 
 
 def test_a_mask_behind_a_module_stays_within_the_nested_model():
-    """To have it outside, the module would be called once more there."""
+    """To have it outside, the module would be called once more there: the loss of the mask is said."""
     x = Input((5,))
     inner = Model(x, layers.Embedding(7, 3, mask_zero=True)(Rounded(name="rounded")(x)), name="inner")
     assert inner.describe_outputs() == [(None, True)]
     outer = Input((5,))
-    model = Model(outer, layers.LSTM(4, return_sequences=True, name="lstm")(inner(outer)))
+    with pytest.warns(UserWarning, match="The mask stays within it"):
+        encoded = inner(outer)
+    model = Model(outer, layers.LSTM(4, return_sequences=True, name="lstm")(encoded))
     assert [node.target for node in model.graph.nodes if node.op == "call_module"] == ["inner", "lstm"]
     assert model.describe_outputs() == [(None, False)]
     values = torch.from_numpy(TOKENS).float()

@@ -7,6 +7,7 @@ layers, in which the masks are inputs as well. In the graph around, it is still 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -152,7 +153,15 @@ class _MaskedVariant:
         found: list[SymbolicTensor | None] = []
         for mask in self._output_masks:
             nodes = [] if mask is None else topological_order([mask], self._inputs.values())
-            if mask is None or any(node.op not in ("function", "method") for node in nodes):
+            if any(node.op not in ("function", "method") for node in nodes):
+                warnings.warn(
+                    "A model within a model has an output whose mask is computed from what its layers return. "
+                    "The mask stays within it (it would be computed twice), unlike in Keras: layers behind it see "
+                    "none. Mask behind the model instead, or give them mask= by hand.",
+                    stacklevel=2,
+                )
+                mask = None
+            if mask is None:
                 found.append(None)
                 continue
             replay(
