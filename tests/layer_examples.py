@@ -73,7 +73,7 @@ EXAMPLES: dict[str, tuple[dict, object]] = {
     "RandomGrayscale": ({}, IMAGE),
     "RandomHue": ({"factor": 0.3}, IMAGE),
     "RandomInvert": ({}, IMAGE),
-    "RandomPosterization": ({"factor": 3}, IMAGE),
+    "RandomPosterization": ({"factor": (3, 3)}, IMAGE),
     "RandomRotation": ({"factor": 0.1}, IMAGE),
     "RandomSaturation": ({"factor": (0.3, 0.7)}, IMAGE),
     "RandomSharpness": ({"factor": 0.5}, IMAGE),

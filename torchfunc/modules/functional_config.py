@@ -19,6 +19,7 @@ from torchfunc.assignable import is_parameter
 from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
+from torchfunc.layers.augmentation.base import ImageAugmentation
 from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.layers.base.masks import masks_of
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
@@ -294,6 +295,9 @@ class _Reader:
             and not accepts(type(target).forward, "training")
         ):
             # Keras writes it for some layers that do the same either way.
+            kwargs.pop("training", None)
+        if isinstance(target, ImageAugmentation):
+            # Keras writes True, the default of its call, and goes by the mode of the model all the same.
             kwargs.pop("training", None)
         op, target = target if isinstance(target, tuple) else ("module", target)
         if name in self.operations:
