@@ -224,7 +224,7 @@ def test_nothing_happens_in_evaluation(name):
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function")
-def test_in_a_model_that_is_trained_in_one_graph():
+def test_in_a_model_that_is_trained_in_one_graph(traced):
     x = Input((12, 12, 3), dtype="uint8")
     augmented = layers.RandomRotation(0.1)(layers.RandomFlip()(layers.RandomCrop(8, 8)(layers.Rescaling(1 / 255)(x))))
     model = Model(x, layers.Dense(1)(layers.GlobalAveragePooling2D()(augmented)))
