@@ -42,13 +42,14 @@ def predict(model, calls):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="tells the memory of a process on Linux only")
-@pytest.mark.parametrize(("work", "times"), [(fit, 2000), (predict, 500)])
+@pytest.mark.parametrize(("work", "times"), [(fit, 1000), (predict, 300)])
 def test_flat(work, times):
     model = make_model()
-    work(model, 100)  # whatever is made once is there now
-    gc.collect()
     tracemalloc.start()
     try:
+        # Whatever is made once is there now, and known to have been made.
+        work(model, times)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0], resident()
         work(model, times)
         gc.collect()
@@ -82,9 +83,12 @@ def test_no_object_is_kept(work):
     """Quicker, since the interpreter counts its objects anyway: fewer are left than one for four steps."""
     model = make_model()
     work(model, 100)
-    gc.collect()
-    before = sys.getallocatedblocks()
-    work(model, 240)
-    gc.collect()
-    # The interpreter's own tables grow by some dozens now and then.
-    assert sys.getallocatedblocks() - before < 60
+    grown = []
+    for _ in range(3):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        work(model, 160)
+        gc.collect()
+        grown.append(sys.getallocatedblocks() - before)
+    # The interpreter's own tables grow now and then; what is kept of each step grows every time.
+    assert min(grown) < 40, grown
