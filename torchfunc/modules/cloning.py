@@ -29,18 +29,9 @@ def clone_model(
     recursive: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Make a model of the same architecture with new layers and newly initialized weights.
+    """Make a model of the same architecture with new layers and newly initialized weights, which is not compiled.
 
-    Args:
-        model: a drawn model, a `Sequential`, or a model with `get_config`.
-        input_tensors: symbolic tensors to draw the copy on; new inputs by default.
-        clone_function: makes the new layer from the old one; by default from its config. It may return the old layer,
-            which is then shared.
-        call_function: called as `(layer, *args, **kwargs)` in place of calling the new layer.
-        recursive: whether `clone_function` is also used on the layers of models within the model.
-
-    Raises:
-        ValueError: a layer has no config.
+    `torchfunc.models.clone_model`, which calls this, tells the arguments and errors.
     """
     if kwargs:
         raise ValueError(f"clone_model() was given arguments it does not take: {', '.join(map(repr, kwargs))}.")
