@@ -84,11 +84,11 @@ def test_no_object_is_kept(work):
     model = make_model()
     work(model, 100)
     grown = []
-    for _ in range(3):
+    # The interpreter's own tables grow for a while, less each time; what is kept of each step grows every time alike.
+    while len(grown) < 12 and min(grown, default=40) >= 40:
         gc.collect()
         before = sys.getallocatedblocks()
         work(model, 160)
         gc.collect()
         grown.append(sys.getallocatedblocks() - before)
-    # The interpreter's own tables grow now and then; what is kept of each step grows every time.
     assert min(grown) < 40, grown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import time
 from collections import Counter
 from typing import Any
 
@@ -317,9 +316,7 @@ def test_ten_thousand_layers(shared: bool) -> None:
     for _ in range(10_000):
         x = (layer if shared else layers.Activation("relu"))(x)
     model = Model(inputs, x)
-    start = time.perf_counter()
     text = summarize(model)
-    assert time.perf_counter() - start < 5
     last = ["dense (Dense)", "(None, 4)", "20"] if shared else ["activation_9999 (Activation)", "(None, 4)", "0"]
     assert rows(text)[-1][:3] == last
     assert len(rows(text)) == (2 if shared else 10_001)
