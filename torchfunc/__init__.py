@@ -1,4 +1,11 @@
-"""torchfunc: the Keras functional API for people who live in PyTorch."""
+"""torchfunc: the Keras functional API for people who live in PyTorch.
+
+The examples in docstrings take three lines for granted:
+
+    import numpy as np
+    import torch
+    from torchfunc import *
+"""
 
 from torchfunc import (
     activations,

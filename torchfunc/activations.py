@@ -20,41 +20,10 @@ from torchfunc.dtypes import as_dtype
 from torchfunc.registry import Family
 
 __all__ = [
-    "celu",
-    "deserialize",
-    "elu",
-    "exponential",
-    "gelu",
-    "get",
-    "glu",
-    "hard_shrink",
-    "hard_sigmoid",
-    "hard_silu",
-    "hard_swish",
-    "hard_tanh",
-    "leaky_relu",
-    "linear",
-    "log_sigmoid",
-    "log_softmax",
-    "mish",
-    "relu",
-    "relu6",
-    "selu",
-    "serialize",
-    "sigmoid",
-    "silu",
-    "soft_shrink",
-    "softmax",
-    "softplus",
-    "softsign",
-    "sparse_plus",
-    "sparse_sigmoid",
-    "sparsemax",
-    "squareplus",
-    "swish",
-    "tanh",
-    "tanh_shrink",
-    "threshold",
+    *("celu", "deserialize", "elu", "exponential", "gelu", "get", "glu", "hard_shrink", "hard_sigmoid", "hard_silu"),
+    *("hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu"),
+    *("serialize", "sigmoid", "silu", "soft_shrink", "softmax", "softplus", "softsign", "sparse_plus"),
+    *("sparse_sigmoid", "sparsemax", "squareplus", "swish", "tanh", "tanh_shrink", "threshold"),
 ]
 
 
@@ -76,6 +45,11 @@ def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None,
         negative_slope: the slope below the threshold. Default 0.
         max_value: the largest value returned. Default: no limit.
         threshold: where the linear part begins. Default 0.
+
+    >>> activations.relu([-2.0, 3.0])
+    tensor([0., 3.])
+    >>> activations.relu([-2.0, 0.5, 9.0], negative_slope=0.5, max_value=6.0)
+    tensor([-1.0000,  0.5000,  6.0000])
     """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     if negative_slope == 0.0 and max_value is None and threshold == 0.0:
@@ -96,13 +70,21 @@ def relu(x: Tensor, negative_slope: float = 0.0, max_value: float | None = None,
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.2) -> Tensor:
-    """`x` where it is positive, `negative_slope * x` elsewhere. The default slope is Keras' 0.2 (torch's is 0.01)."""
+    """`x` where it is positive, `negative_slope * x` elsewhere. The default slope is Keras' 0.2 (torch's is 0.01).
+
+    >>> activations.leaky_relu([-1.0, 2.0])
+    tensor([-0.2000,  2.0000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.leaky_relu(x, negative_slope)
 
 
 def relu6(x: Tensor) -> Tensor:
-    """`min(max(x, 0), 6)`."""
+    """`min(max(x, 0), 6)`.
+
+    >>> activations.relu6([-1.0, 2.0, 9.0])
+    tensor([0., 2., 6.])
+    """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.relu6(x)
 
@@ -113,13 +95,21 @@ def softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
     Args:
         x: the logits.
         axis: the axis that is normalised, or several that are normalised together. Default: the last.
+
+    >>> activations.softmax([[0.0, 0.0], [1.0, 3.0]])
+    tensor([[0.5000, 0.5000],
+            [0.1192, 0.8808]])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.softmax(x, axis) if isinstance(axis, int) else log_softmax(x, axis).exp()
 
 
 def log_softmax(x: Tensor, axis: int | Sequence[int] = -1) -> Tensor:
-    """The logarithm of `softmax(x, axis)`, computed without taking the softmax first."""
+    """The logarithm of `softmax(x, axis)`, computed without taking the softmax first.
+
+    >>> activations.log_softmax([0.0, 0.0]).exp()
+    tensor([0.5000, 0.5000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     if isinstance(axis, int):
         return torch.log_softmax(x, axis)
@@ -136,6 +126,9 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
     Args:
         x: the logits.
         axis: the axis that is normalised. Default: the last.
+
+    >>> activations.sparsemax([1.0, 0.5, -1.0])
+    tensor([0.7500, 0.2500, 0.0000])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     # Shifting the logits moves tau along with them, and small numbers keep the running sum exact.
@@ -149,13 +142,21 @@ def sparsemax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (https://arxiv.org/abs/1511.07289)."""
+    """`x` where it is positive, `alpha * (exp(x) - 1)` elsewhere (https://arxiv.org/abs/1511.07289).
+
+    >>> activations.elu([-1.0, 2.0])
+    tensor([-0.6321,  2.0000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.elu(x, alpha)
 
 
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`x` where it is positive, `alpha * (exp(x / alpha) - 1)` elsewhere (https://arxiv.org/abs/1704.07483)."""
+    """`x` where it is positive, `alpha * (exp(x / alpha) - 1)` elsewhere (https://arxiv.org/abs/1704.07483).
+
+    >>> activations.celu([-1.0, 2.0], alpha=2.0)
+    tensor([-0.7869,  2.0000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.celu(x, alpha)
 
@@ -164,19 +165,30 @@ def selu(x: Tensor) -> Tensor:
     """`1.0507 * elu(x, 1.6733)`: keeps mean and variance from layer to layer (https://arxiv.org/abs/1706.02515).
 
     Meant to go with the `lecun_normal` initializer and `AlphaDropout`.
+
+    >>> activations.selu([-1.0, 1.0])
+    tensor([-1.1113,  1.0507])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.selu(x)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """`log(exp(x) + 1)`."""
+    """`log(exp(x) + 1)`.
+
+    >>> activations.softplus([0.0, 100.0])
+    tensor([  0.6931, 100.0000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softplus(x)
 
 
 def softsign(x: Tensor) -> Tensor:
-    """`x / (abs(x) + 1)`."""
+    """`x / (abs(x) + 1)`.
+
+    >>> activations.softsign([-1.0, 3.0])
+    tensor([-0.5000,  0.7500])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softsign(x)
 
@@ -187,37 +199,60 @@ def squareplus(x: Tensor, b: float = 4) -> Tensor:
     Args:
         x: the input.
         b: the smoothness; 0 gives `relu`. Default 4.
+
+    >>> activations.squareplus([0.0, 3.0], b=16)
+    tensor([2., 4.])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return (x + torch.sqrt(torch.square(x) + b)) / 2
 
 
 def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """`x` moved towards zero by `threshold`, and zero where `abs(x) <= threshold`."""
+    """`x` moved towards zero by `threshold`, and zero where `abs(x) <= threshold`.
+
+    >>> activations.soft_shrink([-2.0, 0.3, 2.0])
+    tensor([-1.5000,  0.0000,  1.5000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.softshrink(x, threshold)
 
 
 def hard_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
-    """`x` where `abs(x) > threshold`, zero elsewhere."""
+    """`x` where `abs(x) > threshold`, zero elsewhere.
+
+    >>> activations.hard_shrink([-2.0, 0.3, 2.0])
+    tensor([-2.,  0.,  2.])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardshrink(x, threshold)
 
 
 def tanh_shrink(x: Tensor) -> Tensor:
-    """`x - tanh(x)`."""
+    """`x - tanh(x)`.
+
+    >>> activations.tanh_shrink([0.0, 1.0])
+    tensor([0.0000, 0.2384])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.tanhshrink(x)
 
 
 def sparse_plus(x: Tensor) -> Tensor:
-    """Zero up to -1, `(x + 1)**2 / 4` between -1 and 1, `x` from there on."""
+    """Zero up to -1, `(x + 1)**2 / 4` between -1 and 1, `x` from there on.
+
+    >>> activations.sparse_plus([-2.0, 0.0, 3.0])
+    tensor([0.0000, 0.2500, 3.0000])
+    """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     return torch.where(x < 1, torch.square(torch.relu(x + 1)) / 4, x)
 
 
 def silu(x: Tensor) -> Tensor:
-    """`x * sigmoid(x)`, also called swish (https://arxiv.org/abs/1710.05941)."""
+    """`x * sigmoid(x)`, also called swish (https://arxiv.org/abs/1710.05941).
+
+    >>> activations.silu([0.0, 1.0])
+    tensor([0.0000, 0.7311])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.silu(x)
 
@@ -228,6 +263,11 @@ def gelu(x: Tensor, approximate: bool = False) -> Tensor:
     Args:
         x: the input.
         approximate: use the tanh approximation instead of the error function. Default False.
+
+    >>> activations.gelu([0.0, 1.0])
+    tensor([0.0000, 0.8413])
+    >>> activations.gelu([0.0, 1.0], approximate=True)
+    tensor([0.0000, 0.8412])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.gelu(x, approximate="tanh" if approximate else "none")
@@ -239,73 +279,120 @@ def glu(x: Tensor, axis: int = -1) -> Tensor:
     Args:
         x: the input; its size along `axis` is even, and is halved in the output.
         axis: the axis that is split. Default: the last. From https://arxiv.org/abs/1612.08083.
+
+    >>> activations.glu([2.0, 4.0, 0.0, 0.0])
+    tensor([1., 2.])
     """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.glu(x, axis)
 
 
 def tanh(x: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> activations.tanh([-100.0, 0.0, 1.0])
+    tensor([-1.0000,  0.0000,  0.7616])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.tanh(x)
 
 
 def hard_tanh(x: Tensor) -> Tensor:
-    """`x`, limited to -1 and 1."""
+    """`x`, limited to -1 and 1.
+
+    >>> activations.hard_tanh([-3.0, 0.5, 3.0])
+    tensor([-1.0000,  0.5000,  1.0000])
+    """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.hardtanh(x)
 
 
 def threshold(x: Tensor, threshold: float, default_value: float) -> Tensor:
-    """`x` where it is above `threshold`, `default_value` elsewhere."""
+    """`x` where it is above `threshold`, `default_value` elsewhere.
+
+    >>> activations.threshold([0.5, 2.0], threshold=1.0, default_value=-1.0)
+    tensor([-1.,  2.])
+    """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     return F.threshold(x, threshold, default_value)
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """`1 / (1 + exp(-x))`."""
+    """`1 / (1 + exp(-x))`.
+
+    >>> activations.sigmoid([-100.0, 0.0, 1.0])
+    tensor([0.0000, 0.5000, 0.7311])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.sigmoid(x)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
-    """The logarithm of `sigmoid(x)`, computed stably."""
+    """The logarithm of `sigmoid(x)`, computed stably.
+
+    >>> activations.log_sigmoid([-100.0, 0.0])
+    tensor([-100.0000,   -0.6931])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.logsigmoid(x)
 
 
 def hard_sigmoid(x: Tensor) -> Tensor:
-    """`x / 6 + 0.5`, limited to 0 and 1: a cheap stand-in for the sigmoid."""
+    """`x / 6 + 0.5`, limited to 0 and 1: a cheap stand-in for the sigmoid.
+
+    >>> activations.hard_sigmoid([-6.0, 0.0, 1.5])
+    tensor([0.0000, 0.5000, 0.7500])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardsigmoid(x)
 
 
 def sparse_sigmoid(x: Tensor) -> Tensor:
-    """`(x + 1) / 2`, limited to 0 and 1 (https://arxiv.org/abs/1901.02324)."""
+    """`(x + 1) / 2`, limited to 0 and 1 (https://arxiv.org/abs/1901.02324).
+
+    >>> activations.sparse_sigmoid([-2.0, 0.0, 2.0])
+    tensor([0.0000, 0.5000, 1.0000])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return (F.hardtanh(x) + 1) / 2
 
 
 def hard_silu(x: Tensor) -> Tensor:
-    """`x * hard_sigmoid(x)`, also called hard swish (https://arxiv.org/abs/1905.02244)."""
+    """`x * hard_sigmoid(x)`, also called hard swish (https://arxiv.org/abs/1905.02244).
+
+    >>> activations.hard_silu([0.0, 3.0, 6.0])
+    tensor([0., 3., 6.])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.hardswish(x)
 
 
 def mish(x: Tensor) -> Tensor:
-    """`x * tanh(softplus(x))` (https://arxiv.org/abs/1908.08681)."""
+    """`x * tanh(softplus(x))` (https://arxiv.org/abs/1908.08681).
+
+    >>> activations.mish([0.0, 1.0])
+    tensor([0.0000, 0.8651])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return F.mish(x)
 
 
 def exponential(x: Tensor) -> Tensor:
-    """`exp(x)`."""
+    """`exp(x)`.
+
+    >>> activations.exponential([0.0, 1.0])
+    tensor([1.0000, 2.7183])
+    """
     x = x if isinstance(x, Tensor) and x.dtype.is_floating_point else _as_floats(x)
     return torch.exp(x)
 
 
 def linear(x: Tensor) -> Tensor:
-    """`x` itself."""
+    """`x` itself.
+
+    >>> activations.linear([-1.0, 2.0])
+    tensor([-1.,  2.])
+    """
     x = x if isinstance(x, Tensor) else as_tensor(x)
     return x
 
@@ -362,6 +449,13 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no activation of that name, or it is nothing that can be called.
+
+    >>> activations.get("relu")([-1.0, 2.0])
+    tensor([0., 2.])
+    >>> activations.get("rleu")
+    Traceback (most recent call last):
+        ...
+    ValueError: There is no activation called 'rleu'. Did you mean 'relu' or 'relu6'?
     """
     return linear if identifier is None else _family.get(identifier)
 
@@ -371,6 +465,9 @@ def serialize(activation: Any) -> Any:
 
     Raises:
         ValueError: it is a lambda or has no `get_config()`, so that no config can stand for it.
+
+    >>> activations.serialize(activations.relu)
+    'relu'
     """
     return _family.serialize(activation)
 
@@ -381,5 +478,8 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
     Args:
         config: a name or a config; None gives None.
         custom_objects: functions and classes of yours that it may name.
+
+    >>> activations.deserialize("relu") is activations.relu
+    True
     """
     return _family.deserialize(config, custom_objects)

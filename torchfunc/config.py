@@ -33,12 +33,22 @@ _values: dict[str, Any] = {
 
 
 def floatx() -> str:
-    """The dtype new weights and converted NumPy floats get, as a name. Default "float32"."""
+    """The dtype new weights and converted NumPy floats get, as a name. Default "float32".
+
+    >>> config.floatx()
+    'float32'
+    """
     return _values["floatx"]
 
 
 def set_floatx(value: str) -> None:
-    """Set the default float type: "bfloat16", "float16", "float32" or "float64" (or the torch dtype)."""
+    """Set the default float type: "bfloat16", "float16", "float32" or "float64" (or the torch dtype).
+
+    >>> config.set_floatx("float64")
+    >>> layers.Dense(2).dtype
+    torch.float64
+    >>> config.set_floatx("float32")
+    """
     name = dtype_name(value)
     if name not in _FLOAT_TYPES:
         raise ValueError(f"set_floatx() takes one of {', '.join(_FLOAT_TYPES)}, got {value!r}.")
@@ -46,22 +56,42 @@ def set_floatx(value: str) -> None:
 
 
 def epsilon() -> float:
-    """The small constant that keeps logarithms and divisions finite. Default 1e-7."""
+    """The small constant that keeps logarithms and divisions finite. Default 1e-7.
+
+    >>> config.epsilon()
+    1e-07
+    """
     return _values["epsilon"]
 
 
 def set_epsilon(value: float) -> None:
-    """Set the value that `epsilon()` returns."""
+    """Set the value that `epsilon()` returns.
+
+    >>> config.set_epsilon(1e-5)
+    >>> config.epsilon()
+    1e-05
+    >>> config.set_epsilon(1e-7)
+    """
     _values["epsilon"] = float(value)
 
 
 def image_data_format() -> str:
-    """The layout image layers assume unless given another: "channels_last" (default) or "channels_first"."""
+    """The layout image layers assume unless given another: "channels_last" (default) or "channels_first".
+
+    >>> config.image_data_format()
+    'channels_last'
+    """
     return _values["image_data_format"]
 
 
 def set_image_data_format(data_format: str) -> None:
-    """Set the layout that image layers built from now on assume."""
+    """Set the layout that image layers built from now on assume.
+
+    >>> config.set_image_data_format("channels_first")
+    >>> layers.Conv2D(8, 3)(Input((1, 28, 28))).shape
+    (None, 8, 26, 26)
+    >>> config.set_image_data_format("channels_last")
+    """
     _values["image_data_format"] = standardize_data_format(data_format)
 
 
@@ -75,6 +105,11 @@ def set_num_threads(threads: int | str) -> None:
 
     Raises:
         ValueError: it is neither.
+
+    >>> config.set_num_threads("probe")
+    >>> config.probes_threads()
+    True
+    >>> config.set_num_threads(torch.get_num_threads())
     """
     if threads != "probe":
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
@@ -84,21 +119,36 @@ def set_num_threads(threads: int | str) -> None:
 
 
 def probes_threads() -> bool:
-    """Whether `fit` looks for the better number of threads. Default False."""
+    """Whether `fit` looks for the better number of threads. Default False.
+
+    >>> config.probes_threads()
+    False
+    """
     return _values["probes_threads"]
 
 
 def disable_traceback_filtering() -> None:
-    """Nothing to do: tracebacks are always complete. For code that was written for Keras, which shortens them."""
+    """Nothing to do: tracebacks are always complete. For code that was written for Keras, which shortens them.
+
+    >>> config.disable_traceback_filtering()
+    """
 
 
 def is_traceback_filtering_enabled() -> bool:
-    """False: tracebacks are always complete."""
+    """False: tracebacks are always complete.
+
+    >>> config.is_traceback_filtering_enabled()
+    False
+    """
     return False
 
 
 def standardize_data_format(data_format: str | None) -> str:
-    """Return `data_format`, or the default when it is None. Raises ValueError for an unknown layout."""
+    """Return `data_format`, or the default when it is None. Raises ValueError for an unknown layout.
+
+    >>> config.standardize_data_format(None)
+    'channels_last'
+    """
     if data_format is None:
         return image_data_format()
     if data_format not in _DATA_FORMATS:

@@ -40,7 +40,15 @@ Axes: TypeAlias = "int | Sequence[int] | None"
 
 
 class Constraint:
-    """The base class: write `__call__(w)`, and `get_config()` if the constructor has arguments."""
+    """The base class: write `__call__(w)`, and `get_config()` if the constructor has arguments.
+
+    >>> class Halved(constraints.Constraint):
+    ...     def __call__(self, w):
+    ...         return w / 2
+    >>> Halved()(torch.tensor([2.0, 4.0]))
+    tensor([1., 2.])
+    >>> layer = layers.Dense(3, kernel_constraint=Halved())
+    """
 
     # The attributes that are the constructor's arguments.
     arguments: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +68,11 @@ class Constraint:
 
 
 class NonNeg(Constraint):
-    """Negative weights become zero."""
+    """Negative weights become zero.
+
+    >>> constraints.NonNeg()([-1.0, 2.0])
+    tensor([0., 2.])
+    """
 
     def __call__(self, w: Tensor) -> Tensor:
         return torch.clamp(as_tensor(w), min=0)
@@ -87,6 +99,10 @@ class MaxNorm(_NormConstraint):
     Args:
         max_value: the largest norm. Default 2.
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
+
+    >>> constraints.MaxNorm(1.0)([[3.0, 0.3], [4.0, 0.4]])
+    tensor([[0.6000, 0.3000],
+            [0.8000, 0.4000]])
     """
 
     arguments = ("max_value", "axis")
@@ -104,6 +120,10 @@ class UnitNorm(_NormConstraint):
 
     Args:
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
+
+    >>> constraints.UnitNorm()([[3.0, 0.3], [4.0, 0.4]])
+    tensor([[0.6000, 0.6000],
+            [0.8000, 0.8000]])
     """
 
     arguments = ("axis",)
@@ -125,6 +145,10 @@ class MinMaxNorm(_NormConstraint):
         max_value: the largest norm. Default 1.
         rate: 1 (default) enforces the bounds at each step; less moves that part of the way towards them.
         axis: the axis, or axes, that norms are taken along; None is all. Default 0.
+
+    >>> constraints.MinMaxNorm(min_value=1.0, max_value=5.0)([[30.0, 0.3], [40.0, 0.4]])
+    tensor([[3.0000, 0.6000],
+            [4.0000, 0.8000]])
     """
 
     arguments = ("min_value", "max_value", "rate", "axis")
@@ -166,12 +190,21 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no constraint of that name, or it is nothing that can be called.
+
+    >>> constraints.get("max_norm").max_value
+    2
+    >>> constraints.get(None) is None
+    True
     """
     return _family.get(identifier)
 
 
 def serialize(constraint: Any) -> Any:
-    """Return the config of a constraint; None gives None."""
+    """Return the config of a constraint; None gives None.
+
+    >>> constraints.serialize(constraints.NonNeg())["class_name"]
+    'NonNeg'
+    """
     return _family.serialize(constraint)
 
 
@@ -181,5 +214,9 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
     Args:
         config: a config or a name; None gives None.
         custom_objects: functions and classes of yours that it may name.
+
+    >>> config = constraints.serialize(constraints.MaxNorm(3.0))
+    >>> constraints.deserialize(config).max_value
+    3.0
     """
     return _family.deserialize(config, custom_objects)

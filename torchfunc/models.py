@@ -123,15 +123,13 @@ class Model(Trainer, Convertible):
             tensors without gradients, nested as each layer returns them, by name. For a layer that is called several
             times it is a list, one for each call.
 
-        Example:
-            >>> from torchfunc import Input, Model, layers
-            >>> inputs = Input((4,))
-            >>> model = Model(inputs, layers.Dense(1)(layers.Dense(3, name="hidden")(inputs)))
-            >>> model.activations(np.ones((2, 4)), ["hidden"])["hidden"].shape
-            torch.Size([2, 3])
-
         Raises:
             ValueError: there is no layer of a name.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(1)(layers.Dense(3, name="hidden")(inputs)))
+        >>> model.activations(np.ones((2, 4)), ["hidden"])["hidden"].shape
+        torch.Size([2, 3])
         """
         return layer_outputs(self, x, layers)
 

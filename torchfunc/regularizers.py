@@ -39,7 +39,15 @@ __all__ = [
 
 
 class Regularizer:
-    """The base class: write `__call__(x)`, and `get_config()` if models with it shall be saved."""
+    """The base class: write `__call__(x)`, and `get_config()` if models with it shall be saved.
+
+    >>> class Largest(regularizers.Regularizer):
+    ...     def __call__(self, x):
+    ...         return x.abs().max()
+    >>> Largest()(torch.tensor([1.0, -3.0]))
+    tensor(3.)
+    >>> layer = layers.Dense(3, kernel_regularizer=Largest())
+    """
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the penalty on `x`, a scalar of the dtype of `x`; zero unless a subclass says otherwise."""
@@ -64,6 +72,9 @@ class L1L2(Regularizer):
     Args:
         l1: the factor of the sum of absolute values, not negative. Default 0.
         l2: the factor of the sum of squares, not negative. Default 0. The name "l1_l2" stands for 0.01 and 0.01.
+
+    >>> regularizers.L1L2(l1=1.0, l2=0.1)([1.0, -2.0])
+    tensor(3.5000)
     """
 
     def __init__(self, l1: float | None = 0.0, l2: float | None = 0.0) -> None:
@@ -88,6 +99,9 @@ class L1(Regularizer):
 
     Args:
         l1: the factor, not negative. Default 0.01.
+
+    >>> regularizers.L1(0.1)([1.0, -2.0])
+    tensor(0.3000)
     """
 
     def __init__(self, l1: float | None = 0.01) -> None:
@@ -105,6 +119,9 @@ class L2(Regularizer):
 
     Args:
         l2: the factor, not negative. Default 0.01.
+
+    >>> regularizers.L2(0.1)([1.0, -2.0])
+    tensor(0.5000)
     """
 
     def __init__(self, l2: float | None = 0.01) -> None:
@@ -126,6 +143,11 @@ class OrthogonalRegularizer(Regularizer):
     Args:
         factor: the factor, not negative. Default 0.01.
         mode: "rows" (default) or "columns".
+
+    >>> regularizers.OrthogonalRegularizer(1.0)([[1.0, 0.0], [0.0, 2.0]])
+    tensor(0.)
+    >>> regularizers.OrthogonalRegularizer(1.0)([[1.0, 0.0], [2.0, 2.0]])
+    tensor(0.7071)
     """
 
     def __init__(self, factor: float | None = 0.01, mode: str = "rows") -> None:
@@ -181,12 +203,21 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no regularizer of that name, or it is nothing that can be called.
+
+    >>> regularizers.get("l2").l2
+    0.01
+    >>> regularizers.get(None) is None
+    True
     """
     return None if identifier is None else _family.get(_with_defaults(identifier))
 
 
 def serialize(regularizer: Any) -> Any:
-    """Return the config of a regularizer; None gives None."""
+    """Return the config of a regularizer; None gives None.
+
+    >>> regularizers.serialize(regularizers.L2(0.5))["config"]
+    {'l2': 0.5}
+    """
     return _family.serialize(regularizer)
 
 
@@ -196,6 +227,10 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
     Args:
         config: a config or a name; None gives None.
         custom_objects: functions and classes of yours that it may name.
+
+    >>> config = regularizers.serialize(regularizers.L2(0.5))
+    >>> regularizers.deserialize(config).l2
+    0.5
     """
     return _family.deserialize(_with_defaults(config), custom_objects)
 

@@ -38,6 +38,13 @@ class LearningRateSchedule:
     Attributes:
         takes_numbers: whether `__call__` also takes a number and then gives one. Otherwise it is called with a tensor,
             an integer one of shape (), as in Keras; the update is then faster if it is set.
+
+    >>> class Halving(schedules.LearningRateSchedule):
+    ...     def __call__(self, step):
+    ...         return 0.5**step
+    >>> optimizer = optimizers.SGD(Halving())
+    >>> optimizer.learning_rate
+    tensor(1.)
     """
 
     takes_numbers = False
@@ -96,6 +103,10 @@ class ExponentialDecay(_Formula):
 
     Raises:
         ValueError: `decay_steps` is not above 0.
+
+    >>> schedule = schedules.ExponentialDecay(1.0, decay_steps=10, decay_rate=0.5)
+    >>> [schedule(step) for step in (0, 10, 20)]
+    [1.0, 0.5, 0.25]
     """
 
     arguments = ("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")
@@ -131,6 +142,10 @@ class InverseTimeDecay(_Formula):
 
     Raises:
         ValueError: `decay_steps` is not above 0.
+
+    >>> schedule = schedules.InverseTimeDecay(1.0, decay_steps=10, decay_rate=1.0)
+    >>> [schedule(step) for step in (0, 10, 30)]
+    [1.0, 0.5, 0.25]
     """
 
     arguments = ("initial_learning_rate", "decay_steps", "decay_rate", "staircase", "name")
@@ -164,6 +179,10 @@ class PiecewiseConstantDecay(_Formula):
 
     Raises:
         ValueError: the numbers of boundaries and values do not fit.
+
+    >>> schedule = schedules.PiecewiseConstantDecay([10, 20], [1.0, 0.5, 0.25])
+    >>> [schedule(step) for step in (10, 11, 21)]
+    [1.0, 0.5, 0.25]
     """
 
     arguments = ("boundaries", "values", "name")
@@ -198,6 +217,10 @@ class PolynomialDecay(_Formula):
 
     Raises:
         ValueError: `decay_steps` is not above 0.
+
+    >>> schedule = schedules.PolynomialDecay(1.0, decay_steps=10, end_learning_rate=0.0)
+    >>> [schedule(step) for step in (0, 5, 10, 20)]
+    [1.0, 0.5, 0.0, 0.0]
     """
 
     arguments = ("initial_learning_rate", "decay_steps", "end_learning_rate", "power", "cycle", "name")
@@ -244,6 +267,10 @@ class CosineDecay(_Formula):
 
     Raises:
         ValueError: `decay_steps` is not above 0.
+
+    >>> schedule = schedules.CosineDecay(0.0, decay_steps=10, warmup_target=1.0, warmup_steps=4)
+    >>> [round(schedule(step), 4) for step in (0, 2, 4, 9, 14)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
     arguments = ("initial_learning_rate", "decay_steps", "alpha", "name", "warmup_target", "warmup_steps")
@@ -291,6 +318,10 @@ class CosineDecayRestarts(_Formula):
 
     Raises:
         ValueError: `first_decay_steps` is not above 0.
+
+    >>> schedule = schedules.CosineDecayRestarts(1.0, first_decay_steps=10)
+    >>> [round(schedule(step), 4) for step in (0, 5, 10, 20)]
+    [1.0, 0.5, 1.0, 0.5]
     """
 
     arguments = ("initial_learning_rate", "first_decay_steps", "t_mul", "m_mul", "alpha", "name")
@@ -370,10 +401,19 @@ _family = Family(
 
 
 def serialize(learning_rate_schedule: LearningRateSchedule) -> Any:
-    """The config of a schedule."""
+    """The config of a schedule.
+
+    >>> schedules.serialize(schedules.InverseTimeDecay(1.0, 10, 0.5))["class_name"]
+    'InverseTimeDecay'
+    """
     return _family.serialize(learning_rate_schedule)
 
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """The schedule that a config describes."""
+    """The schedule that a config describes.
+
+    >>> schedule = schedules.ExponentialDecay(1.0, decay_steps=10, decay_rate=0.5)
+    >>> schedules.deserialize(schedules.serialize(schedule))(10)
+    0.5
+    """
     return _family.deserialize(config, custom_objects)

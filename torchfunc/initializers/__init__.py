@@ -136,6 +136,11 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no initializer of that name, or it is nothing that can be called.
+
+    >>> initializers.get("ones")((2,))
+    tensor([1., 1.])
+    >>> initializers.get(np.array([1.0, 2.0]))((2,))
+    tensor([1., 2.])
     """
     if identifier is None or isinstance(identifier, Initializer):
         return identifier
@@ -145,7 +150,11 @@ def get(identifier: Any) -> Any:
 
 
 def serialize(initializer: Any) -> Any:
-    """Return the config of an initializer; None gives None."""
+    """Return the config of an initializer; None gives None.
+
+    >>> initializers.serialize(initializers.Constant(2.0))["config"]
+    {'value': 2.0}
+    """
     return _family.serialize(initializer)
 
 
@@ -155,5 +164,9 @@ def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) ->
     Args:
         config: a config or a name; None gives None.
         custom_objects: functions and classes of yours that it may name.
+
+    >>> config = initializers.serialize(initializers.Constant(2.0))
+    >>> initializers.deserialize(config)((2,))
+    tensor([2., 2.])
     """
     return _family.deserialize(config, custom_objects)

@@ -18,7 +18,14 @@ __all__ = ["Initializer", "weight_dtype"]
 
 
 class Initializer:
-    """The base class: write `__call__(shape, dtype=None)`, and `get_config()` if the constructor has arguments."""
+    """The base class: write `__call__(shape, dtype=None)`, and `get_config()` if the constructor has arguments.
+
+    >>> class Sevens(initializers.Initializer):
+    ...     def __call__(self, shape, dtype=None):
+    ...         return torch.full(shape, 7.0)
+    >>> layers.Dense(3, bias_initializer=Sevens()).bias_initializer((3,))
+    tensor([7., 7., 7.])
+    """
 
     # The attributes that are the constructor's arguments.
     arguments: ClassVar[tuple[str, ...]] = ()

@@ -31,14 +31,24 @@ _WINDOWS: dict[str, Callable[..., Tensor]] = {
 
 
 class Zeros(Initializer):
-    """All zeros."""
+    """All zeros.
+
+    >>> initializers.Zeros()((2, 3))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
 
     def __call__(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         return torch.zeros(tuple(shape), dtype=weight_dtype(dtype))
 
 
 class Ones(Initializer):
-    """All ones."""
+    """All ones.
+
+    >>> initializers.Ones()((2, 3))
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
+    """
 
     def __call__(self, shape: Sequence[int], dtype: DTypeLike | None = None) -> Tensor:
         return torch.ones(tuple(shape), dtype=weight_dtype(dtype))
@@ -49,6 +59,12 @@ class Constant(Initializer):
 
     Args:
         value: a number, or an array or tensor that has the shape of the weight.
+
+    >>> initializers.Constant(0.5)((2, 3))
+    tensor([[0.5000, 0.5000, 0.5000],
+            [0.5000, 0.5000, 0.5000]])
+    >>> initializers.Constant([1, 2, 3])((3,))
+    tensor([1., 2., 3.])
     """
 
     def __init__(self, value: Any = 0.0) -> None:
@@ -83,6 +99,10 @@ class Identity(Initializer):
 
     Args:
         gain: the value on the diagonal. Default 1.
+
+    >>> initializers.Identity()((2, 3))
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
     """
 
     def __init__(self, gain: float = 1.0) -> None:
@@ -109,6 +129,10 @@ class STFT(Initializer):
         scaling: the window is divided by the root of its summed squares, "density" (default), by its sum,
             "spectrum", or not at all, None.
         periodic: make a named window periodic, not symmetric. Default False.
+
+    >>> real = initializers.STFT("real", window=None, scaling=None)((4, 1, 3))
+    >>> real[:, 0, 1].round().int()  # one turn of a cosine in four steps
+    tensor([ 1,  0, -1,  0], dtype=torch.int32)
     """
 
     def __init__(

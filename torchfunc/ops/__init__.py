@@ -15,9 +15,11 @@ from torchfunc.ops import (
     fourier,
     image,
     linalg,
+    making,
     networks,
     nn,
     numpy,
+    reductions,
     shaping,
     statistics,
 )
@@ -28,7 +30,9 @@ from torchfunc.ops.control import *  # noqa: F403
 from torchfunc.ops.elementwise import *  # noqa: F403
 from torchfunc.ops.fourier import *  # noqa: F403
 from torchfunc.ops.linalg import *  # noqa: F403
+from torchfunc.ops.making import *  # noqa: F403
 from torchfunc.ops.networks import *  # noqa: F403
+from torchfunc.ops.reductions import *  # noqa: F403
 from torchfunc.ops.shaping import *  # noqa: F403
 from torchfunc.ops.statistics import *  # noqa: F403
 from torchfunc.ops.tensors import (
@@ -73,7 +77,9 @@ __all__ = [
     *elementwise.__all__,
     *fourier.__all__,
     *linalg.__all__,
+    *making.__all__,
     *networks.__all__,
+    *reductions.__all__,
     *shaping.__all__,
     *statistics.__all__,
 ]

@@ -1,4 +1,4 @@
-"""Operations that make, cut, pad and fill arrays, beyond the everyday ones of tensors.py and shaping.py."""
+"""Operations that join, cut, pad and fill arrays, beyond the everyday ones of shaping.py."""
 
 from __future__ import annotations
 
@@ -10,256 +10,101 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfunc.config import floatx
-from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.ops.tensors import (
     Axes,
-    Size,
     TensorLike,
     as_axes,
-    as_floating,
     as_operand,
     as_tensor,
     cast,
-    convert_to_tensor,
     known_sizes,
-    one_hot,
-    optional_dtype,
 )
 
 __all__ = [
-    *("allclose", "append", "array", "array_split", "bartlett", "blackman", "copy", "diff", "dsplit", "dstack"),
-    *("dtype", "empty", "empty_like", "eye", "fliplr", "flipud", "geomspace", "get_item", "hamming", "hanning"),
-    *("hsplit", "hstack", "identity", "isin", "kaiser", "linspace", "logspace", "meshgrid", "moveaxis", "multi_hot"),
-    *("ndim", "nonzero", "pad", "roll", "rot90", "saturate_cast", "scatter", "scatter_update", "select", "size"),
-    *("slice", "slice_update", "tri", "unravel_index", "vander", "view", "vsplit", "vstack"),
+    *("append", "array_split", "diff", "dsplit", "dstack", "fliplr", "flipud", "get_item", "hsplit", "hstack"),
+    *("moveaxis", "pad", "roll", "rot90", "saturate_cast", "scatter", "scatter_update", "select", "slice"),
+    *("slice_update", "unravel_index", "view", "vsplit", "vstack"),
 ]
-
-
-# What a tensor is
-
-
-def ndim(x: TensorLike) -> int:
-    """The number of axes."""
-    return as_tensor(x).ndim
-
-
-def size(x: TensorLike) -> Any:
-    """How many entries there are: an int, or a symbolic integer."""
-    found: Any = 1
-    for each in as_tensor(x).size():
-        found = found * each
-    return found
-
-
-def dtype(x: TensorLike) -> str:
-    """The name of the dtype."""
-    return dtype_name(as_tensor(x).dtype)
-
-
-def allclose(x1: TensorLike, x2: TensorLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
-    """Whether all entries are as near as `isclose` asks."""
-    return torch.all(torch.isclose(as_tensor(x1), as_tensor(x2), rtol, atol, equal_nan))
-
-
-def isin(x1: TensorLike, x2: TensorLike, assume_unique: bool = False, invert: bool = False) -> Tensor:
-    """Which entries of `x1` are among those of `x2`."""
-    return torch.isin(as_tensor(x1), as_tensor(x2), assume_unique=assume_unique, invert=invert)
-
-
-def nonzero(x: TensorLike) -> tuple[Tensor, ...]:
-    """The indices of the entries that are not 0, axis by axis. Not symbolically: how many is not known."""
-    return tuple(torch.nonzero(as_tensor(x), as_tuple=True))
-
-
-# New tensors
-
-
-def array(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """`x` as a tensor."""
-    return convert_to_tensor(x, dtype)
-
-
-def copy(x: TensorLike) -> Tensor:
-    """A copy."""
-    return torch.clone(as_tensor(x))
-
-
-def empty(shape: Size | Sequence[Size], dtype: DTypeLike | None = None) -> Tensor:
-    """A tensor of whatever was in memory."""
-    sizes = known_sizes(shape)
-    return torch.empty(sizes, dtype=as_dtype(dtype or floatx()))
-
-
-def empty_like(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """A tensor of the shape of `x`, of whatever was in memory."""
-    return torch.empty_like(as_tensor(x), dtype=optional_dtype(dtype))
-
-
-def eye(N: int, M: int | None = None, k: int = 0, dtype: DTypeLike | None = None) -> Tensor:
-    """The matrix (N, M) with ones on its `k`-th diagonal."""
-    rows, columns = torch.arange(N)[:, None], torch.arange(N if M is None else M)
-    return (columns - rows == k).to(as_dtype(dtype or floatx()))
-
-
-def identity(n: int, dtype: DTypeLike | None = None) -> Tensor:
-    """The identity matrix."""
-    return eye(n, dtype=dtype)
-
-
-def tri(N: int, M: int | None = None, k: int = 0, dtype: DTypeLike | None = None) -> Tensor:
-    """The matrix (N, M) with ones on its `k`-th diagonal and below."""
-    rows, columns = torch.arange(N)[:, None], torch.arange(N if M is None else M)
-    return (columns - rows <= k).to(as_dtype(dtype or floatx()))
-
-
-def linspace(
-    start: TensorLike,
-    stop: TensorLike,
-    num: int = 50,
-    endpoint: bool = True,
-    retstep: bool = False,
-    dtype: DTypeLike | None = None,
-    axis: int = 0,
-) -> Any:
-    """So many numbers from `start` to `stop` at equal distances.
-
-    Args:
-        start, stop: numbers or tensors, which make up further axes.
-        num: how many.
-        endpoint: whether `stop` is the last of them.
-        retstep: whether the distance is returned as well.
-        dtype: the dtype; `config.floatx()` by default.
-        axis: where the axis of the numbers is put in.
-    """
-    first, last = as_floating(start), as_floating(stop)
-    step = (last - first) / builtins.max(num - 1 if endpoint else num, 1)
-    steps = torch.arange(num, dtype=first.dtype).reshape(-1, *[1] * builtins.max(first.ndim, last.ndim))
-    found = torch.movedim(first + step * steps, 0, axis)
-    found = found if dtype is None else found.to(as_dtype(dtype))
-    return (found, step) if retstep else found
-
-
-def logspace(
-    start: TensorLike,
-    stop: TensorLike,
-    num: int = 50,
-    endpoint: bool = True,
-    base: float = 10,
-    dtype: DTypeLike | None = None,
-    axis: int = 0,
-) -> Tensor:
-    """`base` to the power of `linspace(start, stop, num)`."""
-    found: Tensor = base ** linspace(start, stop, num, endpoint, axis=axis)
-    return found if dtype is None else found.to(as_dtype(dtype))
-
-
-def geomspace(
-    start: TensorLike,
-    stop: TensorLike,
-    num: int = 50,
-    endpoint: bool = True,
-    dtype: DTypeLike | None = None,
-    axis: int = 0,
-) -> Tensor:
-    """So many numbers from `start` to `stop` at equal ratios."""
-    first, last = as_floating(start), as_floating(stop)
-    sign = torch.sign(first)
-    found = sign * torch.exp(linspace(torch.log(first * sign), torch.log(last * sign), num, endpoint, axis=axis))
-    return found if dtype is None else found.to(as_dtype(dtype))
-
-
-def bartlett(x: int) -> Tensor:
-    """The triangular window of so many points."""
-    return torch.bartlett_window(int(x), periodic=False)
-
-
-def blackman(x: int) -> Tensor:
-    """The Blackman window of so many points."""
-    return torch.blackman_window(int(x), periodic=False)
-
-
-def hamming(x: int) -> Tensor:
-    """The Hamming window of so many points."""
-    return torch.hamming_window(int(x), periodic=False)
-
-
-def hanning(x: int) -> Tensor:
-    """The Hann window of so many points."""
-    return torch.hann_window(int(x), periodic=False)
-
-
-def kaiser(x: int, beta: float) -> Tensor:
-    """The Kaiser window of so many points."""
-    return torch.kaiser_window(int(x), periodic=False, beta=float(beta))
-
-
-def meshgrid(*x: TensorLike, indexing: str = "xy") -> list[Tensor]:
-    """For each of several rows of coordinates, its part of the grid that they make up."""
-    return list(torch.meshgrid(*(as_tensor(each) for each in x), indexing=indexing))
-
-
-def vander(x: TensorLike, N: int | None = None, increasing: bool = False) -> Tensor:
-    """The powers of the entries of a row, from the highest to 0 or, if increasing, from 0 on."""
-    return torch.vander(as_tensor(x), N, increasing)
-
-
-def multi_hot(
-    inputs: TensorLike, num_classes: int | None = None, axis: int = -1, dtype: DTypeLike | None = None
-) -> Tensor:
-    """For each row of class numbers, ones at these numbers.
-
-    Raises:
-        ValueError: `num_classes` is missing.
-    """
-    if num_classes is None:
-        raise ValueError("ops.multi_hot() needs num_classes, the number of classes.")
-    x = as_tensor(inputs)
-    return torch.amax(one_hot(x, num_classes, axis, dtype), 1 if x.ndim > 1 else 0)
 
 
 # Joining and splitting
 
 
 def append(x1: TensorLike, x2: TensorLike, axis: int | None = None) -> Tensor:
-    """`x1` and behind it `x2` along `axis`; both flattened if no axis is given."""
+    """`x1` and behind it `x2` along `axis`; both flattened if no axis is given.
+
+    >>> ops.append([[1, 2]], [[3, 4]], axis=0)
+    tensor([[1, 2],
+            [3, 4]])
+    """
     one, other = as_tensor(x1), as_tensor(x2)
     return torch.cat([torch.ravel(one), torch.ravel(other)]) if axis is None else torch.cat([one, other], axis)
 
 
 def hstack(xs: Sequence[TensorLike]) -> Tensor:
-    """Tensors side by side: along their second axis, or the only one."""
+    """Tensors side by side: along their second axis, or the only one.
+
+    >>> ops.hstack([[1, 2], [3]])
+    tensor([1, 2, 3])
+    """
     return torch.hstack([as_tensor(x) for x in xs])
 
 
 def vstack(xs: Sequence[TensorLike]) -> Tensor:
-    """Tensors below each other: along their first axis, rows as matrices."""
+    """Tensors below each other: along their first axis, rows as matrices.
+
+    >>> ops.vstack([[1, 2], [3, 4]])
+    tensor([[1, 2],
+            [3, 4]])
+    """
     return torch.vstack([as_tensor(x) for x in xs])
 
 
 def dstack(xs: Sequence[TensorLike]) -> Tensor:
-    """Tensors behind each other: along their third axis."""
+    """Tensors behind each other: along their third axis.
+
+    >>> ops.dstack([[1, 2], [3, 4]])
+    tensor([[[1, 3],
+             [2, 4]]])
+    """
     return torch.dstack([as_tensor(x) for x in xs])
 
 
 def array_split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """So many parts along `axis`, which may differ by one in size, or cut before each of the indices."""
+    """So many parts along `axis`, which may differ by one in size, or cut before each of the indices.
+
+    >>> ops.array_split([1, 2, 3, 4, 5], 2)
+    [tensor([1, 2, 3]), tensor([4, 5])]
+    """
     parts = indices_or_sections
     return list(torch.tensor_split(as_tensor(x), parts if isinstance(parts, int) else tuple(parts), dim=axis))
 
 
 def hsplit(x: TensorLike, indices_or_sections: int | Sequence[int]) -> list[Tensor]:
-    """`split` along the second axis, or the only one."""
+    """`split` along the second axis, or the only one.
+
+    >>> ops.hsplit([[1, 2, 3]], [2])
+    [tensor([[1, 2]]), tensor([[3]])]
+    """
     return list(torch.hsplit(as_tensor(x), _sections(indices_or_sections)))
 
 
 def vsplit(x: TensorLike, indices_or_sections: int | Sequence[int]) -> list[Tensor]:
-    """`split` along the first axis."""
+    """`split` along the first axis.
+
+    >>> ops.vsplit([[1, 2], [3, 4]], 2)
+    [tensor([[1, 2]]), tensor([[3, 4]])]
+    """
     return list(torch.vsplit(as_tensor(x), _sections(indices_or_sections)))
 
 
 def dsplit(x: TensorLike, indices_or_sections: int | Sequence[int]) -> list[Tensor]:
-    """`split` along the third axis."""
+    """`split` along the third axis.
+
+    >>> ops.dsplit([[[1, 2]], [[3, 4]]], 2)[1].flatten()
+    tensor([2, 4])
+    """
     return list(torch.dsplit(as_tensor(x), _sections(indices_or_sections)))
 
 
@@ -271,32 +116,59 @@ def _sections(sections: int | Sequence[int]) -> Any:
 
 
 def moveaxis(x: TensorLike, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
-    """Axes in other places; the others keep their order."""
+    """Axes in other places; the others keep their order.
+
+    >>> ops.moveaxis(torch.zeros(2, 3, 4), 0, -1).shape
+    torch.Size([3, 4, 2])
+    """
     return torch.movedim(as_tensor(x), as_axes(source), as_axes(destination))
 
 
 def roll(x: TensorLike, shift: int | Sequence[int], axis: Axes = None) -> Tensor:
-    """Shifted along `axis`; what falls off the end comes in at the beginning."""
+    """Shifted along `axis`; what falls off the end comes in at the beginning.
+
+    >>> ops.roll([1, 2, 3, 4], 1)
+    tensor([4, 1, 2, 3])
+    """
     return torch.roll(as_tensor(x), shift if isinstance(shift, int) else tuple(shift), as_axes(axis))
 
 
 def rot90(array: TensorLike, k: int = 1, axes: Sequence[int] = (0, 1)) -> Tensor:
-    """Turned by 90 degrees `k` times, from the first of the axes to the second."""
+    """Turned by 90 degrees `k` times, from the first of the axes to the second.
+
+    >>> ops.rot90([[1, 2], [3, 4]])
+    tensor([[2, 4],
+            [1, 3]])
+    """
     return torch.rot90(as_tensor(array), k, tuple(axes))
 
 
 def fliplr(x: TensorLike) -> Tensor:
-    """Back to front along the second axis."""
+    """Back to front along the second axis.
+
+    >>> ops.fliplr([[1, 2], [3, 4]])
+    tensor([[2, 1],
+            [4, 3]])
+    """
     return torch.flip(as_tensor(x), (1,))
 
 
 def flipud(x: TensorLike) -> Tensor:
-    """Back to front along the first axis."""
+    """Back to front along the first axis.
+
+    >>> ops.flipud([[1, 2], [3, 4]])
+    tensor([[3, 4],
+            [1, 2]])
+    """
     return torch.flip(as_tensor(x), (0,))
 
 
 def diff(a: TensorLike, n: int = 1, axis: int = -1) -> Tensor:
-    """The differences of neighbours along `axis`, `n` times."""
+    """The differences of neighbours along `axis`, `n` times.
+
+    >>> ops.diff([1, 4, 9])
+    tensor([3, 5])
+    """
     return torch.diff(as_tensor(a), n, axis)
 
 
@@ -316,6 +188,11 @@ def pad(
 
     Raises:
         ValueError: another mode, or `constant_values` with one that takes none.
+
+    >>> ops.pad([1, 2], (1, 2))
+    tensor([0, 1, 2, 0, 0])
+    >>> ops.pad([1, 2, 3], (1, 1), mode="reflect")
+    tensor([2, 1, 2, 3, 2])
     """
     x = as_tensor(x)
     if mode not in ("constant", "reflect", "symmetric") or (mode != "constant" and constant_values is not None):
@@ -354,19 +231,33 @@ def _pad_pairs(pad_width: int | Sequence[Any], rank: int) -> list[tuple[int, int
 
 
 def get_item(x: TensorLike, key: Any) -> Tensor:
-    """`x[key]`."""
+    """`x[key]`.
+
+    >>> ops.get_item([[1, 2], [3, 4]], (0, 1))
+    tensor(2)
+    """
     return as_tensor(x)[key]
 
 
 def slice(inputs: TensorLike, start_indices: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """The part of this shape that begins at these indices; a size of -1 goes to the end."""
+    """The part of this shape that begins at these indices; a size of -1 goes to the end.
+
+    >>> ops.slice([[1, 2, 3], [4, 5, 6]], (0, 1), (2, -1))
+    tensor([[2, 3],
+            [5, 6]])
+    """
     ends = [None if count == -1 else start + count for start, count in zip(start_indices, shape, strict=True)]
     places = tuple(builtins.slice(start, end) for start, end in zip(start_indices, ends, strict=True))
     return as_tensor(inputs)[places]
 
 
 def slice_update(inputs: TensorLike, start_indices: Sequence[int], updates: TensorLike) -> Tensor:
-    """`inputs` with another tensor in place of the part that begins at these indices."""
+    """`inputs` with another tensor in place of the part that begins at these indices.
+
+    >>> ops.slice_update([[1, 2, 3], [4, 5, 6]], (0, 1), [[20], [50]])
+    tensor([[ 1, 20,  3],
+            [ 4, 50,  6]])
+    """
     x, new = as_tensor(inputs), as_tensor(updates)
     index = []
     for axis, start in enumerate(start_indices):
@@ -376,7 +267,11 @@ def slice_update(inputs: TensorLike, start_indices: Sequence[int], updates: Tens
 
 
 def scatter(indices: TensorLike, values: TensorLike, shape: Sequence[int]) -> Tensor:
-    """Zeros of a shape to which values are added at indices (count, axes)."""
+    """Zeros of a shape to which values are added at indices (count, axes).
+
+    >>> ops.scatter([[0], [2], [2]], [1, 10, 100], (4,))
+    tensor([  1,   0, 110,   0])
+    """
     values = as_tensor(values)
     zeros = torch.zeros(known_sizes(shape), dtype=values.dtype)
     return torch.index_put(zeros, _by_axis(indices), values, accumulate=True)
@@ -389,6 +284,11 @@ def scatter_update(
 
     Raises:
         ValueError: another reduction.
+
+    >>> ops.scatter_update([1, 2, 3], [[0], [2]], [10, 30])
+    tensor([10,  2, 30])
+    >>> ops.scatter_update([1, 2, 3], [[0], [2]], [10, 30], reduction="add")
+    tensor([11,  2, 33])
     """
     if reduction not in (None, "add"):
         raise ValueError(f'ops.scatter_update() takes the reductions None and "add", got {reduction!r}.')
@@ -401,7 +301,12 @@ def _by_axis(indices: TensorLike) -> tuple[Tensor, ...]:
 
 
 def select(condlist: Sequence[TensorLike], choicelist: Sequence[TensorLike], default: TensorLike = 0) -> Tensor:
-    """Of several choices that of the first condition that holds, `default` where none does."""
+    """Of several choices that of the first condition that holds, `default` where none does.
+
+    >>> x = torch.tensor([1, 5, 9])
+    >>> ops.select([x < 3, x > 7], [x, 10 * x])
+    tensor([ 1,  0, 90])
+    """
     found: Any = as_operand(default)
     for condition, choice in reversed(list(zip(condlist, choicelist, strict=True))):
         found = torch.where(cast(condition, torch.bool), as_operand(choice), found)
@@ -409,17 +314,29 @@ def select(condlist: Sequence[TensorLike], choicelist: Sequence[TensorLike], def
 
 
 def unravel_index(indices: TensorLike, shape: Sequence[int]) -> tuple[Tensor, ...]:
-    """The places in a tensor of a shape, axis by axis, of indices into it when flattened."""
+    """The places in a tensor of a shape, axis by axis, of indices into it when flattened.
+
+    >>> ops.unravel_index([1, 5], (2, 3))
+    (tensor([0, 1]), tensor([1, 2]))
+    """
     return tuple(torch.unravel_index(as_tensor(indices), tuple(shape)))
 
 
 def view(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """The same memory, read as another dtype."""
+    """The same memory, read as another dtype.
+
+    >>> ops.view(torch.tensor([1.0]), "int32")  # the bits of 1.0
+    tensor([1065353216], dtype=torch.int32)
+    """
     return as_tensor(x) if dtype is None else as_tensor(x).view(as_dtype(dtype))
 
 
 def saturate_cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
-    """`cast`, with values beyond the range of the dtype at its ends."""
+    """`cast`, with values beyond the range of the dtype at its ends.
+
+    >>> ops.saturate_cast([-5, 300], "uint8")
+    tensor([  0, 255], dtype=torch.uint8)
+    """
     wanted, x = as_dtype(dtype), as_tensor(x)
     if wanted.is_floating_point:
         return x.to(wanted)

@@ -35,6 +35,9 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
     """What `true_fn()` returns if `pred` holds, else what `false_fn()` does.
 
     Of a symbolic condition, or one within torch.compile, both are called, and torch.where chooses.
+
+    >>> ops.cond(3 > 2, lambda: "greater", lambda: "smaller")
+    'greater'
     """
     chosen_later = isinstance(pred, SymbolicValue) or (isinstance(pred, Tensor) and torch.compiler.is_compiling())
     if not chosen_later:
@@ -43,7 +46,11 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
-    """What the branch of this number returns; the first or last for a number that there is none of."""
+    """What the branch of this number returns; the first or last for a number that there is none of.
+
+    >>> ops.switch(1, [lambda x: x + 1, lambda x: 10 * x], 5)
+    50
+    """
     _refuse_symbolic("ops.switch()", index)
     return branches[min(max(int(index), 0), len(branches) - 1)](*operands)
 
@@ -51,7 +58,11 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 def while_loop(
     cond: Callable[..., Any], body: Callable[..., Any], loop_vars: Any, maximum_iterations: int | None = None
 ) -> Any:
-    """`loop_vars = body(*loop_vars)` again and again, while `cond(*loop_vars)` holds."""
+    """`loop_vars = body(*loop_vars)` again and again, while `cond(*loop_vars)` holds.
+
+    >>> ops.while_loop(lambda n: n < 100, lambda n: 2 * n, 3)
+    192
+    """
     _refuse_symbolic("ops.while_loop()", loop_vars)
     single = not isinstance(loop_vars, (tuple, list))
     values = (loop_vars,) if single else tuple(loop_vars)
@@ -64,7 +75,11 @@ def while_loop(
 
 
 def fori_loop(lower: int, upper: int, body_fun: Callable[[int, Any], Any], init_val: Any) -> Any:
-    """`value = body_fun(i, value)` for each `i` from `lower` up to and without `upper`."""
+    """`value = body_fun(i, value)` for each `i` from `lower` up to and without `upper`.
+
+    >>> ops.fori_loop(0, 5, lambda i, total: total + i, 0)
+    10
+    """
     value = init_val
     for index in range(int(lower), int(upper)):
         value = body_fun(index, value)
@@ -94,6 +109,9 @@ def scan(
 
     Raises:
         ValueError: neither `xs` nor `length` is given, or the number of slices is not known.
+
+    >>> ops.scan(lambda total, x: (total + x, 10 * total), torch.tensor(0), torch.tensor([1, 2, 3]))
+    (tensor(6), tensor([ 0, 10, 30]))
     """
     count = length if xs is None else len(as_tensor(leaves(xs)[0]))
     if count is None:
@@ -106,13 +124,21 @@ def scan(
 
 
 def map(f: Callable[[Any], Any], xs: Structure) -> Any:
-    """`f` of each slice of `xs` along the first axis, stacked."""
+    """`f` of each slice of `xs` along the first axis, stacked.
+
+    >>> ops.map(lambda row: row.sum(), torch.tensor([[1, 2], [3, 4]]))
+    tensor([3, 7])
+    """
     count = len(as_tensor(leaves(xs)[0]))
     return _stacked([f(map_structure(lambda x, at=index: x[at], xs)) for index in range(count)])
 
 
 def vectorized_map(function: Callable[[Any], Any], elements: Structure) -> Any:
-    """`function` of each slice of `elements` along the first axis, all at once (by torch.vmap)."""
+    """`function` of each slice of `elements` along the first axis, all at once (by torch.vmap).
+
+    >>> ops.vectorized_map(lambda row: row.sum(), torch.tensor([[1, 2], [3, 4]]))
+    tensor([3, 7])
+    """
     _refuse_symbolic("ops.vectorized_map()", elements)
     return torch.vmap(function)(tree_map(as_tensor, elements))
 
@@ -124,6 +150,10 @@ def vectorize(
 
     Raises:
         ValueError: `excluded` or `signature` is given.
+
+    >>> clipped = ops.vectorize(lambda x, y: torch.minimum(x, y))
+    >>> clipped([1, 5], 3)
+    tensor([1, 3])
     """
     if excluded is not None or signature is not None:
         raise ValueError("ops.vectorize() takes neither excluded nor signature here. Use torch.vmap.")
@@ -137,13 +167,26 @@ def vectorize(
 
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
-    """`fun(*primals)`, and how it changes as its arguments change by `tangents`."""
+    """`fun(*primals)`, and how it changes as its arguments change by `tangents`.
+
+    >>> ops.linalg.jvp(lambda x: x**2, [3.0], [1.0])
+    (tensor(9.), tensor(6.))
+    """
     given = tuple(_map(as_tensor, primals)), tuple(_map(as_tensor, tangents))
     return torch.func.jvp(fun, *given, has_aux=has_aux)
 
 
 def custom_gradient(f: Callable[..., tuple[Any, Callable[..., Any]]]) -> Callable[..., Any]:
-    """A function with its own gradient: `f(*args)` returns the result and a function `grad(*upstream)`."""
+    """A function with its own gradient: `f(*args)` returns the result and a function `grad(*upstream)`.
+
+    >>> @ops.custom_gradient
+    ... def clipped_gradient(x):
+    ...     return 100 * x, lambda upstream: upstream.clamp(-1, 1)
+    >>> x = torch.tensor(2.0, requires_grad=True)
+    >>> clipped_gradient(x).backward()
+    >>> x.grad
+    tensor(1.)
+    """
 
     def call(*args: Any) -> Any:
         return _OwnGradient.apply(f, *args)

@@ -19,27 +19,53 @@ TensorPair: TypeAlias = tuple[Tensor, Tensor]
 
 
 def fft(x: Pair) -> TensorPair:
-    """The Fourier transform along the last axis."""
+    """The Fourier transform along the last axis.
+
+    >>> real, imaginary = ops.fft(([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]))
+    >>> real
+    tensor([4., 0., 0., 0.])
+    """
     return _parts(torch.fft.fft(_complex(x)))
 
 
 def fft2(x: Pair) -> TensorPair:
-    """The Fourier transform along the last two axes."""
+    """The Fourier transform along the last two axes.
+
+    >>> real, imaginary = ops.fft2(([[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]))
+    >>> real
+    tensor([[4., 0.],
+            [0., 0.]])
+    """
     return _parts(torch.fft.fft2(_complex(x)))
 
 
 def ifft2(x: Pair) -> TensorPair:
-    """The inverse of `fft2`."""
+    """The inverse of `fft2`.
+
+    >>> real, imaginary = ops.ifft2(([[4.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]))
+    >>> real
+    tensor([[1., 1.],
+            [1., 1.]])
+    """
     return _parts(torch.fft.ifft2(_complex(x)))
 
 
 def rfft(x: TensorLike, fft_length: int | None = None) -> TensorPair:
-    """The Fourier transform of real numbers along the last axis, cut or padded to `fft_length`."""
+    """The Fourier transform of real numbers along the last axis, cut or padded to `fft_length`.
+
+    >>> real, imaginary = ops.rfft([1.0, 1.0, 1.0, 1.0])
+    >>> real
+    tensor([4., 0., 0.])
+    """
     return _parts(torch.fft.rfft(as_floating(x), fft_length))
 
 
 def irfft(x: Pair, fft_length: int | None = None) -> Tensor:
-    """The inverse of `rfft`."""
+    """The inverse of `rfft`.
+
+    >>> ops.irfft(([4.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
+    tensor([1., 1., 1., 1.])
+    """
     return torch.fft.irfft(_complex(x), fft_length)
 
 
@@ -63,6 +89,10 @@ def stft(
 
     Returns:
         Two tensors (..., windows, fft_length // 2 + 1).
+
+    >>> real, imaginary = ops.stft(torch.ones(16), sequence_length=4, sequence_stride=2, fft_length=4)
+    >>> real.shape
+    torch.Size([9, 3])
     """
     x = as_floating(x)
     found = torch.stft(
@@ -87,7 +117,13 @@ def istft(
     window: str | TensorLike | None = "hann",
     center: bool = True,
 ) -> Tensor:
-    """The inverse of `stft`; (..., samples), cut to `length`. Not symbolically."""
+    """The inverse of `stft`; (..., samples), cut to `length`. Not symbolically.
+
+    >>> x = torch.arange(16.0)
+    >>> spectrum = ops.stft(x, sequence_length=4, sequence_stride=2, fft_length=4)
+    >>> torch.allclose(ops.istft(spectrum, sequence_length=4, sequence_stride=2, fft_length=4), x, atol=1e-5)
+    True
+    """
     values = torch.swapaxes(_complex(x), -1, -2)
     weights = _window(window, sequence_length, values.real)
     flat = torch.reshape(values, (-1, *values.shape[-2:]))
@@ -96,22 +132,39 @@ def istft(
 
 
 def extract_sequences(x: TensorLike, sequence_length: int, sequence_stride: int) -> Tensor:
-    """Windows of the last axis: (..., samples) as (..., windows, sequence_length)."""
+    """Windows of the last axis: (..., samples) as (..., windows, sequence_length).
+
+    >>> ops.extract_sequences([1, 2, 3, 4, 5], sequence_length=3, sequence_stride=2)
+    tensor([[1, 2, 3],
+            [3, 4, 5]])
+    """
     return as_tensor(x).unfold(-1, sequence_length, sequence_stride)
 
 
 def polar(abs_: TensorLike, angle: TensorLike) -> Tensor:
-    """Complex numbers by absolute value and angle."""
+    """Complex numbers by absolute value and angle.
+
+    >>> ops.nn.polar([2.0], [0.0])
+    tensor([2.+0.j])
+    """
     return torch.polar(as_floating(abs_), as_floating(angle))
 
 
 def view_as_complex(x: TensorLike) -> Tensor:
-    """(..., 2) as complex numbers."""
+    """(..., 2) as complex numbers.
+
+    >>> ops.view_as_complex([[1.0, 2.0]])
+    tensor([1.+2.j])
+    """
     return torch.complex(as_floating(x)[..., 0], as_floating(x)[..., 1])
 
 
 def view_as_real(x: TensorLike) -> Tensor:
-    """Complex numbers as (..., 2)."""
+    """Complex numbers as (..., 2).
+
+    >>> ops.view_as_real(torch.tensor([1 + 2j]))
+    tensor([[1., 2.]])
+    """
     return torch.view_as_real(torch.resolve_conj(as_tensor(x)))
 
 

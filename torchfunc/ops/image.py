@@ -53,6 +53,9 @@ def resize(
 
     Raises:
         ValueError: another interpolation or fill mode, or both cropping and padding.
+
+    >>> ops.image.resize(np.zeros((2, 10, 20, 3)), (5, 5)).shape
+    torch.Size([2, 5, 5, 3])
     """
     both = crop_to_aspect_ratio and pad_to_aspect_ratio
     if interpolation not in _INTERPOLATIONS or fill_mode != "constant" or both:
@@ -88,7 +91,12 @@ def _to_proportions(x: Tensor, height: int, width: int, padded: bool, fill_value
 
 
 def rgb_to_grayscale(images: TensorLike, data_format: str | None = None) -> Tensor:
-    """The brightness, with one channel: `0.2989 * red + 0.587 * green + 0.114 * blue`."""
+    """The brightness, with one channel: `0.2989 * red + 0.587 * green + 0.114 * blue`.
+
+    >>> ops.image.rgb_to_grayscale([[[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]]])
+    tensor([[[0.9999],
+             [0.2989]]])
+    """
     axis = _channel_axis(data_format)
     x = as_tensor(images)
     red, green, blue = torch.unbind(as_floating(x), axis)
@@ -96,7 +104,12 @@ def rgb_to_grayscale(images: TensorLike, data_format: str | None = None) -> Tens
 
 
 def rgb_to_hsv(images: TensorLike, data_format: str | None = None) -> Tensor:
-    """Hue, saturation and value, each in [0, 1], of red, green and blue in [0, 1]."""
+    """Hue, saturation and value, each in [0, 1], of red, green and blue in [0, 1].
+
+    >>> ops.image.rgb_to_hsv([[[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]]])
+    tensor([[[0.0000, 1.0000, 1.0000],
+             [0.3333, 1.0000, 0.5000]]])
+    """
     axis = _channel_axis(data_format)
     x = as_floating(images)
     red, green, blue = torch.unbind(x, axis)
@@ -114,7 +127,11 @@ def rgb_to_hsv(images: TensorLike, data_format: str | None = None) -> Tensor:
 
 
 def hsv_to_rgb(images: TensorLike, data_format: str | None = None) -> Tensor:
-    """The inverse of `rgb_to_hsv`."""
+    """The inverse of `rgb_to_hsv`.
+
+    >>> ops.image.hsv_to_rgb([[[0.0, 1.0, 1.0]]])
+    tensor([[[1., 0., 0.]]])
+    """
     axis = _channel_axis(data_format)
     hue, saturation, value = torch.unbind(as_floating(images), axis)
 
@@ -142,6 +159,9 @@ def extract_patches(
         dilation_rate: how far apart the pixels of one are.
         padding: "valid" or "same".
         data_format: see above.
+
+    >>> ops.image.extract_patches(np.zeros((1, 4, 6, 3)), size=2).shape
+    torch.Size([1, 2, 3, 12])
     """
     x = as_floating(images)
     axis = _channel_axis(data_format)
@@ -164,7 +184,11 @@ def crop_images(
     target_width: int | None = None,
     data_format: str | None = None,
 ) -> Tensor:
-    """Images without some rows and columns. In each direction, two of both margins and the new size are given."""
+    """Images without some rows and columns. In each direction, two of both margins and the new size are given.
+
+    >>> ops.image.crop_images(np.zeros((1, 10, 10, 3)), 1, 2, target_height=4, target_width=5).shape
+    torch.Size([1, 4, 5, 3])
+    """
     x = as_tensor(images)
     vertical, horizontal = _space_axes(x, data_format)
     for axis, before, after, target in (
@@ -186,7 +210,11 @@ def pad_images(
     target_width: int | None = None,
     data_format: str | None = None,
 ) -> Tensor:
-    """Images with rows and columns of 0 around. In each direction, two of both margins and the new size are given."""
+    """Images with rows and columns of 0 around. In each direction, two of both margins and the new size are given.
+
+    >>> ops.image.pad_images(np.zeros((1, 4, 4, 3)), 1, 2, target_height=8, target_width=8).shape
+    torch.Size([1, 8, 8, 3])
+    """
     x = as_tensor(images)
     vertical, horizontal = _space_axes(x, data_format)
     widths = [(0, 0)] * x.ndim
@@ -231,6 +259,9 @@ def gaussian_blur(
         kernel_size: (height, width) of the neighbourhood.
         sigma: the standard deviation from column to column, and that from row to row.
         data_format: see above.
+
+    >>> ops.image.gaussian_blur(torch.ones(5, 5, 1))[2, 2].round(decimals=3)
+    tensor([1.])
     """
     x = as_floating(images)
     rows, columns = _bell(kernel_size[0], sigma[1], x.dtype), _bell(kernel_size[1], sigma[0], x.dtype)
@@ -247,7 +278,14 @@ def _bell(size: int, sigma: float, dtype: torch.dtype) -> Tensor:
 
 
 def sobel_edges(images: TensorLike, data_format: str | None = None) -> Tensor:
-    """The change from row to row and from column to column, (batch, height, width, channels, 2); 0 beyond the edge."""
+    """The change from row to row and from column to column, (batch, height, width, channels, 2); 0 beyond the edge.
+
+    >>> edges = ops.image.sobel_edges(torch.arange(5.0)[:, None].repeat(1, 5)[None, ..., None])
+    >>> edges.shape
+    torch.Size([1, 5, 5, 1, 2])
+    >>> edges[0, 2, 2, 0]  # 1 more from row to row, weighted by 8
+    tensor([8., 0.])
+    """
     x = _planes(images, data_format)
     smooth, change = torch.tensor([1.0, 2.0, 1.0], dtype=x.dtype), torch.tensor([-1.0, 0.0, 1.0], dtype=x.dtype)
     kernels = torch.stack([change[:, None] * smooth, smooth[:, None] * change])
@@ -276,6 +314,9 @@ def map_coordinates(
 
     Raises:
         ValueError: another order or fill mode.
+
+    >>> ops.image.map_coordinates([10.0, 20.0, 30.0], [[0.5, 2.0]], order=1)
+    tensor([15., 30.])
     """
     x, places = as_tensor(inputs), as_floating(coordinates)
     if order not in (0, 1) or fill_mode not in ("constant", "nearest", "wrap", "mirror", "reflect"):
@@ -332,6 +373,10 @@ def affine_transform(
 
     Raises:
         ValueError: another interpolation or fill mode.
+
+    >>> image = torch.arange(3.0).reshape(1, 3, 1)
+    >>> ops.image.affine_transform(image, [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0]).flatten()  # one pixel to the left
+    tensor([1., 2., 0.])
     """
     if interpolation not in ("bilinear", "nearest"):
         raise ValueError(f"ops.image.affine_transform() takes bilinear and nearest, got {interpolation!r}.")

@@ -37,7 +37,13 @@ def conv(
     data_format: str | None = None,
     dilation_rate: Sizes = 1,
 ) -> Tensor:
-    """Convolution in one, two or three dimensions; in groups, if the kernel takes fewer channels than there are."""
+    """Convolution in one, two or three dimensions; in groups, if the kernel takes fewer channels than there are.
+
+    >>> ops.conv(np.ones((1, 5, 1)), np.ones((3, 1, 1))).flatten()
+    tensor([3., 3., 3.])
+    >>> ops.conv(np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 16)), strides=2, padding="same").shape
+    torch.Size([2, 4, 4, 16])
+    """
     x, weight = _channels_first(inputs, data_format), as_tensor(kernel)
     groups = x.shape[1] // weight.shape[-2]
     found = _convolve(x, weight.permute(-1, -2, *range(weight.ndim - 2)), strides, padding, dilation_rate, groups)
@@ -52,7 +58,11 @@ def depthwise_conv(
     data_format: str | None = None,
     dilation_rate: Sizes = 1,
 ) -> Tensor:
-    """Convolution of each channel for itself; kernel (*window, channels, multiplier)."""
+    """Convolution of each channel for itself; kernel (*window, channels, multiplier).
+
+    >>> ops.depthwise_conv(np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 2))).shape
+    torch.Size([2, 6, 6, 6])
+    """
     x, weight = _channels_first(inputs, data_format), as_tensor(kernel)
     *window, channels, multiplier = weight.shape
     weight = weight.reshape(*window, 1, channels * multiplier).permute(-1, -2, *range(len(window)))
@@ -68,7 +78,11 @@ def separable_conv(
     data_format: str | None = None,
     dilation_rate: Sizes = 1,
 ) -> Tensor:
-    """`depthwise_conv`, and a convolution of window 1 after it."""
+    """`depthwise_conv`, and a convolution of window 1 after it.
+
+    >>> ops.separable_conv(np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 2)), np.zeros((1, 1, 6, 16))).shape
+    torch.Size([2, 6, 6, 16])
+    """
     found = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
     return conv(found, pointwise_kernel, data_format=data_format)
 
@@ -89,7 +103,11 @@ def max_pool(
     padding: str = "valid",
     data_format: str | None = None,
 ) -> Tensor:
-    """The largest entry of each window; windows follow each other without `strides`."""
+    """The largest entry of each window; windows follow each other without `strides`.
+
+    >>> ops.max_pool([[[1.0], [3.0], [2.0], [5.0]]], 2).flatten()
+    tensor([3., 5.])
+    """
     x = _channels_first(inputs, data_format)
     rank = x.ndim - 2
     windows = _each(pool_size, rank)
@@ -106,7 +124,11 @@ def average_pool(
     padding: str = "valid",
     data_format: str | None = None,
 ) -> Tensor:
-    """The mean of each window, of what is within the input."""
+    """The mean of each window, of what is within the input.
+
+    >>> ops.average_pool([[[1.0], [3.0], [2.0], [5.0]]], 2).flatten()
+    tensor([2.0000, 3.5000])
+    """
     x = _channels_first(inputs, data_format)
     rank = x.ndim - 2
     windows = _each(pool_size, rank)
@@ -120,14 +142,22 @@ def average_pool(
 
 
 def adaptive_average_pool(inputs: TensorLike, output_size: Sizes, data_format: str | None = None) -> Tensor:
-    """The means of so many windows as the output has places."""
+    """The means of so many windows as the output has places.
+
+    >>> ops.adaptive_average_pool([[[1.0], [3.0], [2.0], [6.0]]], 1).flatten()
+    tensor([3.])
+    """
     x = _channels_first(inputs, data_format)
     run: Callable[..., Tensor] = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[x.ndim - 3]
     return _channels_back(run(x, _each(output_size, x.ndim - 2)), data_format)
 
 
 def adaptive_max_pool(inputs: TensorLike, output_size: Sizes, data_format: str | None = None) -> Tensor:
-    """The largest entries of so many windows as the output has places."""
+    """The largest entries of so many windows as the output has places.
+
+    >>> ops.adaptive_max_pool([[[1.0], [3.0], [2.0], [6.0]]], 2).flatten()
+    tensor([3., 6.])
+    """
     x = _channels_first(inputs, data_format)
     run: Callable[..., Tensor] = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[x.ndim - 3]
     return _channels_back(run(x, _each(output_size, x.ndim - 2)), data_format)
@@ -161,7 +191,11 @@ def _pad_same(x: Tensor, windows: Sequence[int], steps: Sequence[int], padding: 
 
 
 def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
-    """The windows of images (batch, channels, height, width) as columns, as `torch.nn.functional.unfold`."""
+    """The windows of images (batch, channels, height, width) as columns, as `torch.nn.functional.unfold`.
+
+    >>> ops.unfold(torch.zeros(1, 3, 4, 4), 2).shape  # 3 * 2 * 2 entries, 3 * 3 windows
+    torch.Size([1, 12, 9])
+    """
     return F.unfold(as_tensor(x), _plain(kernel_size), _plain(dilation), _plain(padding), _plain(stride))
 
 
@@ -173,7 +207,14 @@ def fold(
     padding: Sizes = 0,
     stride: Sizes = 1,
 ) -> Tensor:
-    """The sum of windows that `unfold` made, as `torch.nn.functional.fold`."""
+    """The sum of windows that `unfold` made, as `torch.nn.functional.fold`.
+
+    >>> columns = ops.unfold(torch.ones(1, 1, 3, 3), 2)
+    >>> ops.fold(columns, 3, 2)[0, 0]  # how many windows see each pixel
+    tensor([[1., 2., 1.],
+            [2., 4., 2.],
+            [1., 2., 1.]])
+    """
     window, rest = _plain(kernel_size), (_plain(dilation), _plain(padding), _plain(stride))
     return F.fold(as_tensor(x), _plain(output_size), window, *rest)
 
@@ -183,7 +224,12 @@ def _plain(sizes: Sizes) -> Any:
 
 
 def depth_to_space(x: TensorLike, block_size: int, data_format: str = "channels_last") -> Tensor:
-    """Each place's channels as a block of places: `block_size` times larger, its square times fewer channels."""
+    """Each place's channels as a block of places: `block_size` times larger, its square times fewer channels.
+
+    >>> ops.depth_to_space(torch.arange(4.0).reshape(1, 1, 1, 4), 2)[0, :, :, 0]
+    tensor([[0., 1.],
+            [2., 3.]])
+    """
     x, size = _channels_first(x, data_format), block_size
     batch, channels, height, width = x.size()
     x = x.reshape(batch, size, size, channels // size**2, height, width).permute(0, 3, 4, 1, 5, 2)
@@ -191,7 +237,11 @@ def depth_to_space(x: TensorLike, block_size: int, data_format: str = "channels_
 
 
 def space_to_depth(x: TensorLike, block_size: int, data_format: str = "channels_last") -> Tensor:
-    """The inverse of `depth_to_space`."""
+    """The inverse of `depth_to_space`.
+
+    >>> ops.space_to_depth(torch.zeros(1, 4, 6, 3), 2).shape
+    torch.Size([1, 2, 3, 12])
+    """
     x, size = _channels_first(x, data_format), block_size
     batch, channels, height, width = x.size()
     x = x.reshape(batch, channels, height // size, size, width // size, size).permute(0, 3, 5, 1, 2, 4)
@@ -202,7 +252,11 @@ def space_to_depth(x: TensorLike, block_size: int, data_format: str = "channels_
 
 
 def normalize(x: TensorLike, axis: int = -1, order: float = 2, epsilon: float | None = None) -> Tensor:
-    """`x` divided by its norm of `order` along `axis`."""
+    """`x` divided by its norm of `order` along `axis`.
+
+    >>> ops.normalize([3.0, 4.0])
+    tensor([0.6000, 0.8000])
+    """
     return F.normalize(as_floating(x), order, axis, default_epsilon() if epsilon is None else epsilon)
 
 
@@ -215,7 +269,11 @@ def batch_normalization(
     scale: TensorLike | None = None,
     epsilon: float = 1e-3,
 ) -> Tensor:
-    """`(x - mean) / sqrt(variance + epsilon) * scale + offset`, with one of each for each entry of `axis`."""
+    """`(x - mean) / sqrt(variance + epsilon) * scale + offset`, with one of each for each entry of `axis`.
+
+    >>> ops.batch_normalization([[1.0, 10.0]], mean=[0.0, 8.0], variance=[1.0, 4.0], axis=-1, epsilon=0.0)
+    tensor([[1., 1.]])
+    """
     x = as_floating(x)
     shape = [-1 if place == axis % x.ndim else 1 for place in range(x.ndim)]
     factor = torch.rsqrt(as_tensor(variance) + epsilon)
@@ -232,7 +290,12 @@ def layer_normalization(
     axis: int | Sequence[int] = -1,
     epsilon: float | None = None,
 ) -> Tensor:
-    """`x` with mean 0 and variance 1 along `axis`, times gamma, plus beta; both of the sizes of these axes."""
+    """`x` with mean 0 and variance 1 along `axis`, times gamma, plus beta; both of the sizes of these axes.
+
+    >>> ops.layer_normalization([[1.0, 3.0], [10.0, 30.0]]).round(decimals=3)
+    tensor([[-1.,  1.],
+            [-1.,  1.]])
+    """
     x, axes = as_floating(x), as_axes(axis)
     centred = x - torch.mean(x, axes, True)
     found = centred * torch.rsqrt(torch.mean(centred**2, axes, True) + _tiny(epsilon))
@@ -242,7 +305,11 @@ def layer_normalization(
 def rms_normalization(
     x: TensorLike, scale: TensorLike | None = None, axis: int | Sequence[int] = -1, epsilon: float | None = None
 ) -> Tensor:
-    """`x` divided by the root of its mean square along `axis`, times the scale, of the sizes of these axes."""
+    """`x` divided by the root of its mean square along `axis`, times the scale, of the sizes of these axes.
+
+    >>> ops.rms_normalization([[3.0, 4.0]])
+    tensor([[0.8485, 1.1314]])
+    """
     x, axes = as_floating(x), as_axes(axis)
     return _affine(x * torch.rsqrt(torch.mean(x**2, axes, True) + _tiny(epsilon)), scale, None, axes)
 
@@ -279,6 +346,10 @@ def dot_product_attention(
         is_causal: whether a query sees no later key.
         flash_attention: accepted for compatibility with Keras: torch chooses the kernel.
         attn_logits_soft_cap: not supported: ValueError.
+
+    >>> query, key = torch.zeros(2, 5, 4, 8), torch.zeros(2, 7, 4, 8)
+    >>> ops.dot_product_attention(query, key, key).shape
+    torch.Size([2, 5, 4, 8])
     """
     if attn_logits_soft_cap is not None:
         raise ValueError(
@@ -300,7 +371,11 @@ def dot_product_attention(
 
 
 def binary_crossentropy(target: TensorLike, output: TensorLike, from_logits: bool = False) -> Tensor:
-    """`-target * log(output) - (1 - target) * log(1 - output)`, entry by entry; with logits, of their sigmoid."""
+    """`-target * log(output) - (1 - target) * log(1 - output)`, entry by entry; with logits, of their sigmoid.
+
+    >>> ops.binary_crossentropy([1.0, 0.0], [0.5, 0.5])
+    tensor([0.6931, 0.6931])
+    """
     y, found = as_floating(target), as_floating(output)
     if from_logits:
         return F.binary_cross_entropy_with_logits(found, y.to(found.dtype), reduction="none")
@@ -310,7 +385,11 @@ def binary_crossentropy(target: TensorLike, output: TensorLike, from_logits: boo
 def categorical_crossentropy(
     target: TensorLike, output: TensorLike, from_logits: bool = False, axis: int = -1
 ) -> Tensor:
-    """`-sum(target * log(output))` along `axis`, the output made to sum to 1; with logits, of their softmax."""
+    """`-sum(target * log(output))` along `axis`, the output made to sum to 1; with logits, of their softmax.
+
+    >>> ops.categorical_crossentropy([[0.0, 1.0]], [[0.5, 0.5]])
+    tensor([0.6931])
+    """
     found = as_floating(output)
     return -torch.sum(as_tensor(target) * _log_probabilities(found, from_logits, axis), axis)
 
@@ -318,7 +397,11 @@ def categorical_crossentropy(
 def sparse_categorical_crossentropy(
     target: TensorLike, output: TensorLike, from_logits: bool = False, axis: int = -1
 ) -> Tensor:
-    """`categorical_crossentropy` for class numbers, with or without an axis of size 1 at the end."""
+    """`categorical_crossentropy` for class numbers, with or without an axis of size 1 at the end.
+
+    >>> ops.sparse_categorical_crossentropy([1], [[0.0, 0.0]], from_logits=True)
+    tensor([0.6931])
+    """
     found, classes = as_floating(output), as_tensor(target).to(torch.int64)
     if classes.ndim == found.ndim and classes.shape[-1] == 1:
         classes = classes[..., 0]
@@ -343,13 +426,22 @@ def ctc_loss(
     output_length: TensorLike,
     mask_index: int = 0,
 ) -> Tensor:
-    """The CTC loss (batch) of scores (batch, steps, classes) for targets (batch, at most so long)."""
+    """The CTC loss (batch) of scores (batch, steps, classes) for targets (batch, at most so long).
+
+    >>> scores = torch.zeros(1, 3, 2)  # three steps, class 1 beside the blank, all as likely
+    >>> ops.ctc_loss([[1]], scores, [1], [3])  # 6 of the 8 ways to go read "1"
+    tensor([0.2877])
+    """
     scores = torch.log_softmax(torch.swapaxes(as_floating(output), 0, 1), -1)
     lengths = as_tensor(output_length).to(torch.int64), as_tensor(target_length).to(torch.int64)
     return F.ctc_loss(scores, as_tensor(target), *lengths, blank=mask_index, reduction="none")
 
 
 def psnr(x1: TensorLike, x2: TensorLike, max_val: float) -> Tensor:
-    """The peak signal to noise ratio in decibels: `20 * log10(max_val) - 10 * log10(mean((x1 - x2) ** 2))`."""
+    """The peak signal to noise ratio in decibels: `20 * log10(max_val) - 10 * log10(mean((x1 - x2) ** 2))`.
+
+    >>> ops.psnr([0.0, 0.0], [0.1, 0.1], max_val=1.0).round()
+    tensor(20.)
+    """
     error = torch.mean((as_floating(x1) - as_floating(x2)) ** 2)
     return 20 * torch.log10(torch.full_like(error, max_val)) - 10 * torch.log10(error)

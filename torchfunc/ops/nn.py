@@ -3,7 +3,6 @@
 # ruff: noqa: F401 (which does not read a table of names)
 
 from torchfunc.ops.arithmetic import elu, gelu, leaky_relu, log_softmax, relu, selu, sigmoid, silu, softmax, softplus
-from torchfunc.ops.arrays import multi_hot
 from torchfunc.ops.elementwise import (
     celu,
     glu,
@@ -25,6 +24,7 @@ from torchfunc.ops.elementwise import (
     threshold,
 )
 from torchfunc.ops.fourier import polar
+from torchfunc.ops.making import multi_hot
 from torchfunc.ops.networks import (
     adaptive_average_pool,
     adaptive_max_pool,

@@ -49,7 +49,13 @@ Axes: TypeAlias = "int | Sequence[int] | None"
 
 
 def convert_to_tensor(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """`x` as a tensor; numbers, lists and float64 arrays get the default float type unless `dtype` is given."""
+    """`x` as a tensor; numbers, lists and float64 arrays get the default float type unless `dtype` is given.
+
+    >>> ops.convert_to_tensor([1.0, 2.0])
+    tensor([1., 2.])
+    >>> ops.convert_to_tensor(np.array([1, 2]), "float16")
+    tensor([1., 2.], dtype=torch.float16)
+    """
     if isinstance(x, (Tensor, SymbolicValue)):
         return x if dtype is None else x.to(as_dtype(dtype))  # type: ignore[return-value, union-attr]
     if isinstance(x, (list, tuple)) and (symbolic_leaves(x) or any(isinstance(item, Tensor) for item in x)):
@@ -58,27 +64,51 @@ def convert_to_tensor(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
 
 
 def convert_to_numpy(x: TensorLike) -> np.ndarray:
-    """`x` as a NumPy array on the CPU, cut from the gradient's graph. A symbolic tensor has no values: TypeError."""
+    """`x` as a NumPy array on the CPU, cut from the gradient's graph. A symbolic tensor has no values: TypeError.
+
+    >>> ops.convert_to_numpy(torch.tensor([1, 2]))
+    array([1, 2])
+    """
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def is_tensor(x: object) -> bool:
-    """Whether `x` is a tensor, real or symbolic."""
+    """Whether `x` is a tensor, real or symbolic.
+
+    >>> ops.is_tensor(Input((3,))), ops.is_tensor([1, 2])
+    (True, False)
+    """
     return isinstance(x, (Tensor, SymbolicTensor))
 
 
 def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
-    """`x` with another dtype."""
+    """`x` with another dtype.
+
+    >>> ops.cast([1.7, 0.0], "bool")
+    tensor([ True, False])
+    """
     return convert_to_tensor(x, dtype)
 
 
 def shape(x: TensorLike) -> tuple[Size, ...]:
-    """The sizes as a tuple: ints, and for the unknown sizes of a symbolic tensor symbolic integers to compute with."""
+    """The sizes as a tuple: ints, and for the unknown sizes of a symbolic tensor symbolic integers to compute with.
+
+    >>> ops.shape([[1, 2, 3]])
+    (1, 3)
+    >>> x = Input((8, 3))
+    >>> ops.reshape(x, (ops.shape(x)[0], 24)).shape
+    (None, 24)
+    """
     return tuple(as_tensor(x).size())
 
 
 def stop_gradient(variable: TensorLike) -> Tensor:
-    """The same values, through which no gradient flows."""
+    """The same values, through which no gradient flows.
+
+    >>> weight = torch.tensor([2.0], requires_grad=True)
+    >>> ops.stop_gradient(weight).requires_grad
+    False
+    """
     return as_tensor(variable).detach()
 
 
@@ -86,44 +116,80 @@ def stop_gradient(variable: TensorLike) -> Tensor:
 
 
 def zeros(shape: Size | Sequence[Size], dtype: DTypeLike | None = None) -> Tensor:
-    """Zeros of a shape; `dtype` defaults to `config.floatx()`."""
+    """Zeros of a shape; `dtype` defaults to `config.floatx()`.
+
+    >>> ops.zeros((2, 3))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
+    """
     return torch.zeros(known_sizes(shape), dtype=as_dtype(dtype or floatx()))
 
 
 def ones(shape: Size | Sequence[Size], dtype: DTypeLike | None = None) -> Tensor:
-    """Ones of a shape; `dtype` defaults to `config.floatx()`."""
+    """Ones of a shape; `dtype` defaults to `config.floatx()`.
+
+    >>> ops.ones((2,), dtype="int32")
+    tensor([1, 1], dtype=torch.int32)
+    """
     return torch.ones(known_sizes(shape), dtype=as_dtype(dtype or floatx()))
 
 
 def full(shape: Size | Sequence[Size], fill_value: float, dtype: DTypeLike | None = None) -> Tensor:
-    """A tensor filled with one number; `dtype` defaults to `config.floatx()`."""
+    """A tensor filled with one number; `dtype` defaults to `config.floatx()`.
+
+    >>> ops.full((2,), 7.0)
+    tensor([7., 7.])
+    """
     sizes = known_sizes(shape)
     return torch.full(sizes if isinstance(sizes, tuple) else (sizes,), fill_value, dtype=as_dtype(dtype or floatx()))
 
 
 def zeros_like(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """Zeros of the shape of `x`, and of its dtype unless another is given."""
+    """Zeros of the shape of `x`, and of its dtype unless another is given.
+
+    >>> ops.zeros_like([1, 2])
+    tensor([0, 0])
+    """
     return torch.zeros_like(as_tensor(x), dtype=optional_dtype(dtype))
 
 
 def ones_like(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
-    """Ones of the shape of `x`, and of its dtype unless another is given."""
+    """Ones of the shape of `x`, and of its dtype unless another is given.
+
+    >>> ops.ones_like([1, 2], dtype="float32")
+    tensor([1., 1.])
+    """
     return torch.ones_like(as_tensor(x), dtype=optional_dtype(dtype))
 
 
 def full_like(x: TensorLike, fill_value: float, dtype: DTypeLike | None = None) -> Tensor:
-    """A tensor of the shape of `x` filled with one number, of its dtype unless another is given."""
+    """A tensor of the shape of `x` filled with one number, of its dtype unless another is given.
+
+    >>> ops.full_like([1, 2], 7)
+    tensor([7, 7])
+    """
     return torch.full_like(as_tensor(x), fill_value, dtype=optional_dtype(dtype))
 
 
 def arange(start: Any, stop: Any = None, step: Any = None, dtype: DTypeLike | None = None) -> Tensor:
-    """`start, start + step, ...` up to and without `stop`; with one argument, from 0 to it."""
+    """`start, start + step, ...` up to and without `stop`; with one argument, from 0 to it.
+
+    >>> ops.arange(3)
+    tensor([0, 1, 2])
+    >>> ops.arange(1, 2, 0.5)
+    tensor([1.0000, 1.5000])
+    """
     start, stop = (0, start) if stop is None else (start, stop)
     return torch.arange(start, stop, 1 if step is None else step, dtype=optional_dtype(dtype))
 
 
 def one_hot(x: TensorLike, num_classes: int, axis: int = -1, dtype: DTypeLike | None = None) -> Tensor:
-    """Class numbers (`[0, num_classes)`, else RuntimeError) as rows of zeros with a one, laid along a new `axis`."""
+    """Class numbers (`[0, num_classes)`, else RuntimeError) as rows of zeros with a one, laid along a new `axis`.
+
+    >>> ops.one_hot([2, 0], num_classes=3)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
     rows = torch.nn.functional.one_hot(as_tensor(x).to(torch.int64), num_classes)
     return torch.movedim(rows, -1, axis).to(as_dtype(dtype or floatx()))
 

@@ -39,7 +39,13 @@ Parameter: TypeAlias = "float | Tensor | Any"
 def normal(
     shape: Shape, mean: Parameter = 0.0, stddev: Parameter = 1.0, dtype: DTypeLike | None = None, seed: Seed = None
 ) -> Tensor:
-    """Numbers from the normal distribution."""
+    """Numbers from the normal distribution.
+
+    >>> random.normal((2, 3)).shape
+    torch.Size([2, 3])
+    >>> random.normal((1000,), mean=5.0, stddev=0.01, seed=1).mean().round()
+    tensor(5.)
+    """
     if seed is None:
         found = torch.randn(tuple(shape), dtype=_float(dtype))
     else:
@@ -50,7 +56,11 @@ def normal(
 def truncated_normal(
     shape: Shape, mean: Parameter = 0.0, stddev: Parameter = 1.0, dtype: DTypeLike | None = None, seed: Seed = None
 ) -> Tensor:
-    """Numbers from the normal distribution within two standard deviations of the mean."""
+    """Numbers from the normal distribution within two standard deviations of the mean.
+
+    >>> bool((random.truncated_normal((1000,), seed=1).abs() <= 2).all())
+    True
+    """
     below = 0.5 * (1 + math.erf(-math.sqrt(2)))
     found = _to_normal(below + (1 - 2 * below) * numbers(seed, "uniform", shape))
     return torch.clamp(found, -2.0, 2.0).to(_float(dtype)) * stddev + mean
@@ -59,7 +69,12 @@ def truncated_normal(
 def uniform(
     shape: Shape, minval: Parameter = 0.0, maxval: Parameter = 1.0, dtype: DTypeLike | None = None, seed: Seed = None
 ) -> Tensor:
-    """Numbers from `[minval, maxval)`, each as likely; whole ones if `dtype` is an integer's."""
+    """Numbers from `[minval, maxval)`, each as likely; whole ones if `dtype` is an integer's.
+
+    >>> numbers = random.uniform((1000,), minval=2.0, maxval=3.0, seed=1)
+    >>> bool((numbers >= 2).all() and (numbers < 3).all())
+    True
+    """
     wanted = as_dtype(floatx() if dtype is None else dtype)
     if not wanted.is_floating_point:
         return randint(shape, minval, maxval, wanted, seed)
@@ -73,6 +88,9 @@ def randint(
 
     Raises:
         ValueError: `dtype` is not an integer's.
+
+    >>> sorted(set(random.randint((1000,), 0, 3, seed=1).tolist()))
+    [0, 1, 2]
     """
     wanted = as_dtype(dtype)
     if wanted.is_floating_point or wanted.is_complex:
@@ -81,7 +99,12 @@ def randint(
 
 
 def categorical(logits: Any, num_samples: int, dtype: DTypeLike = "int32", seed: Seed = None) -> Tensor:
-    """For each row of `logits` (batch, classes) as many class numbers, drawn by softmax(logits)."""
+    """For each row of `logits` (batch, classes) as many class numbers, drawn by softmax(logits).
+
+    >>> random.categorical([[0.0, 100.0], [100.0, 0.0]], num_samples=3)
+    tensor([[1, 1, 1],
+            [0, 0, 0]], dtype=torch.int32)
+    """
     totals = torch.cumsum(torch.softmax(_tensor(logits), -1), -1)
     places = numbers(seed, "uniform", (*totals.size()[:-1], num_samples)).to(totals.dtype) * totals[..., -1:]
     found = torch.searchsorted(totals, places.contiguous(), right=True)
@@ -99,6 +122,10 @@ def dropout(inputs: Any, rate: float, noise_shape: Shape | None = None, seed: Se
 
     Raises:
         ValueError: `rate` is not in [0, 1].
+
+    >>> kept = random.dropout(torch.ones(1000), rate=0.5, seed=1)
+    >>> sorted(set(kept.tolist()))
+    [0.0, 2.0]
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"random.dropout() takes a rate in [0, 1], got {rate!r}.")
@@ -113,27 +140,43 @@ def dropout(inputs: Any, rate: float, noise_shape: Shape | None = None, seed: Se
 
 
 def shuffle(x: Any, axis: int = 0, seed: Seed = None) -> Tensor:
-    """The slices of `x` along `axis` in another order."""
+    """The slices of `x` along `axis` in another order.
+
+    >>> random.shuffle([3, 1, 2], seed=1).sort().values
+    tensor([1, 2, 3])
+    """
     x = _tensor(x)
     order = torch.argsort(numbers(seed, "uniform", (x.size(axis),)))
     return torch.index_select(x, axis, order)
 
 
 def gamma(shape: Shape, alpha: Parameter, dtype: DTypeLike | None = None, seed: Seed = None) -> Tensor:
-    """Numbers from the gamma distribution of shape `alpha` and scale 1."""
+    """Numbers from the gamma distribution of shape `alpha` and scale 1.
+
+    >>> random.gamma((1000,), alpha=3.0, seed=1).shape
+    torch.Size([1000])
+    """
     given = _parameter(alpha, shape)
     return numbers(seed, "gamma", (), given, given).to(_float(dtype))
 
 
 def beta(shape: Shape, alpha: Parameter, beta: Parameter, dtype: DTypeLike | None = None, seed: Seed = None) -> Tensor:
-    """Numbers from the beta distribution of `alpha` and `beta`, in [0, 1]."""
+    """Numbers from the beta distribution of `alpha` and `beta`, in [0, 1].
+
+    >>> random.beta((2, 3), alpha=2.0, beta=5.0).shape
+    torch.Size([2, 3])
+    """
     return numbers(seed, "beta", (), _parameter(alpha, shape), _parameter(beta, shape)).to(_float(dtype))
 
 
 def binomial(
     shape: Shape, counts: Parameter, probabilities: Parameter, dtype: DTypeLike | None = None, seed: Seed = None
 ) -> Tensor:
-    """How many of `counts` trials succeed, each with the probability `probabilities`; as floats."""
+    """How many of `counts` trials succeed, each with the probability `probabilities`; as floats.
+
+    >>> bool((random.binomial((1000,), counts=5, probabilities=0.5, seed=1) <= 5).all())
+    True
+    """
     return numbers(seed, "binomial", (), _parameter(counts, shape), _parameter(probabilities, shape)).to(_float(dtype))
 
 

@@ -31,6 +31,13 @@ class SeedGenerator(nn.Module):
 
     Raises:
         ValueError: `seed` is no integer.
+
+    >>> seeds = random.SeedGenerator(1)
+    >>> first, second = random.normal((3,), seed=seeds), random.normal((3,), seed=seeds)
+    >>> torch.equal(first, second)
+    False
+    >>> torch.equal(first, random.normal((3,), seed=random.SeedGenerator(1)))
+    True
     """
 
     _calls: Tensor

@@ -122,17 +122,15 @@ def model_to_dot(
 
     A shared layer is one box with several arrows in. See `plot_model` for the arguments.
 
-    Example:
-        >>> from torchfunc import Input, Model, layers
-        >>> inputs = Input((4,), name="x")
-        >>> drawing = model_to_dot(Model(inputs, layers.Dense(2)(inputs)))
-        >>> drawing
-        <Drawing of 'functional': 2 boxes, 1 arrows>
-        >>> "box0 -> box1;" in drawing.source
-        True
-
     Raises:
         ValueError: the model is not built, `rankdir` is not a direction, or no layer matches `layer_range`.
+
+    >>> inputs = Input((4,), name="x")
+    >>> drawing = utils.model_to_dot(Model(inputs, layers.Dense(2)(inputs)))
+    >>> drawing
+    <Drawing of 'functional': 2 boxes, 1 arrows>
+    >>> "box0 -> box1;" in drawing.source
+    True
     """
     if rankdir not in _DIRECTIONS:
         raise ValueError(f"`rankdir` is one of {', '.join(_DIRECTIONS)}, got {rankdir!r}.")

@@ -1,0 +1,37 @@
+"""Every public name has an example in its docstring, and all examples show what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import torchfunc
+
+PACKAGE = Path(torchfunc.__file__).parent
+WITH_EXAMPLES = sorted(path for path in PACKAGE.rglob("*.py") if ">>> " in path.read_text(encoding="utf-8"))
+
+# What the examples take for granted, as the package's docstring says.
+GIVEN = {"np": np, "torch": torch, **{name: getattr(torchfunc, name) for name in torchfunc.__all__}}
+
+
+# torch's, where torch.func.jvp is used for the first time.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_examples_show_what_they_say(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    module = importlib.import_module(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    report = io.StringIO()
+    for example in doctest.DocTestFinder(exclude_empty=True).find(module, globs=GIVEN):
+        torch.manual_seed(0)
+        runner.run(example, out=report.write)
+    assert runner.summarize(verbose=False).attempted, "a file with examples that doctest does not find"
+    if report.getvalue():
+        pytest.fail(report.getvalue(), pytrace=False)
