@@ -144,7 +144,7 @@ def test_live_curves_are_drawn_once_and_then_redrawn(monkeypatch):
         shown.append(figure)
         return Handle()
 
-    monkeypatch.setattr("torchfunc.callbacks.live_plot._in_notebook", lambda: True)
+    monkeypatch.setattr("torchfunc.callbacks.live_plot.in_notebook", lambda: True)
     monkeypatch.setattr("IPython.display.display", display)
     model = Sequential([Input((2,)), layers.Dense(1)])
     model.compile("sgd", "mse", metrics=["mae"])

@@ -24,7 +24,11 @@ from torch import nn
 
 from torchfunc import Input, Model, Sequential, callbacks, layers
 from torchfunc.registry import to_snake_case
-from torchfunc.viewing import summarize
+from torchfunc.viewing import summarize as summary_of
+
+
+def summarize(model: Any, **options: Any) -> str:
+    return str(summary_of(model, **options))
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from torchfunc import Input, Model, Sequential, layers
-from torchfunc.viewing import summarize
+from torchfunc.viewing import summarize as summary_of
 
 # Both libraries under one set of names, so that one function builds a model in each.
 KERAS = SimpleNamespace(Input=keras.Input, Model=keras.Model, Sequential=keras.Sequential, layers=keras.layers)
 OURS = SimpleNamespace(Input=Input, Model=Model, Sequential=Sequential, layers=layers)
+
+
+def summarize(model: Any, **options: Any) -> str:
+    return str(summary_of(model, **options))
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,16 @@ from torchfunc.saving.weights import load_weights, save_weights
 from torchfunc.structures import leaves
 from torchfunc.training import Trainer
 from torchfunc.training.compile_config import compile_arguments, compile_config
-from torchfunc.viewing import Profile, layer_outputs, model_to_dot, print_text, profile_layers, summarize
+from torchfunc.viewing import (
+    Profile,
+    in_notebook,
+    layer_outputs,
+    model_to_dot,
+    print_text,
+    profile_layers,
+    show_in_notebook,
+    summarize,
+)
 
 __all__ = [
     "Functional",
@@ -88,8 +97,9 @@ class Model(Trainer, Convertible):
         expand_nested: bool = False,
         show_trainable: bool = False,
         layer_range: list[str] | None = None,
+        show: Sequence[str] = (),
     ) -> None:
-        """Print a table of the layers, their output shapes and parameter counts.
+        """Print a table of the layers, their output shapes and parameter counts; a notebook shows it as HTML.
 
         Args:
             line_length: the width of the table in characters.
@@ -98,12 +108,20 @@ class Model(Trainer, Convertible):
             expand_nested: whether to show the layers of models within this one.
             show_trainable: whether to add a column that says which layers train.
             layer_range: the names (or patterns) of the first and last layer to show.
+            show: further columns: "flops", the FLOPs of a pass forwards for one sample, as `torch.utils.flop_counter`
+                counts them (two for a multiplication with an addition; products of matrices, convolutions and
+                attention); "memory", the bytes of what a layer returns for one sample; "dtype", its type.
+
+        Raises:
+            ValueError: no layer is called so, there is no such column, or the columns do not fit the width.
         """
-        text = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range)
-        if print_fn is None:
-            print_text(text)
+        summary = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range, show)
+        if print_fn is not None:
+            print_fn(str(summary))
+        elif in_notebook():
+            show_in_notebook(summary)
         else:
-            print_fn(text)
+            print_text(str(summary))
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: the drawing, if the model is built, can be taken in and there is a Graphviz."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.viewing.curves import Curve, plot_curves
+from torchfunc.viewing.printing import in_notebook
 
 __all__ = ["LivePlot"]
 
@@ -21,7 +22,7 @@ class LivePlot(Callback):
         metrics: the names to draw, such as "loss" or ["loss", "accuracy"]; by default all that are single numbers.
 
     Raises:
-        ImportError: in a run, when IPython or matplotlib is not installed: pip install 'torchfunc[notebook]'.
+        ImportError: in a run, when matplotlib is not installed: pip install 'torchfunc[notebook]'.
         ValueError: at the end of the first epoch, when nothing of a name was logged.
     """
 
@@ -35,7 +36,7 @@ class LivePlot(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Begin with an empty drawing."""
         self._curves, self._shown = {}, None
-        self._is_live = _in_notebook()
+        self._is_live = in_notebook()
         if not self._is_live:
             warnings.warn("LivePlot draws in notebooks; this is none, so nothing is drawn.", stacklevel=2)
 
@@ -61,13 +62,3 @@ class LivePlot(Callback):
             self._shown = display(figure, display_id=True)
         else:
             self._shown.update(figure)
-
-
-def _in_notebook() -> bool:
-    """Whether a notebook's kernel is running this."""
-    try:
-        from IPython import get_ipython
-    except ImportError as error:
-        raise ImportError("LivePlot needs IPython: pip install 'torchfunc[notebook]'") from error
-    shell = get_ipython()
-    return shell is not None and hasattr(shell, "kernel")

@@ -18,6 +18,7 @@ from torchfunc.graph.inference import (
     infer_call,
     infer_module,
     is_inferring,
+    tensor_method,
     writes_to_arguments,
 )
 from torchfunc.graph.node import (
@@ -43,6 +44,8 @@ from torchfunc.graph.symbolic import (
     symbolic_tensors,
 )
 from torchfunc.graph.torch_internals import (
+    ATTENTION_ON_CPU,
+    CUDNN_SEQUENCE,
     GLOBAL_HOOKS,
     FakeTensor,
     autograd_in_operator,
@@ -58,6 +61,8 @@ from torchfunc.graph.torch_internals import (
 from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
 
 __all__ = [
+    "ATTENTION_ON_CPU",
+    "CUDNN_SEQUENCE",
     "GLOBAL_HOOKS",
     "CallMode",
     "FakeTensor",
@@ -105,6 +110,7 @@ __all__ = [
     "storage_use_count",
     "symbolic_leaves",
     "symbolic_tensors",
+    "tensor_method",
     "topological_order",
     "with_own_code",
     "writes_to_arguments",

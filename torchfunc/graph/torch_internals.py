@@ -31,6 +31,8 @@ from torch.nn.modules import module as torch_module
 from torch.optim.optimizer import _foreach_supported_types
 
 __all__ = [
+    "ATTENTION_ON_CPU",
+    "CUDNN_SEQUENCE",
     "FAKE_TENSOR_LOG",
     "GLOBAL_HOOKS",
     "DataDependentOutputException",
@@ -63,6 +65,10 @@ __all__ = [
     "storage_use_count",
     "take_as_parameter",
 ]
+
+# Operators that torch's counter of FLOPs knows nothing of.
+ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+CUDNN_SEQUENCE = torch.ops.aten._cudnn_rnn
 
 FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
 

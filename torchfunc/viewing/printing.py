@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
-__all__ = ["print_text", "printable"]
+__all__ = ["in_notebook", "print_text", "printable", "show_in_notebook"]
 
 _ASCII = str.maketrans(
     {
@@ -31,3 +31,17 @@ def printable(text: str, file: TextIO | None) -> str:
 def print_text(text: str) -> None:
     """`print`, whatever the encoding of `sys.stdout`."""
     print(printable(text, sys.stdout))
+
+
+def in_notebook() -> bool:
+    """Whether a notebook's kernel is running this, which shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def show_in_notebook(value: Any) -> None:
+    """Show an object as a notebook shows the last value of a cell."""
+    from IPython.display import display
+
+    display(value)
