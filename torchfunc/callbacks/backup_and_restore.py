@@ -39,6 +39,13 @@ class BackupAndRestore(Callback):
     Raises:
         ValueError: no folder is given, or `save_freq` is none of these; or, in `fit`, the files belong to another model
             or other data, or are damaged.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> backup = callbacks.BackupAndRestore("backup")  # run again after an interruption, the script goes on from there
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[backup])
+    >>> history.epoch
+    [0, 1]
     """
 
     defers_logs = True

@@ -27,6 +27,15 @@ class Callback:
         defers_logs: whether the hooks for the end of a batch get logs that are read from the device only when they are
             looked at: a `MutableMapping`, and not a dict.
         runs_last: whether the callback is called after all others, wherever it stands in the list.
+
+    >>> class Counter(callbacks.Callback):
+    ...     def on_epoch_end(self, epoch, logs=None):
+    ...         print(epoch, sorted(logs))
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[Counter()])
+    0 ['loss']
+    1 ['loss']
     """
 
     batch_interval = 0.0

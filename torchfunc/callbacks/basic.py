@@ -22,6 +22,13 @@ class LambdaCallback(Callback):
 
     Raises:
         ValueError: there is no such hook.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> say = callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print("epoch", epoch))
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=2, verbose=0, callbacks=[say])
+    epoch 0
+    epoch 1
     """
 
     def __init__(
@@ -55,6 +62,9 @@ class ProgbarLogger(Callback):
     """Shows how far a run is and its logs so far; `fit(verbose=...)` adds one.
 
     Under verbose=1 there is one line an epoch that is redrawn as it goes on, under verbose=2 one line at its end.
+
+    >>> [type(each).__name__ for each in callbacks.CallbackList(add_progbar=True).callbacks]
+    ['ProgbarLogger']
     """
 
     batch_interval = 0.1

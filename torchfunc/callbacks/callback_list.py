@@ -126,6 +126,12 @@ class CallbackList(Callback):
 
     Raises:
         TypeError: something that is no callback; the message names it.
+
+    >>> said = []
+    >>> both = callbacks.CallbackList([callbacks.LambdaCallback(on_train_begin=lambda logs: said.append("begin"))])
+    >>> both.on_train_begin()
+    >>> said
+    ['begin']
     """
 
     def __init__(

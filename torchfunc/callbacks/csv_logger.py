@@ -27,6 +27,13 @@ class CSVLogger(Callback):
         filename: the file.
         separator: what stands between the columns.
         append: whether to add to a file that is there, rather than to begin it anew.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), verbose=0, callbacks=[callbacks.CSVLogger("log.csv")])
+    >>> with open("log.csv") as file:
+    ...     print(file.readline().strip())
+    epoch,loss,val_loss
     """
 
     def __init__(self, filename: PathLike, separator: str = ",", append: bool = False) -> None:

@@ -28,6 +28,13 @@ class EarlyStopping(MonitorCallback):
         baseline: the value that must be beaten for an epoch to count as an improvement.
         restore_best_weights: whether to restore the weights of the best epoch at the end.
         start_from_epoch: how many epochs to wait before watching at all.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> stop = callbacks.EarlyStopping(monitor="loss", patience=2)
+    >>> x = np.zeros((8, 1))  # nothing to learn: the loss is 0 from the first epoch on
+    >>> len(model.fit(x, x, epochs=100, verbose=0, callbacks=[stop]).epoch)
+    3
     """
 
     def __init__(

@@ -19,6 +19,12 @@ class History(Callback):
         history: one list of numbers, one for each epoch, by log name.
         epoch: the epochs that were run, from 0.
         model: the model that was trained, which has this as its `history`; None when it has ended.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=3, verbose=0)
+    >>> history.epoch, sorted(history.history), len(history.history["loss"])
+    ([0, 1, 2], ['loss'], 3)
     """
 
     # Not the model itself, which would then wait for the garbage collector.
@@ -79,6 +85,12 @@ class History(Callback):
         Raises:
             ImportError: matplotlib is not installed.
             ValueError: nothing was logged, or nothing of that name.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1)])
+        >>> model.compile("sgd", "mse", metrics=["mae"])
+        >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=3, verbose=0)
+        >>> [axes.get_ylabel() for axes in history.plot()]
+        ['loss', 'mae']
         """
         curves = {name: (self._epochs[name], values) for name, values in self.history.items()}
         return plot_curves({name: curve for name, curve in curves.items() if _are_numbers(curve[1])}, metrics)
@@ -90,6 +102,12 @@ class History(Callback):
 
         Raises:
             ImportError: pandas is not installed.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=3, verbose=0)
+        >>> history.to_frame().shape
+        (3, 1)
         """
         try:
             import pandas as pd

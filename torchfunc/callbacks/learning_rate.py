@@ -38,6 +38,13 @@ class LearningRateScheduler(Callback):
     Raises:
         ValueError: in `fit`, when `schedule` returns something else.
         TypeError: in `fit`, when the optimizer was made with a schedule of its own.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile(optimizers.SGD(1.0), "mse")
+    >>> halve = callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=3, verbose=0, callbacks=[halve])
+    >>> history.history["learning_rate"]
+    [0.5, 0.25, 0.125]
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
@@ -87,6 +94,13 @@ class ReduceLROnPlateau(MonitorCallback):
     Raises:
         ValueError: `factor` is not less than 1, or `mode` is unknown.
         TypeError: in `fit`, when the optimizer was made with a schedule of its own.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile(optimizers.SGD(1.0), "mse")
+    >>> reduce = callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1)
+    >>> x = np.zeros((8, 1))  # nothing to learn: the loss is 0 from the first epoch on
+    >>> model.fit(x, x, epochs=4, verbose=0, callbacks=[reduce]).history["learning_rate"]
+    [1.0, 1.0, 0.5, 0.25]
     """
 
     def __init__(
@@ -188,6 +202,13 @@ class TorchLRScheduler(Callback):
     Raises:
         ValueError: `on` is neither; or, in `fit`, the scheduler belongs to another optimizer, or the watched number is
             not in the logs.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile(torch.optim.SGD(model.parameters(), lr=1.0), "mse")
+    >>> decay = callbacks.TorchLRScheduler(lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5))
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), epochs=3, verbose=0, callbacks=[decay])
+    >>> float(model.optimizer.learning_rate)
+    0.125
     """
 
     defers_logs = True

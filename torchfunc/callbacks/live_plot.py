@@ -24,6 +24,8 @@ class LivePlot(Callback):
     Raises:
         ImportError: in a run, when matplotlib is not installed: pip install 'torchfunc[notebook]'.
         ValueError: at the end of the first epoch, when nothing of a name was logged.
+
+    >>> live = callbacks.LivePlot()  # in a notebook: model.fit(x, y, epochs=20, callbacks=[live])
     """
 
     def __init__(self, metrics: str | Sequence[str] | None = None) -> None:

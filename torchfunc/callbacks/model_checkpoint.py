@@ -40,6 +40,13 @@ class ModelCheckpoint(MonitorCallback):
     Raises:
         ValueError: the name of the file does not end in what is saved, `save_freq` or `mode` is unknown; or, in `fit`,
             the name asks for something that the logs do not hold, or the model has a part that cannot be saved.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> keep = callbacks.ModelCheckpoint("best.keras", monitor="loss", save_best_only=True)
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), verbose=0, callbacks=[keep])
+    >>> models.load_model("best.keras").predict(np.zeros((2, 1)), verbose=0).shape
+    (2, 1)
     """
 
     defers_logs = True

@@ -20,6 +20,10 @@ class MonitorCallback(Callback):
 
     Raises:
         ValueError: `mode` is none of the three; or, when training, "auto" cannot tell.
+
+    >>> watch = callbacks.MonitorCallback(monitor="val_loss", mode="min")
+    >>> watch.monitor
+    'val_loss'
     """
 
     def __init__(

@@ -20,6 +20,11 @@ class SwapEMAWeights(Callback):
 
     Raises:
         ValueError: in a run, when the optimizer keeps no averages.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile(optimizers.SGD(0.1, use_ema=True), "mse")
+    >>> swap = callbacks.SwapEMAWeights()  # validation and checkpoints see the averages
+    >>> history = model.fit(np.zeros((8, 1)), np.zeros((8, 1)), verbose=0, callbacks=[swap])
     """
 
     def __init__(self, swap_on_epoch: bool = False) -> None:

@@ -37,6 +37,8 @@ class TensorBoard(Callback):
     Raises:
         ImportError: tensorboard is not installed.
         ValueError: `update_freq` is something else, or something is asked for that is done otherwise in torch.
+
+    >>> board = callbacks.TensorBoard(log_dir="logs")  # model.fit(x, y, callbacks=[board]); tensorboard --logdir logs
     """
 
     defers_logs = True

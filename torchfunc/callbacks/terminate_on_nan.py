@@ -20,6 +20,12 @@ class TerminateOnNaN(Callback):
 
     Raises:
         RuntimeError: in `fit`, when the loss is NaN or infinite and `raise_error` is set.
+
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x = np.full((8, 1), np.inf)
+    >>> history = model.fit(x, x, epochs=9, verbose=0, callbacks=[callbacks.TerminateOnNaN()])
+    Batch 0: Invalid loss, terminating training
     """
 
     def __init__(self, raise_error: bool = False) -> None:

@@ -39,7 +39,11 @@ _OF_LABELS = (
 
 
 def object_name(obj: Any) -> str:
-    """The name that an object goes by in logs: its own, its function's, or its class's in snake case."""
+    """The name that an object goes by in logs: its own, its function's, or its class's in snake case.
+
+    >>> losses.object_name(losses.mean_squared_error), losses.object_name(torch.nn.MSELoss())
+    ('mean_squared_error', 'mse_loss')
+    """
     name = getattr(obj, "name", None)
     if isinstance(name, str):
         return name
@@ -47,7 +51,11 @@ def object_name(obj: Any) -> str:
 
 
 def is_torch_loss(loss: Any) -> bool:
-    """Whether this is torch's kind of loss, called `(predictions, targets)`: a module, or one of `F.*`."""
+    """Whether this is torch's kind of loss, called `(predictions, targets)`: a module, or one of `F.*`.
+
+    >>> losses.is_torch_loss(torch.nn.MSELoss()), losses.is_torch_loss(losses.Huber())
+    (True, False)
+    """
     function = loss.func if isinstance(loss, functools.partial) else loss
     return isinstance(loss, nn.Module) or getattr(function, "__module__", None) == F.__name__
 
@@ -62,6 +70,10 @@ class TorchLoss(Loss):
     Args:
         loss: the module or function. It does not become part of the model.
         name: as for `Loss`.
+
+    >>> loss = losses.TorchLoss(torch.nn.CrossEntropyLoss())
+    >>> loss([1, 0], torch.zeros(2, 2))
+    tensor(0.6931)
     """
 
     _per_sample_advice = 'Create it with reduction="none"; the mean is then taken here.'
@@ -165,5 +177,10 @@ def as_loss(
 
     Raises:
         ValueError: there is no such loss, or "crossentropy" without shapes.
+
+    >>> losses.as_loss("mse").name, losses.as_loss(torch.nn.functional.mse_loss).name
+    ('mse', 'mse_loss')
+    >>> losses.as_loss(lambda y_true, y_pred: (y_true - y_pred).abs().mean(-1))([[0.0]], [[3.0]])
+    tensor(3.)
     """
     return parse_loss(identifier, name).for_shapes(y_true_shape, y_pred_shape)

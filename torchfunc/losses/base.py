@@ -23,11 +23,7 @@ T = TypeVar("T", bound="Loss")
 class Loss:
     """Base of all losses: `call` gives one loss a sample, and `__call__` weighs and reduces them.
 
-    A subclass defines `call(y_true, y_pred)`, which keeps the batch axis and reduces the last one:
-
-        class MeanFourthPower(Loss):
-            def call(self, y_true, y_pred):
-                return ((y_true - y_pred) ** 4).mean(-1)
+    A subclass defines `call(y_true, y_pred)`, which keeps the batch axis and reduces the last one.
 
     Args:
         name: shown in logs; the class's name in snake case by default.
@@ -39,6 +35,14 @@ class Loss:
 
     Raises:
         ValueError: there is no such reduction.
+
+    >>> class MeanFourthPower(losses.Loss):
+    ...     def call(self, y_true, y_pred):
+    ...         return ((y_true - y_pred) ** 4).mean(-1)
+    >>> MeanFourthPower()([[0.0], [0.0]], [[1.0], [2.0]])  # (1 + 16) / 2
+    tensor(8.5000)
+    >>> MeanFourthPower(reduction=None)([[0.0], [0.0]], [[1.0], [2.0]], sample_weight=[1.0, 0.5])
+    tensor([1., 8.])
     """
 
     # How the targets say a class, if they do: "indices", "labels" of 0 and 1, "one_hot" along `axis`.
@@ -91,17 +95,29 @@ class Loss:
         return self._reduce(y_true, values, sample_weight, mask)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The loss of each sample: `(batch,)`, or `(batch, time)` where the targets have a time axis."""
+        """The loss of each sample: `(batch,)`, or `(batch, time)` where the targets have a time axis.
+
+        >>> losses.MeanSquaredError().call(torch.zeros(2, 2), torch.tensor([[1.0, 1.0], [2.0, 4.0]]))
+        tensor([ 1., 10.])
+        """
         raise NotImplementedError(f"{type(self).__name__} has to define call(self, y_true, y_pred).")
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments. `dtype` is among them only if it was given (Keras never writes it)."""
+        """The constructor's arguments. `dtype` is among them only if it was given (Keras never writes it).
+
+        >>> losses.MeanSquaredError(reduction="sum").get_config()
+        {'name': 'mean_squared_error', 'reduction': 'sum'}
+        """
         config: dict[str, Any] = {"name": self.name, "reduction": self.reduction}
         return {**config, "dtype": dtype_name(self.dtype)} if self._exact_dtype else config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Loss:
-        """A loss with these constructor's arguments."""
+        """A loss with these constructor's arguments.
+
+        >>> losses.Huber.from_config({"delta": 2.0}).get_config()["delta"]
+        2.0
+        """
         return cls(**config)
 
     def to(self, device: torch.device | str) -> Loss:
@@ -188,6 +204,10 @@ class LossFunctionWrapper(Loss):
         fn: the function. It may also return a scalar, which is then the loss.
         reduction, name, dtype: as for `Loss`.
         **kwargs: further arguments for `fn`.
+
+    >>> loss = losses.LossFunctionWrapper(lambda y_true, y_pred, power: ((y_true - y_pred) ** power).mean(-1), power=4)
+    >>> loss([[0.0], [0.0]], [[1.0], [2.0]])
+    tensor(8.5000)
     """
 
     def __init__(

@@ -68,15 +68,28 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no such loss.
+
+    >>> losses.get("mse") is losses.mean_squared_error
+    True
+    >>> losses.get("MeanSquaredError")
+    <MeanSquaredError name=mean_squared_error>
     """
     return _FAMILY.get(identifier)
 
 
 def serialize(loss: Any) -> Any:
-    """The config of a loss, as Keras writes it."""
+    """The config of a loss, as Keras writes it.
+
+    >>> losses.serialize(losses.Huber(delta=2.0))["config"]
+    {'name': 'huber_loss', 'reduction': 'sum_over_batch_size', 'delta': 2.0}
+    """
     return serialize_keras_object(loss)
 
 
 def deserialize(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """The loss that a config (ours or Keras') or a name describes."""
+    """The loss that a config (ours or Keras') or a name describes.
+
+    >>> losses.deserialize(losses.serialize(losses.Huber(delta=2.0))).get_config()["delta"]
+    2.0
+    """
     return _FAMILY.deserialize(name, custom_objects)

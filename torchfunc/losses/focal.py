@@ -51,6 +51,9 @@ def binary_focal_crossentropy(
         from_logits: what `y_pred` holds.
         label_smoothing: share by which labels are drawn towards 0.5, in [0, 1].
         axis: the axis averaged.
+
+    >>> losses.binary_focal_crossentropy([[1.0]], [[0.5]], gamma=2.0)  # log(2) / 4
+    tensor([0.1733])
     """
     y_true, y_pred = smoothed_bits("binary_focal_crossentropy", y_true, y_pred, label_smoothing)
     if from_logits:
@@ -88,6 +91,9 @@ def categorical_focal_crossentropy(
 
     Raises:
         ValueError: the shapes differ, or there is only one class.
+
+    >>> losses.categorical_focal_crossentropy([[0.0, 1.0]], [[0.5, 0.5]], alpha=1.0, gamma=2.0)
+    tensor([0.1733])
     """
     y_true, y_pred = smoothed_classes("categorical_focal_crossentropy", y_true, y_pred, label_smoothing, axis)
     if from_logits:
@@ -111,6 +117,9 @@ class BinaryFocalCrossentropy(Crossentropy):
         label_smoothing: share by which labels are drawn towards 0.5, in [0, 1].
         axis: the axis averaged for one sample's loss.
         reduction, name, dtype: as for `Loss`.
+
+    >>> losses.BinaryFocalCrossentropy(gamma=2.0)([[1.0]], [[0.5]])
+    tensor(0.1733)
     """
 
     target_form = "labels"
@@ -152,6 +161,9 @@ class CategoricalFocalCrossentropy(Crossentropy):
         label_smoothing: share of the label spread over all classes, in [0, 1].
         axis: where the classes are.
         reduction, name, dtype: as for `Loss`.
+
+    >>> losses.CategoricalFocalCrossentropy(alpha=1.0)([[0.0, 1.0]], [[0.5, 0.5]])
+    tensor(0.1733)
     """
 
     target_form = "one_hot"

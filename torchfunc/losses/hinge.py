@@ -27,12 +27,19 @@ def hinge(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
     Args:
         y_true: labels -1 and 1. If all of them are 0 or 1, 0 stands for -1.
         y_pred: any numbers; the sign is the class, the size the margin.
+
+    >>> losses.hinge([[1.0, -1.0]], [[0.5, 0.5]])
+    tensor([1.])
     """
     return _shortfall("hinge", y_true, y_pred).mean(-1)
 
 
 def squared_hinge(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-    """`mean(max(1 - y_true * y_pred, 0)²)` over the last axis; labels as for `hinge`: -> `(batch, ...)`."""
+    """`mean(max(1 - y_true * y_pred, 0)²)` over the last axis; labels as for `hinge`: -> `(batch, ...)`.
+
+    >>> losses.squared_hinge([[1.0, -1.0]], [[0.0, 1.0]])
+    tensor([2.5000])
+    """
     return _shortfall("squared_hinge", y_true, y_pred).square().mean(-1)
 
 
@@ -45,6 +52,9 @@ def categorical_hinge(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
 
     Returns:
         `(batch, ...)`
+
+    >>> losses.categorical_hinge([[0.0, 1.0, 0.0]], [[0.5, 1.0, 0.25]])
+    tensor([0.5000])
     """
     y_true, y_pred = same_shape("categorical_hinge", y_true, y_pred)
     right = (y_true * y_pred).sum(-1)
@@ -53,7 +63,11 @@ def categorical_hinge(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
 
 
 class Hinge(FunctionLoss):
-    """`mean(max(1 - y_true * y_pred, 0))`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`."""
+    """`mean(max(1 - y_true * y_pred, 0))`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`.
+
+    >>> losses.Hinge()([[1.0, -1.0]], [[0.5, 0.5]])
+    tensor(1.)
+    """
 
     target_form = "labels"
 
@@ -64,7 +78,11 @@ class Hinge(FunctionLoss):
 
 
 class SquaredHinge(FunctionLoss):
-    """`mean(max(1 - y_true * y_pred, 0)²)`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`."""
+    """`mean(max(1 - y_true * y_pred, 0)²)`, labels -1 and 1 (or 0 and 1). Arguments as for `Loss`.
+
+    >>> losses.SquaredHinge()([[1.0, -1.0]], [[0.0, 1.0]])
+    tensor(2.5000)
+    """
 
     target_form = "labels"
 
@@ -75,7 +93,11 @@ class SquaredHinge(FunctionLoss):
 
 
 class CategoricalHinge(FunctionLoss):
-    """How far the true class's score stays short of the best other one plus 1. Arguments as for `Loss`."""
+    """How far the true class's score stays short of the best other one plus 1. Arguments as for `Loss`.
+
+    >>> losses.CategoricalHinge()([[0.0, 1.0, 0.0]], [[0.5, 1.0, 0.25]])
+    tensor(0.5000)
+    """
 
     target_form = "one_hot"
 

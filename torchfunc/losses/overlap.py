@@ -30,6 +30,9 @@ def dice(y_true: TensorLike, y_pred: TensorLike, axis: Axes = None) -> Tensor:
         y_pred: probabilities of the same shape.
         axis: what is summed: `(1, 2, 3)` gives one loss for each image `(batch, height, width, classes)`, None one
             number for the whole batch.
+
+    >>> losses.dice([[1.0, 1.0, 0.0, 0.0]], [[0.0, 1.0, 1.0, 0.0]])  # half of each is shared
+    tensor(0.5000)
     """
     y_true, y_pred = same_shape("dice", y_true, y_pred)
     shared = _sum(y_true * y_pred, axis)
@@ -49,6 +52,9 @@ def tversky(y_true: TensorLike, y_pred: TensorLike, alpha: float = 0.5, beta: fl
         alpha: what a part outside the region costs (a false positive).
         beta: what a missed part of it costs (a false negative).
         axis: what is summed, as for `dice`.
+
+    >>> losses.tversky([[1.0, 1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0, 0.0]], alpha=0.1, beta=0.9)
+    tensor(0.4737)
     """
     y_true, y_pred = same_shape("tversky", y_true, y_pred)
     shared = _sum(y_true * y_pred, axis)
@@ -68,6 +74,10 @@ class Dice(_OverlapLoss):
         reduction, name, dtype: as for `Loss`.
         axis: what is summed: `(1, 2, 3)` gives one loss for each image, which can then be weighed; None one number
             for the whole batch.
+
+    >>> masks, found = torch.ones(2, 4, 4, 1), torch.zeros(2, 4, 4, 1)
+    >>> losses.Dice(axis=(1, 2, 3), reduction=None)(masks, found)
+    tensor([1., 1.])
     """
 
     def __init__(
@@ -89,6 +99,9 @@ class Tversky(_OverlapLoss):
         beta: what a missed part of it costs (a false negative).
         reduction, name, dtype: as for `Loss`.
         axis: what is summed, as for `Dice`.
+
+    >>> losses.Tversky(alpha=0.1, beta=0.9)([[1.0, 1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0, 0.0]])
+    tensor(0.4737)
     """
 
     def __init__(

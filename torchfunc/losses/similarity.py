@@ -42,6 +42,10 @@ def circle(
 
     Raises:
         ValueError: the embeddings are no matrix, or the labels do not fit them.
+
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> losses.circle([0, 0, 1], embeddings, gamma=4.0)  # the third has none of its class
+    tensor([0.2824, 0.8659, 0.0000])
     """
     y_true, y_pred = as_tensors(y_true, y_pred)
     if not y_pred.is_floating_point():
@@ -80,6 +84,10 @@ class Circle(FunctionLoss):
         margin: how far apart classes are to be.
         remove_diagonal: whether an embedding is not compared with itself.
         reduction, name, dtype: as for `Loss`.
+
+    >>> embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    >>> losses.Circle(gamma=4.0)([0, 0, 1], embeddings)
+    tensor(0.5741)
     """
 
     def __init__(

@@ -50,6 +50,9 @@ def apply_mask(sample_weight: Tensor | None, mask: Tensor, reduction: Reduction,
         reduction: under "mean" and "sum_over_batch_size" what is left is scaled by total / valid, so that the mean
             over everything comes out as the mean over what is left.
         dtype: of the result.
+
+    >>> losses.apply_mask(None, torch.tensor([True, False]), "mean", torch.float32)
+    tensor([2., 0.])
     """
     weight = mask.to(dtype)
     if reduction in ("mean", "sum_over_batch_size"):

@@ -50,7 +50,12 @@ def _on_one_side(y_true: TensorLike, y_pred: TensorLike, threshold: float = 0.5)
 
 
 def binary_accuracy(y_true: TensorLike, y_pred: TensorLike, threshold: float = 0.5) -> Tensor:
-    """Where `y_pred > threshold` is what the target, 0 or 1, says: `(batch, ...)` twice -> `(batch, ...)`."""
+    """Where `y_pred > threshold` is what the target, 0 or 1, says: `(batch, ...)` twice -> `(batch, ...)`.
+
+    >>> metrics.binary_accuracy([[1, 1], [0, 0]], [[0.9, 0.4], [0.1, 0.2]])
+    tensor([[1., 0.],
+            [1., 1.]])
+    """
     return _as_float(_on_one_side(y_true, y_pred, threshold))
 
 
@@ -60,7 +65,11 @@ def _of_one_class(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
 
 
 def categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
-    """Where the largest prediction is a one-hot target's class: `(batch, ..., classes)` twice -> `(batch, ...)`."""
+    """Where the largest prediction is a one-hot target's class: `(batch, ..., classes)` twice -> `(batch, ...)`.
+
+    >>> metrics.categorical_accuracy([[0, 1], [1, 0]], [[0.2, 0.8], [0.4, 0.6]])
+    tensor([1., 0.])
+    """
     return _as_float(_of_one_class(y_true, y_pred))
 
 
@@ -81,6 +90,9 @@ def sparse_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike) -> Tenso
 
     Raises:
         ValueError: there is not one index for each prediction.
+
+    >>> metrics.sparse_categorical_accuracy([1, 0], [[0.2, 0.8], [0.4, 0.6]])
+    tensor([1., 0.])
     """
     return _as_float(_of_this_class(y_true, y_pred))
 
@@ -91,7 +103,11 @@ def _of_one_of_k(y_true: TensorLike, y_pred: TensorLike, k: int = 5) -> Tensor:
 
 
 def top_k_categorical_accuracy(y_true: TensorLike, y_pred: TensorLike, k: int = 5) -> Tensor:
-    """Where the class of a one-hot target is among the `k` largest: `(batch, ..., classes)` twice -> `(batch, ...)`."""
+    """Where the class of a one-hot target is among the `k` largest: `(batch, ..., classes)` twice -> `(batch, ...)`.
+
+    >>> metrics.top_k_categorical_accuracy([[0, 0, 1], [1, 0, 0]], [[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]], k=2)
+    tensor([1., 0.])
+    """
     return _as_float(_of_one_of_k(y_true, y_pred, k))
 
 
@@ -123,12 +139,19 @@ def sparse_top_k_categorical_accuracy(
 
     Raises:
         ValueError: there is not one index for each prediction.
+
+    >>> metrics.sparse_top_k_categorical_accuracy([2, 0], [[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]], k=2)
+    tensor([1., 0.])
     """
     return _as_float(_of_this_of_k(y_true, y_pred, k, from_sorted_ids))
 
 
 class Accuracy(FunctionMetric):
-    """How often predictions equal targets. Arguments as for `Metric`."""
+    """How often predictions equal targets. Arguments as for `Metric`.
+
+    >>> metrics.Accuracy()([1, 2, 3, 4], [1, 2, 3, 0])
+    tensor(0.7500)
+    """
 
     direction = "up"
 
@@ -142,6 +165,9 @@ class BinaryAccuracy(FunctionMetric):
     Args:
         name, dtype: as for `Metric`.
         threshold: above it a prediction means 1, otherwise 0.
+
+    >>> metrics.BinaryAccuracy(threshold=0.5)([1, 1, 0, 0], [0.9, 0.4, 0.1, 0.2])
+    tensor(0.7500)
     """
 
     direction = "up"
@@ -152,7 +178,11 @@ class BinaryAccuracy(FunctionMetric):
 
 
 class CategoricalAccuracy(FunctionMetric):
-    """How often the largest prediction is the class of a one-hot target. Arguments as for `Metric`."""
+    """How often the largest prediction is the class of a one-hot target. Arguments as for `Metric`.
+
+    >>> metrics.CategoricalAccuracy()([[0, 1], [1, 0]], [[0.2, 0.8], [0.4, 0.6]])
+    tensor(0.5000)
+    """
 
     direction = "up"
 
@@ -161,7 +191,11 @@ class CategoricalAccuracy(FunctionMetric):
 
 
 class SparseCategoricalAccuracy(FunctionMetric):
-    """How often the largest prediction is the class whose index the target is. Arguments as for `Metric`."""
+    """How often the largest prediction is the class whose index the target is. Arguments as for `Metric`.
+
+    >>> metrics.SparseCategoricalAccuracy()([1, 0], [[0.2, 0.8], [0.4, 0.6]])
+    tensor(0.5000)
+    """
 
     direction = "up"
 
@@ -175,6 +209,9 @@ class TopKCategoricalAccuracy(FunctionMetric):
     Args:
         k: how many count.
         name, dtype: as for `Metric`.
+
+    >>> metrics.TopKCategoricalAccuracy(k=2)([[0, 0, 1], [1, 0, 0]], [[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+    tensor(0.5000)
     """
 
     direction = "up"
@@ -191,6 +228,9 @@ class SparseTopKCategoricalAccuracy(FunctionMetric):
         k: how many count.
         name, dtype: as for `Metric`.
         from_sorted_ids: whether predictions are class indices, best first, and not scores.
+
+    >>> metrics.SparseTopKCategoricalAccuracy(k=2)([2, 0], [[0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+    tensor(0.5000)
     """
 
     direction = "up"

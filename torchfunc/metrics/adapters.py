@@ -40,6 +40,20 @@ class TorchMetric(Metric):
     Args:
         metric: the object.
         name: shown in logs.
+
+    >>> class Largest:  # or any metric of torchmetrics
+    ...     def reset(self):
+    ...         self.value = 0.0
+    ...
+    ...     def update(self, prediction, target):
+    ...         self.value = max(self.value, float(prediction.max()))
+    ...
+    ...     def compute(self):
+    ...         return torch.tensor(self.value)
+    >>> metric = metrics.TorchMetric(Largest())
+    >>> metric.reset_state()
+    >>> metric([0, 1], [2.0, 3.0])
+    tensor(3.)
     """
 
     outside_step = True
@@ -141,6 +155,11 @@ def as_metric(
 
     Raises:
         ValueError: there is no such metric, or a choice by shape without shapes.
+
+    >>> metrics.as_metric("mae").name
+    'mae'
+    >>> metrics.as_metric("accuracy", y_true_shape=(None, 1), y_pred_shape=(None, 10))
+    <SparseCategoricalAccuracy name=accuracy>
     """
     metric = parse_metric(identifier)
     if isinstance(metric, MetricByShape):

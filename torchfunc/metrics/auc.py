@@ -44,6 +44,9 @@ class AUC(ConfusionMetric):
 
     Raises:
         ValueError: an argument has no such value, or `num_labels` comes without `multi_label`.
+
+    >>> metrics.AUC()([0, 0, 1, 1], [0.0, 0.5, 0.3, 0.9])  # 3 of the 4 pairs are in order
+    tensor(0.7500)
     """
 
     direction = "up"

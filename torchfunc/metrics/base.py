@@ -38,18 +38,7 @@ def detached(values: Tensor) -> Tensor:
 class Metric:
     """Base of all metrics: state that `update_state` adds to, batch by batch, and `result` reads.
 
-    A subclass makes its state with `add_variable`, adds to it in place, and computes a tensor of it:
-
-        class Positives(Metric):
-            def __init__(self, name="positives", dtype=None):
-                super().__init__(name=name, dtype=dtype)
-                self.count = self.add_variable((), "zeros", name="count")
-
-            def update_state(self, y_true, y_pred, sample_weight=None):
-                self.count.add_((y_pred > 0.5).sum())
-
-            def result(self):
-                return self.count.clone()
+    A subclass makes its state with `add_variable`, adds to it in place, and computes a tensor of it.
 
     Nothing here waits for the device: read `result()` when the number is needed.
 
@@ -59,6 +48,21 @@ class Metric:
     Args:
         dtype: what results are computed in; `config.floatx()` by default.
         name: shown in logs; the class's name in snake case by default.
+
+    >>> class Positives(metrics.Metric):
+    ...     def __init__(self, name="positives", dtype=None):
+    ...         super().__init__(name=name, dtype=dtype)
+    ...         self.count = self.add_variable((), "zeros", name="count")
+    ...
+    ...     def update_state(self, y_true, y_pred, sample_weight=None):
+    ...         self.count.add_((y_pred > 0.5).sum())
+    ...
+    ...     def result(self):
+    ...         return self.count.clone()
+    >>> metric = Positives()
+    >>> metric.update_state(None, torch.tensor([0.2, 0.7, 0.9]))
+    >>> metric.result()
+    tensor(2.)
     """
 
     # Whether `update_state` has to stay out of a compiled step, and is called after it with what the step saw.
@@ -90,6 +94,12 @@ class Metric:
 
         Raises:
             RuntimeError: `super().__init__()` has not been called yet.
+
+        >>> metric = metrics.Mean()
+        >>> metric.add_variable((2,), "ones", name="seen")
+        tensor([1., 1.])
+        >>> len(metric.variables)  # its total and count, and this one
+        3
         """
         if "_variables" not in self.__dict__:
             raise RuntimeError(f"{type(self).__name__}.__init__ has to call super().__init__() before add_variable().")
@@ -156,15 +166,35 @@ class Metric:
         return sample_weight
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take in one batch. Write to the state in place (`add_`, `copy_`); read nothing back."""
+        """Take in one batch. Write to the state in place (`add_`, `copy_`); read nothing back.
+
+        >>> metric = metrics.BinaryAccuracy()
+        >>> metric.update_state([1, 0], [0.9, 0.2])
+        >>> metric.update_state([1, 0], [0.1, 0.2])
+        >>> metric.result()
+        tensor(0.7500)
+        """
         raise NotImplementedError(f"{type(self).__name__} has to define update_state(self, y_true, y_pred, ...).")
 
     def result(self) -> Any:
-        """The metric of all batches since the last reset: a new 0-d tensor, or a dict of them."""
+        """The metric of all batches since the last reset: a new 0-d tensor, or a dict of them.
+
+        >>> metric = metrics.Sum()
+        >>> metric.update_state([1.0, 2.0])
+        >>> float(metric.result())
+        3.0
+        """
         raise NotImplementedError(f"{type(self).__name__} has to define result(self).")
 
     def reset_state(self) -> None:
-        """Forget all batches: every state tensor becomes 0, as in Keras, in place."""
+        """Forget all batches: every state tensor becomes 0, as in Keras, in place.
+
+        >>> metric = metrics.Sum()
+        >>> metric.update_state([1.0, 2.0])
+        >>> metric.reset_state()
+        >>> metric.result()
+        tensor(0.)
+        """
         for variable in self.variables:
             variable.zero_()
 
@@ -190,12 +220,20 @@ class Metric:
         return self
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """The constructor's arguments.
+
+        >>> metrics.BinaryAccuracy(threshold=0.3).get_config()
+        {'name': 'binary_accuracy', 'dtype': 'float32', 'threshold': 0.3}
+        """
         return {"name": self.name, "dtype": dtype_name(self.dtype)}
 
     @classmethod
     def from_config(cls: type[T], config: Mapping[str, Any]) -> T:
-        """A metric with these constructor's arguments."""
+        """A metric with these constructor's arguments.
+
+        >>> metrics.BinaryAccuracy.from_config({"threshold": 0.3})([1, 0], [0.4, 0.4])
+        tensor(0.5000)
+        """
         return cls(**config)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -77,15 +77,28 @@ def get(identifier: Any) -> Any:
 
     Raises:
         ValueError: there is no such metric.
+
+    >>> metrics.get("mae")([[0.0]], [[2.0]])
+    tensor(2.)
+    >>> metrics.get("AUC").name
+    'auc'
     """
     return _FAMILY.get(identifier)
 
 
 def serialize(metric: Any) -> Any:
-    """The config of a metric, as Keras writes it."""
+    """The config of a metric, as Keras writes it.
+
+    >>> metrics.serialize(metrics.F1Score(threshold=0.5))["class_name"]
+    'F1Score'
+    """
     return serialize_keras_object(metric)
 
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """The metric that a config (ours or Keras') or a name describes."""
+    """The metric that a config (ours or Keras') or a name describes.
+
+    >>> metrics.deserialize(metrics.serialize(metrics.Mean(name="average"))).name
+    'average'
+    """
     return _FAMILY.deserialize(config, custom_objects)

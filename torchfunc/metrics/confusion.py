@@ -229,24 +229,41 @@ class TruePositives(_Count):
     Args:
         thresholds: a number in [0, 1], 0.5 by default, or a list of them; a list gives a vector of results.
         name, dtype: as for `Metric`.
+
+    >>> metrics.TruePositives()([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.8])
+    tensor(1.)
     """
 
     _counted = "true_positives"
 
 
 class FalsePositives(_Count):
-    """The (weighted) number of negative labels with a prediction above the threshold. Arguments as `TruePositives`."""
+    """The (weighted) number of negative labels with a prediction above the threshold. Arguments as `TruePositives`.
+
+    >>> metrics.FalsePositives()([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.8])
+    tensor(2.)
+    >>> metrics.FalsePositives(thresholds=[0.5, 0.75])([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.8])
+    tensor([2., 1.])
+    """
 
     _counted = "false_positives"
 
 
 class TrueNegatives(_Count):
-    """The (weighted) number of negative labels with a prediction not above it. Arguments as `TruePositives`."""
+    """The (weighted) number of negative labels with a prediction not above it. Arguments as `TruePositives`.
+
+    >>> metrics.TrueNegatives()([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.1])
+    tensor(1.)
+    """
 
     _counted = "true_negatives"
 
 
 class FalseNegatives(_Count):
-    """The (weighted) number of positive labels with a prediction not above it. Arguments as `TruePositives`."""
+    """The (weighted) number of positive labels with a prediction not above it. Arguments as `TruePositives`.
+
+    >>> metrics.FalseNegatives()([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.1])
+    tensor(1.)
+    """
 
     _counted = "false_negatives"

@@ -27,7 +27,11 @@ _AGGREGATIONS = (None, "uniform_average", "variance_weighted_average")
 
 
 def pearson_correlation(y_true: TensorLike, y_pred: TensorLike, axis: int = -1) -> Tensor:
-    """Pearson's correlation along `axis`, from -1 to 1, NaN where one of the two does not vary: -> `(batch, ...)`."""
+    """Pearson's correlation along `axis`, from -1 to 1, NaN where one of the two does not vary: -> `(batch, ...)`.
+
+    >>> metrics.pearson_correlation([[1.0, 2.0, 3.0]], [[3.0, 2.0, 1.0]]).round(decimals=4)
+    tensor([-1.])
+    """
     y_true, y_pred = same_shape("pearson_correlation", y_true, y_pred)
     y_true = y_true - y_true.mean(axis, keepdim=True)
     y_pred = y_pred - y_pred.mean(axis, keepdim=True)
@@ -43,6 +47,9 @@ def concordance_correlation(y_true: TensorLike, y_pred: TensorLike, axis: int = 
     """Lin's concordance along `axis`: the correlation, less for another mean or scale: -> `(batch, ...)`.
 
     `2 * cov(y_true, y_pred) / (var(y_true) + var(y_pred) + (mean(y_true) - mean(y_pred))²)`
+
+    >>> metrics.concordance_correlation([[1.0, 2.0, 3.0]], [[2.0, 3.0, 4.0]]).round(decimals=4)
+    tensor([0.5714])
     """
     y_true, y_pred = same_shape("concordance_correlation", y_true, y_pred)
     mean_true, mean_pred = y_true.mean(axis, keepdim=True), y_pred.mean(axis, keepdim=True)
@@ -57,6 +64,9 @@ class PearsonCorrelation(FunctionMetric):
     Args:
         name, dtype: as for `Metric`.
         axis: along which they are correlated. `(batch, n)`: -1 for the entries of a sample, 0 for those of a batch.
+
+    >>> metrics.PearsonCorrelation()([[1.0, 2.0, 3.0]], [[3.0, 2.0, 1.0]]).round(decimals=4)
+    tensor(-1.)
     """
 
     direction = "up"
@@ -71,6 +81,9 @@ class ConcordanceCorrelation(FunctionMetric):
 
     Args:
         name, dtype, axis: as for `PearsonCorrelation`.
+
+    >>> metrics.ConcordanceCorrelation()([[1.0, 2.0, 3.0]], [[2.0, 3.0, 4.0]]).round(decimals=4)
+    tensor(0.5714)
     """
 
     direction = "up"
@@ -92,6 +105,9 @@ class R2Score(Metric):
 
     Raises:
         ValueError: an argument has no such value.
+
+    >>> metrics.R2Score()([[1.0], [2.0], [3.0]], [[1.0], [2.0], [4.0]])  # 1 - 1 / 2
+    tensor(0.5000)
     """
 
     direction = "up"

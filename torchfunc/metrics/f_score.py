@@ -32,6 +32,9 @@ class FBetaScore(Metric):
 
     Raises:
         ValueError: an argument has no such value.
+
+    >>> metrics.FBetaScore(beta=2.0, threshold=0.5)([[1], [1], [0]], [[0.9], [0.2], [0.1]])  # precision 1, recall 1/2
+    tensor([0.5556])
     """
 
     direction = "up"
@@ -119,6 +122,9 @@ class F1Score(FBetaScore):
 
     Args:
         average, threshold, name, dtype: as for `FBetaScore`.
+
+    >>> metrics.F1Score(threshold=0.5)([[1], [1], [0]], [[0.9], [0.2], [0.1]])
+    tensor([0.6667])
     """
 
     def __init__(

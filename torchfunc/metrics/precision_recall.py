@@ -68,6 +68,9 @@ class Precision(_ShareOfPositives):
         top_k: only the k best of a prediction's last axis may be a yes.
         class_id: only this entry of the last axis is looked at.
         name, dtype: as for `Metric`.
+
+    >>> metrics.Precision()([1, 1, 0, 0], [0.9, 0.2, 0.7, 0.1])  # one of two
+    tensor(0.5000)
     """
 
     _others = "false_positives"
@@ -77,6 +80,9 @@ class Recall(_ShareOfPositives):
     """How many of the right ones are found: `true_positives / (true_positives + false_negatives)`.
 
     Arguments as for `Precision`.
+
+    >>> metrics.Recall()([1, 1, 1, 0], [0.9, 0.2, 0.7, 0.1])  # two of three
+    tensor(0.6667)
     """
 
     _others = "false_negatives"
@@ -129,6 +135,9 @@ class SensitivityAtSpecificity(_AtPoint):
         num_thresholds: how many thresholds, spread evenly from 0 to 1, are tried.
         class_id: only this entry of a prediction's last axis is looked at.
         name, dtype: as for `Metric`.
+
+    >>> metrics.SensitivityAtSpecificity(0.5)([0, 0, 0, 1, 1], [0.0, 0.3, 0.8, 0.3, 0.8])
+    tensor(0.5000)
     """
 
     _limited, _best = "specificity", "sensitivity"
@@ -151,6 +160,9 @@ class SpecificityAtSensitivity(_AtPoint):
     Args:
         sensitivity: the least true positive rate, in [0, 1].
         num_thresholds, class_id, name, dtype: as for `SensitivityAtSpecificity`.
+
+    >>> metrics.SpecificityAtSensitivity(0.5)([0, 0, 0, 1, 1], [0.0, 0.3, 0.8, 0.3, 0.8])
+    tensor(0.6667)
     """
 
     _limited, _best = "sensitivity", "specificity"
@@ -173,6 +185,9 @@ class PrecisionAtRecall(_AtPoint):
     Args:
         recall: the least recall, in [0, 1].
         num_thresholds, class_id, name, dtype: as for `SensitivityAtSpecificity`.
+
+    >>> metrics.PrecisionAtRecall(0.5)([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
+    tensor(1.)
     """
 
     _limited, _best = "recall", "precision"
@@ -195,6 +210,9 @@ class RecallAtPrecision(_AtPoint):
     Args:
         precision: the least precision, in [0, 1].
         num_thresholds, class_id, name, dtype: as for `SensitivityAtSpecificity`.
+
+    >>> metrics.RecallAtPrecision(0.8)([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9])
+    tensor(0.5000)
     """
 
     _limited, _best = "precision", "recall"

@@ -49,6 +49,12 @@ class Sum(_Reduction):
 
     Args:
         name, dtype: as for `Metric`.
+
+    >>> metric = metrics.Sum()
+    >>> metric.update_state([1.0, 3.0])
+    >>> metric.update_state([5.0], sample_weight=[2.0])
+    >>> metric.result()
+    tensor(14.)
     """
 
     _reduce = torch.sum
@@ -70,6 +76,12 @@ class Mean(_Reduction):
 
     Args:
         name, dtype: as for `Metric`.
+
+    >>> metric = metrics.Mean()
+    >>> metric.update_state([1.0, 3.0])
+    >>> metric.update_state([5.0], sample_weight=[2.0])
+    >>> metric.result()  # (1 + 3 + 2 * 5) / 4
+    tensor(3.5000)
     """
 
     _reduce = torch.mean
@@ -129,6 +141,10 @@ class MeanMetricWrapper(Mean):
         fn: the function. A scalar counts as one sample.
         name, dtype: as for `Metric`.
         **kwargs: further arguments for `fn`.
+
+    >>> metric = metrics.MeanMetricWrapper(lambda y_true, y_pred: (y_true - y_pred).abs().amax(-1))
+    >>> metric(torch.zeros(2, 3), torch.tensor([[1.0, -2.0, 0.0], [0.0, 4.0, 0.0]]))
+    tensor(3.)
     """
 
     def __init__(

@@ -80,6 +80,11 @@ def get(identifier: Any) -> Optimizer | None:
 
     Raises:
         ValueError: there is no optimizer of that name, or it is something else.
+
+    >>> optimizers.get("adam").name
+    'adam'
+    >>> optimizers.get({"class_name": "SGD", "config": {"learning_rate": 0.5}}).learning_rate
+    tensor(0.5000)
     """
     if identifier is None or isinstance(identifier, Optimizer):
         return identifier
@@ -101,12 +106,20 @@ def get(identifier: Any) -> Optimizer | None:
 
 
 def serialize(optimizer: Optimizer | None) -> Any:
-    """The config of an optimizer, without its state."""
+    """The config of an optimizer, without its state.
+
+    >>> optimizers.serialize(optimizers.SGD(0.5))["class_name"]
+    'SGD'
+    """
     return _family.serialize(optimizer)
 
 
 def deserialize(config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """The optimizer that a config or a name describes. The class name may be in any case."""
+    """The optimizer that a config or a name describes. The class name may be in any case.
+
+    >>> optimizers.deserialize(optimizers.serialize(optimizers.SGD(0.5))).learning_rate
+    tensor(0.5000)
+    """
     if isinstance(config, dict) and _is_builtin(config):
         # Keras on torch names the private module of its backend here.
         name = _aliases[config["class_name"].lower()].__name__

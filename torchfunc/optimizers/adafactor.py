@@ -33,6 +33,12 @@ class Adafactor(Optimizer):
         clip_threshold: the largest root mean square of a step.
         relative_step: accepted as in Keras, whose steps are limited by `1 / sqrt(t)` either way.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.ones(2, 2))
+    >>> optimizers.Adafactor(0.1, relative_step=False).apply([torch.full((2, 2), 2.0)], [weight])
+    >>> weight.detach()
+    tensor([[0.9000, 0.9000],
+            [0.9000, 0.9000]])
     """
 
     arguments = ("beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold", "relative_step")

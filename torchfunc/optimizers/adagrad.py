@@ -35,6 +35,11 @@ class Adagrad(Optimizer):
         initial_accumulator_value: what the sums start from, at least 0.
         epsilon: added under the root.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.Adagrad(0.1, initial_accumulator_value=0.0).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # 1 - 0.1 * 2 / sqrt(2 * 2)
+    tensor([0.9000])
     """
 
     arguments = ("initial_accumulator_value", "epsilon")
@@ -97,6 +102,11 @@ class Adadelta(Optimizer):
         rho: how much of the old averages stays at each step.
         epsilon: added under both roots.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.Adadelta(1.0, rho=0.75, epsilon=1.0).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # 1 - 2 / sqrt(0.25 * 2 * 2 + 1)
+    tensor([-0.4142])
     """
 
     arguments = ("rho", "epsilon")

@@ -34,6 +34,11 @@ class Adam(Optimizer):
         epsilon: added to the root.
         amsgrad: divide by the largest mean square so far.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.Adam(0.1).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # its first step is as long as the rate
+    tensor([0.9000])
     """
 
     arguments = ("beta_1", "beta_2", "epsilon", "amsgrad")
@@ -117,6 +122,11 @@ class AdamW(Adam):
         epsilon: added to the root.
         amsgrad: divide by the largest mean square so far.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.AdamW(0.1, weight_decay=0.5).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # 1 - 0.1 * 0.5 * 1, and the step of Adam
+    tensor([0.8500])
     """
 
     def __init__(

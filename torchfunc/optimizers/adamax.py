@@ -31,6 +31,11 @@ class Adamax(Optimizer):
         beta_2: how much of the largest gradient stays.
         epsilon: added to the largest gradient.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.Adamax(0.1).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()
+    tensor([0.9000])
     """
 
     arguments = ("beta_1", "beta_2", "epsilon")

@@ -54,6 +54,14 @@ class Optimizer(OptimizerState):
 
     Raises:
         ValueError: an argument is unknown, out of range, or excludes another.
+
+    >>> class SignDescent(optimizers.Optimizer):
+    ...     def update_step(self, gradient, variable, learning_rate):
+    ...         variable.sub_(learning_rate * gradient.sign())
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    >>> SignDescent(0.25).apply([torch.tensor([9.0, -0.1])], [weight])
+    >>> weight.detach()
+    tensor([0.7500, 1.2500])
     """
 
     # The attributes that `get_config` adds to the shared options: the update rule's own arguments.
@@ -173,6 +181,11 @@ class Optimizer(OptimizerState):
 
         Raises:
             ValueError: there are no weights, or the optimizer already serves others.
+
+        >>> optimizer = optimizers.SGD(0.1, momentum=0.9)
+        >>> optimizer.build([torch.nn.Parameter(torch.zeros(2, 3))])
+        >>> [tuple(variable.shape) for variable in optimizer.variables]  # steps, rate, momentum
+        [(), (), (2, 3)]
         """
         params = list(variables)
         if self.built:
@@ -248,7 +261,14 @@ class Optimizer(OptimizerState):
     # Updating ------------------------------------------------------------------------------------------------------
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Tensor | None, Tensor]]) -> Tensor:
-        """`apply` for pairs of gradient and weight. Returns the step count."""
+        """`apply` for pairs of gradient and weight. Returns the step count.
+
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> (3 * weight).sum().backward()
+        >>> steps = optimizers.SGD(0.1).apply_gradients([(weight.grad, weight)])
+        >>> weight.detach()  # 1 - 0.1 * 3
+        tensor([0.7000])
+        """
         grads, params = zip(*grads_and_vars, strict=True)
         self.apply(grads, params)
         return self._iterations
@@ -262,6 +282,12 @@ class Optimizer(OptimizerState):
 
         Raises:
             ValueError: the numbers differ, all gradients are None, or the optimizer was built for other weights.
+
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> optimizer = optimizers.SGD(0.1)
+        >>> optimizer.apply([torch.tensor([2.0])], [weight])
+        >>> optimizer.iterations
+        tensor(1)
         """
         params = self._weights_for(grads, trainable_variables)
         if not params:
@@ -376,7 +402,11 @@ class Optimizer(OptimizerState):
     # Config --------------------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make an equal optimizer, without its state."""
+        """The arguments that make an equal optimizer, without its state.
+
+        >>> optimizers.SGD(0.1, momentum=0.9).get_config()["momentum"]
+        0.9
+        """
         return {
             "name": self.name,
             "learning_rate": self._rate.get_config(),
@@ -394,7 +424,11 @@ class Optimizer(OptimizerState):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> Optimizer:
-        """Make an optimizer from what `get_config` returned."""
+        """Make an optimizer from what `get_config` returned.
+
+        >>> optimizers.Adam.from_config({"learning_rate": 0.5}).learning_rate
+        tensor(0.5000)
+        """
         config = dict(config)
         if "learning_rate" in config:
             config["learning_rate"] = rate_from_config(config["learning_rate"], custom_objects)

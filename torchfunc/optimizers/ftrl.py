@@ -44,6 +44,11 @@ class Ftrl(Optimizer):
 
     Raises:
         ValueError: an argument is out of its range.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([0.0]))
+    >>> optimizers.Ftrl(0.1, initial_accumulator_value=0.0).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()
+    tensor([-0.1000])
     """
 
     arguments = ("learning_rate_power", "initial_accumulator_value", *_STRENGTHS, "beta")

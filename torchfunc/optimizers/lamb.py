@@ -31,6 +31,11 @@ class Lamb(Optimizer):
         beta_2: how much of the old mean of their squares stays.
         epsilon: added to the root.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> optimizers.Lamb(0.1).apply([torch.tensor([2.0, 0.0])], [weight])
+    >>> weight.detach()  # a step of a tenth of the weight's length, 5
+    tensor([2.5000, 4.0000])
     """
 
     arguments = ("beta_1", "beta_2", "epsilon")

@@ -30,6 +30,11 @@ class Lion(Optimizer):
         beta_1: how much the momentum counts in the direction, above 0 and at most 1.
         beta_2: how much of the momentum stays at each step.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    >>> optimizers.Lion(0.1).apply([torch.tensor([2.0, -0.01])], [weight])
+    >>> weight.detach()  # only the signs count
+    tensor([0.9000, 1.1000])
     """
 
     arguments = ("beta_1", "beta_2")

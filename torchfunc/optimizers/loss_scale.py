@@ -47,6 +47,14 @@ class LossScaleOptimizer(Optimizer):
 
     Raises:
         ValueError: there is an option that belongs to the inner optimizer, or `dynamic=False`.
+
+    >>> optimizer = optimizers.LossScaleOptimizer(optimizers.SGD(0.1), initial_scale=1024.0)
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer.scale_loss(torch.tensor(0.5))
+    tensor(512.)
+    >>> optimizer.apply([torch.tensor([2.0 * 1024])], [weight])
+    >>> weight.detach()  # as for a gradient of 2
+    tensor([0.8000])
     """
 
     def __init__(

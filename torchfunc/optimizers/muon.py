@@ -51,6 +51,11 @@ class Muon(Optimizer):
         nesterov: whether to use Nesterov momentum.
         rms_rate: the root mean square of a step; None leaves steps as they are.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.zeros(2, 2))
+    >>> optimizers.Muon(0.1).apply([torch.tensor([[5.0, 0.0], [0.0, 1.0]])], [weight])
+    >>> weight.detach().shape
+    torch.Size([2, 2])
     """
 
     arguments = (

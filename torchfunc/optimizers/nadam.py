@@ -33,6 +33,11 @@ class Nadam(Optimizer):
         beta_2: how much of the old mean of their squares stays.
         epsilon: added to the root.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.Nadam(0.1).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()
+    tensor([0.8937])
     """
 
     arguments = ("beta_1", "beta_2", "epsilon")

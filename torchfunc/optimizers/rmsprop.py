@@ -41,6 +41,11 @@ class RMSprop(Optimizer):
         epsilon: added under the root.
         centered: divide by the estimated variance instead of the mean square.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.RMSprop(0.1, rho=0.75).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # 1 - 0.1 * 2 / sqrt(0.25 * 2 * 2)
+    tensor([0.8000])
     """
 
     arguments = ("rho", "momentum", "epsilon", "centered")

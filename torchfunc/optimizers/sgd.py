@@ -31,6 +31,11 @@ class SGD(Optimizer):
         momentum: between 0 and 1.
         nesterov: whether to use Nesterov momentum.
         **options: those of `Optimizer`.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizers.SGD(0.1).apply([torch.tensor([2.0])], [weight])
+    >>> weight.detach()  # 1 - 0.1 * 2
+    tensor([0.8000])
     """
 
     arguments = ("momentum", "nesterov")

@@ -35,6 +35,11 @@ class TorchOptimizer(Optimizer):
     Raises:
         TypeError: the function returns something else.
         ValueError: the optimizer's `step` needs a closure (LBFGS), which one step of `fit` cannot give.
+
+    >>> model = Sequential([Input((3,)), layers.Dense(1)])
+    >>> optimizer = optimizers.TorchOptimizer(torch.optim.SGD(model.parameters(), lr=0.5))
+    >>> optimizer.learning_rate
+    0.5
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer | OptimizerFactory) -> None:
