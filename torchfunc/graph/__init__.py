@@ -7,6 +7,7 @@ from torchfunc.graph.call_mode import (
     preserved_modes,
     really_set,
     setting_compiled_parts,
+    train_mode,
 )
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.hook import entering, install_hook
@@ -21,6 +22,7 @@ from torchfunc.graph.inference import (
     tensor_method,
     writes_to_arguments,
 )
+from torchfunc.graph.modules_within import modules_within
 from torchfunc.graph.node import (
     Node,
     Spec,
@@ -92,6 +94,7 @@ __all__ = [
     "is_hooked",
     "is_inferring",
     "located",
+    "modules_within",
     "once_for_all",
     "only_real",
     "pass_over",
@@ -112,6 +115,7 @@ __all__ = [
     "symbolic_tensors",
     "tensor_method",
     "topological_order",
+    "train_mode",
     "with_own_code",
     "writes_to_arguments",
 ]

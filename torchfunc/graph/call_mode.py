@@ -24,10 +24,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from torchfunc.graph.modules_within import modules_within
 from torchfunc.graph.torch_internals import is_compiled_function, is_traced_by_dynamo
 from torchfunc.graph.tracing import pass_over
 
-__all__ = ["CallMode", "copy_mode", "flipped", "preserved_modes", "really_set", "setting_compiled_parts"]
+__all__ = [
+    "CallMode",
+    "copy_mode",
+    "flipped",
+    "preserved_modes",
+    "really_set",
+    "setting_compiled_parts",
+]
 
 
 class _Thread(threading.local):
@@ -211,12 +219,29 @@ def _holds_compiled(module: nn.Module, kind: _Kind) -> bool:
 @contextlib.contextmanager
 def preserved_modes(*modules: nn.Module) -> Iterator[None]:
     """Restore the mode, train or eval, of all modules in these when the block ends."""
-    before = [(each, each.training) for module in modules for each in module.modules()]
+    before = [(each, each.training) for module in modules for each in modules_within(module)]
     try:
         yield
     finally:
         for each, mode in before:
-            each.training = mode
+            if each.training is not mode:
+                each.training = mode
+
+
+@contextlib.contextmanager
+def train_mode(module: nn.Module) -> Iterator[None]:
+    """Call `module.train()`, and restore the mode of all modules in it when the block ends."""
+    modules = modules_within(module)
+    before = [each.training for each in modules]
+    try:
+        # If all in it trains, and nothing has a `train` of its own, nothing would come of it.
+        if not all(before) or any(_kind_of(type(each)).has_own_train for each in modules):  # type: ignore[arg-type]
+            module.train()
+        yield
+    finally:
+        for each, mode in zip(modules, before, strict=True):
+            if each.training is not mode:
+                each.training = mode
 
 
 @contextlib.contextmanager

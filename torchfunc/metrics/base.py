@@ -20,6 +20,10 @@ __all__ = ["Metric", "add_to", "detached"]
 
 T = TypeVar("T", bound="Metric")
 
+# The attributes of every metric, and the types of most others, in which no metric is.
+_OWN_STATE = frozenset({"_variables", "_variable_names", "_constants"})
+_SIMPLE = frozenset({type(None), bool, int, float, str, Tensor, torch.dtype})
+
 
 def add_to(state: Tensor, value: Tensor | float, alpha: float = 1) -> None:
     """`state += alpha * value`, in place, in compiled steps too."""
@@ -213,8 +217,10 @@ class Metric:
 
     def to(self: T, device: torch.device | str) -> T:
         """Move the state to `device`, in place: the state tensors stay the same objects."""
+        device = torch.device(device)
         for variable in (*self._variables, *self._constants):
-            variable.data = variable.data.to(device)
+            if variable.device != device:
+                variable.data = variable.data.to(device)
         for metric in self._inner_metrics():
             metric.to(device)
         return self
@@ -249,4 +255,5 @@ class Metric:
         return f"<{type(self).__name__} name={self.name}>"
 
     def _inner_metrics(self) -> list[Metric]:
-        return list(dict.fromkeys(leaf for leaf in leaves(vars(self)) if isinstance(leaf, Metric)))
+        others = [value for name, value in vars(self).items() if name not in _OWN_STATE and type(value) not in _SIMPLE]
+        return list(dict.fromkeys(leaf for leaf in leaves(others) if isinstance(leaf, Metric))) if others else []

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.graph import pass_over, record_input
+from torchfunc.graph import modules_within, pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.float_dtype import TypedByWeights
@@ -186,7 +186,11 @@ class Network(TypedByWeights):
 
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""
-        return all(layer.built for layer in self.modules() if isinstance(layer, Layer))
+        # (A loop: of a small model a generator takes as long as a layer's call.)
+        for layer in modules_within(self):  # noqa: SIM110
+            if isinstance(layer, Layer) and not layer.built:
+                return False
+        return True
 
     def _infer_first_call(self, inputs: Sequence[Any]) -> None:
         arguments = self._bind(inputs, {})

@@ -61,6 +61,8 @@ def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: A
 
 def class_weigher(class_weight: Any, model: Trainable, settings: TrainingSettings) -> WeighByClass | None:
     """What weighs targets by class. Raises ValueError, as `ClassWeights.parse` does, for what are no such weights."""
+    if class_weight is None:
+        return None
     shapes, losses = _output_shapes(model), [loss for loss in leaves(settings.parsed.loss) if loss is not None]
     loss = losses[0] if len(losses) == 1 else None
     parsed = ClassWeights.parse(class_weight, loss, shapes[0] if shapes is not None and len(shapes) == 1 else None)

@@ -167,8 +167,9 @@ def run_prediction(
     structure: Any = None
     count = 0
     at_once = 1 if settings is None else settings.execution.steps
-    with run_modes.predicting(model), stoppable(model, "stop_predicting") as stop:
-        step = make_prediction_step(model, settings, device_of(model))
+    device = device_of(model)
+    with run_modes.predicting(model, device), stoppable(model, "stop_predicting") as stop:
+        step = make_prediction_step(model, settings, device)
         single = data.epoch()
         for batches in iter(lambda: list(itertools.islice(single, at_once)), []):
             hooks.begin(count)
@@ -186,6 +187,17 @@ def run_prediction(
     callbacks.count_steps(count)
     callbacks.on_predict_end()
     return tree_unflatten([_joined(column) for column in columns], structure)
+
+
+def run_single_prediction(
+    model: Trainable, settings: TrainingSettings | None, batch: Data, device: torch.device
+) -> Any:
+    """The same for a single batch on the model's device, with nobody looking on."""
+    with run_modes.predicting(model, device):
+        outputs = make_prediction_step(model, settings, device)(batch)
+    if isinstance(outputs, Tensor):
+        return _to_array(outputs, copies=True)
+    return tree_map(partial(_to_array, copies=True), outputs)
 
 
 def _outputs_of(flat: list[tuple[list[Any], Any]]) -> Logs:
@@ -206,11 +218,16 @@ def _joined(parts: list[Any]) -> Any:
 
 def to_numpy(structure: Any) -> Any:
     """Tensors as NumPy arrays, in lists, tuples and dicts of them; bfloat16, which NumPy lacks, as float32."""
+    return tree_map(_to_array, structure)
 
-    def convert(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        leaf = leaf.detach().cpu()
-        return (leaf.float() if leaf.dtype == torch.bfloat16 else leaf).numpy()
 
-    return tree_map(convert, structure)
+def _to_array(leaf: Any, copies: bool = False) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    leaf = leaf.detach()
+    if leaf.dtype == torch.bfloat16:
+        leaf = leaf.float()
+    elif copies and leaf.is_cpu:
+        # It may be the memory of the input.
+        leaf = leaf.clone()
+    return leaf.cpu().numpy()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-__all__ = ["ThreadProbe", "flushed_denormals", "restored_threads", "retained_memory"]
+__all__ = ["ThreadProbe", "retained_memory", "training_process"]
 
 D = TypeVar("D")
 R = TypeVar("R")
@@ -24,6 +23,7 @@ R = TypeVar("R")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _NEVER = -1
 _MIB = 2**20
+_SMALLEST = 5e-324
 # Larger blocks than that are mapped one by one; glibc takes no more than the second where it takes the first for wrong.
 _LARGE, _LARGEST_OF_OLD = 1024 * _MIB, 32 * _MIB
 
@@ -31,8 +31,7 @@ _lock = threading.Lock()
 _users = 0
 
 
-@contextlib.contextmanager
-def retained_memory(device: torch.device) -> Iterator[None]:
+class retained_memory:
     """Let the process keep memory that it frees while a model runs on the CPU; afterwards, the most that glibc keeps.
 
     glibc returns the top of its heap to the system when more than 64 MiB of it (at most) are free. A training step
@@ -42,15 +41,18 @@ def retained_memory(device: torch.device) -> Iterator[None]:
     Does nothing without glibc, or if the environment sets the limits (`MALLOC_TRIM_THRESHOLD_`,
     `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
     """
-    libc = _glibc() if device.type == "cpu" else None
-    if libc is None:
-        yield
-        return
-    _count(libc, 1)
-    try:
-        yield
-    finally:
-        _count(libc, -1)
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cpu = device.type == "cpu"
+        self._libc = _glibc() if self._on_cpu else None
+
+    def __enter__(self) -> None:
+        if self._libc is not None:
+            _count(self._libc, 1)
+
+    def __exit__(self, *error: object) -> None:
+        if self._libc is not None:
+            _count(self._libc, -1)
 
 
 def _count(libc: ctypes.CDLL, change: int) -> None:
@@ -82,23 +84,31 @@ def _is_set_by_user() -> bool:
     return any(name in os.environ for name in names) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
 
 
-@contextlib.contextmanager
-def flushed_denormals(device: torch.device) -> Iterator[None]:
-    """Treat numbers below 1e-38 as 0 on the CPU, where they take many times longer than others (XLA does so too)."""
-    if device.type != "cpu" or _flushes_denormals():
-        yield
-        return
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+class training_process(retained_memory):
+    """The settings of the process for a training; afterwards those from before.
+
+    On the CPU memory is retained, and numbers below 1e-38, which take many times longer than others there, are treated
+    as 0 (XLA does so too). The number of threads may be changed in the block.
+    """
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._threads = torch.get_num_threads()
+        self._flushes = self._on_cpu and not _flushes_denormals()
+        if self._flushes:
+            torch.set_flush_denormal(True)
+
+    def __exit__(self, *error: object) -> None:
+        if self._flushes:
+            torch.set_flush_denormal(False)
+        if torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        super().__exit__()
 
 
 def _flushes_denormals() -> bool:
-    """torch has no getter, so see what becomes of the smallest float."""
-    smallest = torch.tensor(1, dtype=torch.int32).view(torch.float32)
-    return not (smallest * 1.0).view(torch.int32).item()
+    """torch has no getter, so see what becomes of the smallest number: Python's floats are computed as torch's are."""
+    return _SMALLEST * 1.0 == 0.0
 
 
 _WARM_UP = 5
@@ -140,14 +150,3 @@ class ThreadProbe:
         result = step(data)
         self._times[threads].append(self._clock() - start)
         return result
-
-
-@contextlib.contextmanager
-def restored_threads() -> Iterator[None]:
-    """Restore the number of threads, however the run ends."""
-    before = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from torchfunc.graph import CallMode, preserved_modes
+from torchfunc.graph import CallMode, modules_within, train_mode
 from torchfunc.layers.base.losses import LossHolder
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.metrics.snapshots import kept_metrics
 from torchfunc.training.current_run import current_run, entered_run, renewed_run
-from torchfunc.training.process_settings import flushed_denormals, restored_threads, retained_memory
+from torchfunc.training.process_settings import retained_memory, training_process
 from torchfunc.training.run_context import RunContext
-from torchfunc.training.settings import TrainingSettings, device_of
+from torchfunc.training.settings import TrainingSettings, device_of, parameters_of
 from torchfunc.training.trainable import Trainable
 
 __all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "training", "undone_without_a_step"]
@@ -23,23 +24,22 @@ __all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "trai
 
 def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
     """Look up what the steps of a run need of a built model."""
-    holders = [module for module in model.modules() if isinstance(module, LossHolder)]
+    modules = modules_within(model)
     return RunContext(
         settings,
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        [parameter for parameter in parameters_of(modules) if parameter.requires_grad],
         model.weight_constraints(),
         model.weight_penalties(),
-        holders,
-        metrics_in_attributes(model),
+        [module for module in modules if isinstance(module, LossHolder)],
+        metrics_in_attributes(modules),
         model.overrides("compute_loss"),
         model.overrides("compute_metrics"),
     )
 
 
 @contextlib.contextmanager
-def _context(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
+def _context(model: Trainable, settings: TrainingSettings, device: torch.device) -> Iterator[RunContext]:
     """Give the model a context for a run. A run within a run (a callback's) has its own."""
-    device = device_of(model)
     # (A run within a run counts in the same metrics.)
     kept = contextlib.nullcontext() if current_run(model) is None else kept_metrics(lambda: model.metrics)
     with kept, entered_run(model, settings, new_context) as run:
@@ -71,13 +71,10 @@ def refreshed_context(model: Trainable, run: RunContext) -> RunContext:
 def training(model: Trainable, settings: TrainingSettings, device: torch.device) -> Iterator[RunContext]:
     """The mode of training steps."""
     with (
-        preserved_modes(model),
-        flushed_denormals(device),
-        retained_memory(device),
-        restored_threads(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        _context(model, settings) as run,
+        training_process(device),
+        _with_gradients(),
+        train_mode(model),
+        _context(model, settings, device if settings.device is None else device_of(model)) as run,
     ):
         if settings.optimizer is not None and not model.has_own_training():
             settings.optimizer.name_weights(model.named_parameters())
@@ -90,12 +87,21 @@ def training(model: Trainable, settings: TrainingSettings, device: torch.device)
                     stacklevel=4,
                 )
         try:
-            model.train()
             yield run
         finally:
             # A step of the user's own may have left gradients behind.
             if model.has_own_training():
                 model.zero_grad(set_to_none=True)
+
+
+def _with_gradients() -> contextlib.AbstractContextManager[Any]:
+    """A block in which gradients are recorded."""
+    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        return contextlib.nullcontext()
+    stack = contextlib.ExitStack()
+    stack.enter_context(torch.inference_mode(False))
+    stack.enter_context(torch.enable_grad())
+    return stack
 
 
 @contextlib.contextmanager
@@ -121,19 +127,20 @@ def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Itera
 
 
 @contextlib.contextmanager
-def predicting(model: Trainable) -> Iterator[None]:
+def predicting(model: Trainable, device: torch.device) -> Iterator[None]:
     """The mode of prediction steps, which need no `compile`."""
-    with CallMode(model, False, waits=False), retained_memory(device_of(model)), torch.inference_mode():
+    with CallMode(model, False, waits=False), retained_memory(device), torch.inference_mode():
         yield
 
 
 @contextlib.contextmanager
 def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunContext]:
     """The mode of evaluation steps."""
+    device = device_of(model)
     with (
         CallMode(model, False, waits=False),
-        retained_memory(device_of(model)),
-        _context(model, settings) as run,
+        retained_memory(device),
+        _context(model, settings, device) as run,
         torch.inference_mode(),
     ):
         yield run

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from torchfunc.graph import modules_within
 from torchfunc.metrics import Metric
 from torchfunc.metrics.reduction import LossMean
 from torchfunc.optimizers import Optimizer
@@ -24,7 +24,7 @@ from torchfunc.training.outputs import Objectives, ParsedObjectives, matching_ou
 from torchfunc.training.payback import Payback
 from torchfunc.training.process_settings import ThreadProbe
 
-__all__ = ["Execution", "Precision", "TrainingSettings", "device_of", "wanted_device"]
+__all__ = ["Execution", "Precision", "TrainingSettings", "device_of", "parameters_of", "wanted_device"]
 
 # Lightning's names and Keras' for the same thing.
 _PRECISIONS = {
@@ -254,8 +254,20 @@ def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.dev
     """Where batches are needed: `wanted`, else where the model's first weight is, else the CPU."""
     if wanted is not None:
         return wanted
-    tensors = itertools.chain(model.parameters(), model.buffers())
-    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+    modules = modules_within(model)
+    tables: list[Mapping[str, Any]] = [each._parameters for each in modules] + [each._buffers for each in modules]
+    for table in tables:
+        for _, tensor in table.items():
+            if tensor is not None:
+                return torch.device(tensor.device)
+    return torch.device("cpu")
+
+
+def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """The parameters of these modules, each once: what `parameters()` gives, which takes longer than a small call."""
+    tables = [module._parameters for module in modules]
+    # (By `items()`: of a ScriptModule this is not quite a dict.)
+    return list({id(each): each for table in tables for _, each in table.items() if each is not None}.values())
 
 
 def wanted_device(model: nn.Module, device: str | torch.device) -> torch.device | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import checks, run_modes
+from torchfunc.training.building import build_for_data, built_for
 from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
 from torchfunc.training.current_run import current_run, current_settings, single_call
 from torchfunc.training.data.arrays import (
@@ -29,24 +29,26 @@ from torchfunc.training.data.arrays import (
     Expected,
     Tensors,
     WeighByClass,
-    unpack_x_y_sample_weight,
 )
 from torchfunc.training.data.conversion import ArrayLike
-from torchfunc.training.data.sources import make_batches, parse_data, takes_batch_size, with_validation
-from torchfunc.training.data.stream import EpochStream
-from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, to_numpy
+from torchfunc.training.data.sources import (
+    is_one_batch,
+    make_batches,
+    parse_data,
+    takes_batch_size,
+    with_validation,
+)
+from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, total_loss, train_batch
-from torchfunc.training.step_functions import StepFunctions, make_prediction_step, make_step
+from torchfunc.training.step_functions import StepFunctions, make_step
 from torchfunc.training.stopping import StopFlag, stoppable
 from torchfunc.training.trainable import Logs
 
 __all__ = ["Trainer"]
-
-_building = threading.RLock()
 
 
 class Trainer(StepFunctions):
@@ -162,7 +164,7 @@ class Trainer(StepFunctions):
 
     def _metrics_in_attributes(self) -> list[Metric]:
         run = current_run(self)
-        return metrics_in_attributes(self) if run is None else run.metrics
+        return metrics_in_attributes(self.modules()) if run is None else run.metrics
 
     @property
     def metrics_names(self) -> list[str]:
@@ -336,7 +338,7 @@ class Trainer(StepFunctions):
             size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
             validation = batches_of(validation_data, size, validation_steps)
         callback_list = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
-        self._build_for_data(stream, device)
+        build_for_data(self, stream, device)
         for part in (stream, validation):
             if part is not None:
                 check_data(self, settings.objectives, part)
@@ -379,7 +381,7 @@ class Trainer(StepFunctions):
         data = parse_data(x, y, sample_weight, expected, batch_size)
         stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
         callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
-        self._build_for_data(stream, device)
+        build_for_data(self, stream, device)
         check_data(self, settings.objectives, stream)
         try:
             with run_modes.evaluating(self, settings) as run:
@@ -405,9 +407,13 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         expected = self._expected_data()
         data = parse_data(x, expected=expected, batch_size=batch_size)
+        if not verbose and callbacks is None and is_one_batch(data, batch_size, steps):
+            self.__dict__["stop_predicting"] = False
+            batch = built_for(self, data.to(device).packed, device)
+            return run_single_prediction(self, settings, batch, device)
         stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
         callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
-        self._build_for_data(stream, device)
+        build_for_data(self, stream, device)
         try:
             return run_prediction(self, settings, stream, callback_list)
         finally:
@@ -425,18 +431,6 @@ class Trainer(StepFunctions):
                 callbacks.ensure_history(self)
             return callbacks
         return CallbackList(callbacks, add_history, verbose != 0, self, verbose=verbose, epochs=epochs, steps=steps)
-
-    def _build_for_data(self, stream: EpochStream, device: torch.device) -> None:
-        """Make the weights of a model that has none yet, for the first batch of the data."""
-        with _building:
-            if not self.is_fully_built():
-                self._build_on(unpack_x_y_sample_weight(stream.peek()).x, device)
-
-    def _build_on(self, x: Tensors, device: torch.device) -> None:
-        # Weights made during an evaluation have to be trainable afterwards.
-        with torch.inference_mode(False):
-            self.build_from_inputs(*self.prepare_inputs(x))
-        self.to(device)
 
     # Single batches ------------------------------------------------------------------------------------------------
 
@@ -474,10 +468,10 @@ class Trainer(StepFunctions):
 
     def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays."""
-        device = device_of(self)
+        settings = self._training_settings
+        device = device_of(self, None if settings is None else settings.device)
         data = self._one_batch(x, None, None, None, None, device)
-        with run_modes.predicting(self):
-            return to_numpy(make_prediction_step(self, self._training_settings, device)(data))
+        return run_single_prediction(self, settings, data, device)
 
     def _one_batch(
         self,
@@ -490,10 +484,7 @@ class Trainer(StepFunctions):
     ) -> Data:
         """Arrays as one batch on the device, with the model built for it."""
         arrays = Arrays.parse(x, y, sample_weight, self._expected_data())
-        data = arrays.to(device).weighted(weigh).packed
-        with _building:
-            if not self.is_fully_built():
-                self._build_on(unpack_x_y_sample_weight(data).x, device)
+        data = built_for(self, arrays.to(device).weighted(weigh).packed, device)
         if settings is not None and y is not None:
             checks.check_labels(self, settings.objectives, data)
         return data

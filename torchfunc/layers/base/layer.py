@@ -370,7 +370,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     @property
     def metrics(self) -> list[Metric]:
         """The metrics that are attributes of the layer or of the layers in it."""
-        return metrics_in_attributes(self)
+        return metrics_in_attributes(self.modules())
 
     @property
     def metrics_variables(self) -> list[Tensor]:

@@ -20,6 +20,7 @@ from torchfunc import constraints, initializers, regularizers
 from torchfunc.assignable import AssignableParameter, assignable_view, make_assignable
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.graph import modules_within
 from torchfunc.graph.torch_internals import persistent_buffers, take_as_parameter
 from torchfunc.graph_keys import is_known_code
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
@@ -349,8 +350,14 @@ class WeightHolder(nn.Module):
     def trainable(self, value: bool) -> None:
         set_trainable(self, bool(value))
 
+    def _known_weights(self) -> list[Weight]:
+        """What `add_weight` has made, of this module and those in it: no other weight is regularized or constrained."""
+        return [w for module in modules_within(self) if isinstance(module, WeightHolder) for w in module._weights]
+
     def weight_penalties(self) -> list[Callable[[], Tensor]]:
         """One function for each regularized weight that trains, that returns its current penalty."""
+        if not [weight for weight in self._known_weights() if weight.regularizer is not None]:
+            return []
         return [
             lambda owner=owner, weight=weight: weight.regularizer(weight.get(owner))  # type: ignore[misc]
             for owner, weight in self.weight_entries(computed=True)
@@ -359,6 +366,8 @@ class WeightHolder(nn.Module):
 
     def weight_constraints(self) -> list[Callable[[], None]]:
         """One function for each constrained weight, to be called after every update."""
+        if not [weight for weight in self._known_weights() if weight.constraint is not None]:
+            return []
         return [
             lambda owner=owner, weight=weight: weight.apply_constraint(owner)  # type: ignore[misc]
             for owner, weight in self.weight_entries()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchfunc.registry import did_you_mean
 from torchfunc.structures import holds_numbers, leaves, map_structure
-from torchfunc.training.data.conversion import ArrayLike, is_frame, named_tensors
+from torchfunc.training.data.conversion import PLAIN_ARRAYS, ArrayLike, is_frame, named_tensors
 
 __all__ = [
     "ANYTHING",
@@ -102,21 +102,24 @@ class Arrays:
         """
         found: dict[str, Tensor] = {}
         input_names, output_names, floats = expected
-        tensors = (
-            named_tensors(_inputs_among(_columns_or_frame(x, "x", input_names), input_names), "x", found, floats),
-            named_tensors(_columns_or_frame(y, "y", output_names), "y", found, floats),
-            named_tensors(sample_weight, "sample_weight", found, floats),
-        )
+        given = {
+            "x": _inputs_among(_columns_or_frame(x, "x", input_names), input_names),
+            "y": _columns_or_frame(y, "y", output_names),
+            "sample_weight": sample_weight,
+        }
+        tensors = {
+            name: None if value is None else named_tensors(value, name, found, floats) for name, value in given.items()
+        }
         scalars = [name for name, leaf in found.items() if leaf.ndim == 0]
         if scalars:
             raise ValueError(f"{', '.join(scalars)}: a single number, but the first axis of all data counts the rows.")
-        rows = {name: leaf.shape[0] for name, leaf in found.items()}
-        if len(set(rows.values())) > 1:
-            listed = ", ".join(f"{name} has {count}" for name, count in rows.items())
+        rows = [leaf.shape[0] for leaf in found.values()]
+        if len(set(rows)) > 1:
+            listed = ", ".join(f"{name} has {count}" for name, count in zip(found, rows, strict=True))
             raise ValueError(f"All arrays need the same number of rows (first axis), but {listed}.")
-        if not rows or not next(iter(rows.values())):
+        if not rows or not rows[0]:
             raise ValueError("There is no data: x has no rows.")
-        return cls(*tensors, next(iter(rows.values())))
+        return cls(**tensors, rows=rows[0])
 
     def _slice(self, start: int, stop: int) -> Arrays:
         def cut(leaf: Tensor | None) -> Tensor | None:
@@ -164,10 +167,14 @@ class Arrays:
     def to(self, device: torch.device) -> Arrays:
         """The same rows on a device; tensors that are there already stay the same objects."""
 
+        parts = (self.x, self.y, self.sample_weight)
+        if not [part for part in parts if not (part is None or (isinstance(part, Tensor) and part.device == device))]:
+            return self
+
         def move(leaf: Tensor | None) -> Tensor | None:
             return leaf if leaf is None or leaf.device == device else leaf.to(device, non_blocking=True)
 
-        x, y, sample_weight = map_structure(move, (self.x, self.y, self.sample_weight))
+        x, y, sample_weight = map_structure(move, parts)
         return Arrays(x, y, sample_weight, self.rows)
 
     @property
@@ -216,7 +223,7 @@ def is_array_like(value: Any) -> bool:
 
 def _inputs_among(x: ArrayLike, input_names: Sequence[str] | None) -> ArrayLike:
     """A dict without the keys that a model has no input for, of which it warns; all else as it is."""
-    if not isinstance(x, Mapping) or not input_names or not set(input_names) < set(x):
+    if type(x) in PLAIN_ARRAYS or not isinstance(x, Mapping) or not input_names or not set(input_names) < set(x):
         return x
     ignored = [key for key in x if key not in input_names]
     warnings.warn(f"The model takes the inputs {list(input_names)}: {ignored} of x are ignored.", stacklevel=4)
@@ -234,7 +241,14 @@ def _columns_or_frame(value: Any, argument: str, wanted: Sequence[str] | None) -
     Raises:
         ValueError: there are several inputs or outputs and some are no columns; the message names them.
     """
-    if not is_frame(value) or value.ndim == 1 or wanted is None or len(wanted) < 2:
+    if (
+        value is None
+        or type(value) in PLAIN_ARRAYS
+        or not is_frame(value)
+        or value.ndim == 1
+        or wanted is None
+        or len(wanted) < 2
+    ):
         return value
     missing = [name for name in wanted if name not in value.columns]
     if not missing:

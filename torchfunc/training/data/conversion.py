@@ -14,11 +14,13 @@ from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.structures import holds_numbers
 
-__all__ = ["ArrayLike", "is_frame", "named_tensors", "to_tensors"]
+__all__ = ["PLAIN_ARRAYS", "ArrayLike", "is_frame", "named_tensors", "to_tensors"]
 
 ArrayLike: TypeAlias = Any
 """What a user may give as data: an array, a tensor, a frame, a list of numbers; or lists, tuples and dicts of these."""
 
+# What most data are: neither containers nor frames, which is slow to ask of them.
+PLAIN_ARRAYS = frozenset({np.ndarray, Tensor})
 # torch has these unsigned types, but hardly an operation on them.
 _WIDER = {np.dtype("uint16"): np.int32, np.dtype("uint32"): np.int64, np.dtype("uint64"): np.int64}
 _LARGEST = 2**63 - 1
@@ -43,6 +45,9 @@ def to_tensors(structure: ArrayLike, name: str, floats: torch.dtype | None = Non
 
 def named_tensors(structure: ArrayLike, name: str, found: dict[str, Tensor], floats: torch.dtype | None = None) -> Any:
     """`to_tensors`, which adds all tensors to `found` by their names: `x`, `x[0]`, `x['title']`."""
+    if type(structure) in PLAIN_ARRAYS:
+        found[name] = _tensor(structure, name, floats or as_dtype(floatx()))
+        return found[name]
     if isinstance(structure, Mapping):
         return {key: named_tensors(value, f"{name}[{key!r}]", found, floats) for key, value in structure.items()}
     if isinstance(structure, (list, tuple)) and not holds_numbers(structure):
@@ -68,7 +73,10 @@ def _tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
 
 
 def _array_to_tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
-    array = _frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
+    if type(value) in PLAIN_ARRAYS:
+        array = value
+    else:
+        array = _frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
     if array.dtype.kind not in "biufc":
         raise ValueError(
             f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
@@ -33,7 +33,15 @@ from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.data.transfer import prefetched
 
-__all__ = ["IterableBatches", "Source", "make_batches", "parse_data", "takes_batch_size", "with_validation"]
+__all__ = [
+    "IterableBatches",
+    "Source",
+    "is_one_batch",
+    "make_batches",
+    "parse_data",
+    "takes_batch_size",
+    "with_validation",
+]
 
 Source: TypeAlias = Any
 """What gives batches itself, or is made to: a Dataset, a DataLoader, a PyDataset, any iterable of batches."""
@@ -114,6 +122,11 @@ def with_validation(
 def takes_batch_size(data: Arrays | Source) -> bool:
     """Whether batches of this data are made here, rather than by itself."""
     return isinstance(data, (Arrays, Dataset))
+
+
+def is_one_batch(data: Arrays | Source, batch_size: int | None, steps: int | None) -> TypeGuard[Arrays]:
+    """Whether `make_batches` would make one batch of all the rows."""
+    return isinstance(data, Arrays) and steps is None and data.rows <= (batch_size or DEFAULT_BATCH_SIZE)
 
 
 def make_batches(
