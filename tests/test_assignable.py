@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.optim.optimizer import _foreach_supported_types
 
 from torchfunc import Input, Model, Sequential, layers, metrics
+from torchfunc.torch_functions import check_method
 
 KINDS = {
     "Dense": ({"units": 2}, (4, 3)),
@@ -134,6 +134,82 @@ def test_weights_of_built_in_layers_stay_torchs():
     assert {type(variable) for variable in metrics.Mean().variables} == {torch.Tensor}
 
 
+def test_all_weights_of_a_model_answer():
+    """A moving average of a network, as BYOL, DDIM and mean teachers keep it, and a train_step with `value.grad`."""
+
+    class Averaging(Model):
+        def train_step(self, data):
+            x, y = data
+            self.zero_grad()
+            loss = self.compute_loss(y=y, y_pred=self(x, training=True))
+            loss.backward()
+            weights = list(self.trainable_weights)
+            with torch.no_grad():
+                self.optimizer.apply([weight.value.grad for weight in weights], weights)
+            for weight, average in zip(self.weights, self.average.weights, strict=False):
+                average.assign(0.9 * average + 0.1 * weight)
+            return {"loss": loss.detach()}
+
+    def network():
+        inputs = Input((3,))
+        hidden = layers.BatchNormalization(name="norm")(layers.Dense(2, name="hidden")(inputs))
+        return inputs, nn.Linear(2, 1)(hidden)
+
+    model, average = Averaging(*network()), Model(*network())
+    average.set_weights(model.get_weights())
+    expected = model.get_weights()
+    model.average = average
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    for _ in range(2):
+        model.train_on_batch(x, x[:, :1])
+        expected = [0.9 * old + 0.1 * new for old, new in zip(expected, model.get_weights(), strict=False)]
+    for ours, value in zip(average.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(ours, value, rtol=1e-5, atol=1e-7)
+    assert [weight.path for weight in average.weights[:4]] == [
+        "hidden/kernel",
+        "hidden/bias",
+        "norm/gamma",
+        "norm/beta",
+    ]
+    np.testing.assert_array_equal(average.weights[0].numpy(), average.weights[0].detach())
+    average.weights[0].assign_sub(average.weights[0])
+    assert not average.get_layer("hidden").weight.any()
+
+
+def test_assigning_is_part_of_a_graph():
+    def update(layer):
+        for weight in layer.parameters():
+            weight.assign_add(weight.value * 2).assign_sub(1.0)
+            weight.assign(weight * 10)
+
+    linear = nn.Linear(2, 2)
+    expected = [(weight * 3 - 1) * 10 for weight in linear.parameters()]
+    torch.compile(update, fullgraph=True, backend="aot_eager")(linear)
+    assert all(map(torch.equal, linear.parameters(), expected))
+
+
+def test_parametrizations_of_own_layers():
+    class Scale(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.add_weight((2, 1), "ones")
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    scale = nn.utils.parametrizations.weight_norm(Scale(), "scale")
+    scale.parametrizations.scale.original0.assign([[2.0], [3.0]])
+    assert scale(torch.ones(2)).tolist() == [[2, 2], [3, 3]]
+
+
+def test_symbolic_tensors_and_files_have_no_such_names():
+    with pytest.raises(AttributeError, match="has no attribute 'assign'"):
+        Input((3,)).assign(1.0)
+    with pytest.raises(ValueError, match="'assign_add', which is not one that a graph may call"):
+        check_method("assign_add")
+
+
 def test_state_is_shared_as_a_buffer():
     class Sharing(layers.Layer):
         def __init__(self, other):
@@ -206,7 +282,3 @@ def test_torchs_optimizers_in_a_graph(make):
         model.compile(make, "mse", jit_compile=jit_compile)
         found.append(model.fit(np.ones((8, 3)), np.ones((8, 1)), batch_size=4, epochs=3, verbose=0).history["loss"])
     np.testing.assert_allclose(*found, rtol=1e-5)
-
-
-def test_torch_updates_them_at_once_by_default():
-    assert type(Counting().scale) in _foreach_supported_types

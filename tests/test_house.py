@@ -19,7 +19,8 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # The floors, lowest first. A room (a folder or file of torchfunc/) imports from the floors below its own: not from
 # those above, nor from another room of its floor.
 FLOORS = (
-    ("assignable", "dtypes", "graph_keys", "naming", "recursion", "structures", "torch_functions", "unfilled_weights"),
+    ("assignable",),
+    ("dtypes", "graph_keys", "naming", "recursion", "structures", "torch_functions", "unfilled_weights"),
     ("torch_module_config",),
     ("config", "registry", "graph"),
     ("arrays",),

@@ -1,33 +1,25 @@
-"""Tensors that answer as Keras' variables do: `assign`, `assign_add`, `assign_sub`, `value`, `numpy()`, `path`.
+"""Tensors answer as Keras' variables do: `assign`, `assign_add`, `assign_sub`, `value`, `path`; parameters `numpy()`.
 
-What people's own layers and metrics make answers so. It takes part in no `__torch_function__`, and results of
-operations are plain tensors. A parameter keeps its class when it is copied or moved; for what else torch makes anew,
-its owner calls `make_assignable` again. torch does not take it in two places: `nn.Parameter(weight)`, which
-parametrizations call, wants a plain one, and so does `torch.export` where a layer's `call` assigns.
-
-So the weights of built-in layers stay torch's own; Keras' names of them show views that answer.
+These names are put on `torch.Tensor` itself, which has none of them. A subclass for weights was tried: it costs time
+in each operation, `nn.Parameter(weight)` refuses it (weight norm and other parametrizations call that), torch.compile
+takes such a class for parameters only, and copies, moves and pickles have to restore it. So weights stay
+`nn.Parameter`s, state stays a plain buffer, and `model.weights[0].assign(...)` works for torch's own modules too.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = [
-    "Assignable",
-    "AssignableParameter",
-    "AssignableState",
-    "Named",
-    "assignable_view",
-    "is_parameter",
-    "make_assignable",
-]
+__all__ = ["VARIABLE_NAMES", "Named", "assignable_view", "set_place"]
+
+VARIABLE_NAMES = ("assign", "assign_add", "assign_sub", "value", "path")
 
 
 class Named(Protocol):
@@ -41,89 +33,82 @@ class Named(Protocol):
 _places: Any = WeakTensorKeyDictionary()
 
 
-class Assignable:
-    """What both have in common, beside torch's own class."""
-
-    def assign(self: Any, value: Any) -> Any:
-        """Write a value of the same shape in place, without gradient, and return the tensor."""
-        value = _operand(value, self)
-        shape = value.shape if isinstance(value, Tensor) else ()
-        if tuple(shape) != tuple(self.shape):
-            raise ValueError(
-                f"The weight {self.path!r} has shape {tuple(self.shape)}, but was assigned a value of shape "
-                f"{tuple(shape)}."
-            )
-        with torch.no_grad():
-            self.copy_(value) if isinstance(value, Tensor) else self.fill_(value)
-        return self
-
-    def assign_add(self: Any, value: Any) -> Any:
-        """Add in place, without gradient, and return the tensor."""
-        with torch.no_grad():
-            self.add_(_operand(value, self))
-        return self
-
-    def assign_sub(self: Any, value: Any) -> Any:
-        """Subtract in place, without gradient, and return the tensor."""
-        with torch.no_grad():
-            self.sub_(_operand(value, self))
-        return self
-
-    @property
-    def value(self: Any) -> Any:
-        """The tensor itself."""
-        return self
-
-    def numpy(self: Any, *, force: bool = True) -> np.ndarray:
-        """A copy of the values as an array, from wherever the tensor is."""
-        values: np.ndarray = self.detach().cpu().resolve_conj().resolve_neg().numpy()
-        return values.copy()
-
-    @property
-    def path(self) -> str:
-        """The name of the layer or metric, and of the weight in it: `dense/kernel`; "" for one that belongs to none."""
-        owner, name = _places.get(self, (None, ""))
-        found = None if owner is None else owner()
-        return name if found is None else f"{found.name}/{name}"
+def set_place(tensor: Tensor, owner: Named, name: str) -> None:
+    """Say what a weight belongs to and what it is called there, for its `path`."""
+    _places[tensor] = (weakref.ref(owner), name)
 
 
-def _operand(value: Any, weight: Any) -> Any:
+def _assign(self: Tensor, value: Any) -> Tensor:
+    """Write a value of the same shape in place, without gradient, and return the tensor."""
+    value = _operand(value, self)
+    _check_shape(self, value.shape if isinstance(value, Tensor) else ())
+    with torch.no_grad():
+        return self.copy_(value) if isinstance(value, Tensor) else self.fill_(value)
+
+
+def _assign_add(self: Tensor, value: Any) -> Tensor:
+    """Add in place, without gradient, and return the tensor."""
+    with torch.no_grad():
+        return self.add_(_operand(value, self))
+
+
+def _assign_sub(self: Tensor, value: Any) -> Tensor:
+    """Subtract in place, without gradient, and return the tensor."""
+    with torch.no_grad():
+        return self.sub_(_operand(value, self))
+
+
+def _value(self: Tensor) -> Tensor:
+    """The tensor itself."""
+    return self
+
+
+def _path(self: Tensor) -> str:
+    """The name of the layer or metric, and of the weight in it: `dense/kernel`; "" for one that belongs to none."""
+    owner, name = _places.get(self, (None, ""))
+    found = None if owner is None else owner()
+    return name if found is None else f"{found.name}/{name}"
+
+
+def _numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
+    """The values as an array; of a parameter that trains, where torch would raise, a copy from wherever it is."""
+    if not self.requires_grad:
+        return Tensor.numpy(self, force=force)
+    values: np.ndarray = self.detach().cpu().resolve_conj().resolve_neg().numpy()
+    return values.copy()
+
+
+def _operand(value: Any, weight: Tensor) -> Any:
     """A value as torch's in-place methods take it. (torch.compile wants numbers and tensors left as they are.)"""
     return value if isinstance(value, (int, float, Tensor)) else torch.as_tensor(value).to(weight.device)
 
 
-class AssignableParameter(Assignable, nn.Parameter):
-    """A parameter that answers as Keras' variables do."""
+def _check_shape(weight: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(shape) != tuple(weight.shape):
+        raise ValueError(
+            f"The weight {_path(weight)!r} has shape {tuple(weight.shape)}, but was assigned a value of shape "
+            f"{tuple(shape)}."
+        )
 
 
-class AssignableState(Assignable, nn.Parameter):
-    """State that no optimizer changes and that answers as Keras' variables do.
-
-    A parameter, whatever table of its layer it is in: those are what torch.compile takes of other classes than its own.
-    """
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        # As a plain tensor or buffer: torch's own way would make a parameter of it.
-        plain = self.detach()
-        plain.__dict__.update(self.__dict__)
-        return plain.__reduce_ex__(protocol)
+_answers = (_assign, _assign_add, _assign_sub, property(_value), property(_path))
+for _name, _answer in zip(VARIABLE_NAMES, _answers, strict=True):
+    setattr(Tensor, _name, _answer)
+nn.Parameter.numpy = _numpy  # type: ignore[assignment]
 
 
-class AssignableView(Assignable, Tensor):
+class AssignableView(Tensor):
     """A weight as Keras lays it out, made from torch's tensors: gradients flow to those, values are written there."""
 
     # As of a parameter: what is computed from it is a plain tensor.
     __torch_function__ = nn.Parameter.__torch_function__
 
     write: Callable[[Tensor], None]
+    numpy = _numpy
 
     def assign(self, value: Any) -> Any:
         value = torch.as_tensor(value, device=self.device, dtype=self.dtype)
-        if value.shape != self.shape:
-            raise ValueError(
-                f"The weight {self.path!r} has shape {tuple(self.shape)}, but was assigned a value of shape "
-                f"{tuple(value.shape)}."
-            )
+        _check_shape(self, value.shape)
         self.write(value)
         # It may be a copy of what was written.
         self.data.copy_(value)
@@ -137,7 +122,7 @@ class AssignableView(Assignable, Tensor):
 
 
 def assignable_view(value: Tensor, write: Callable[[Tensor], None], owner: Named, name: str) -> Tensor:
-    """A tensor computed from weights, that answers as Keras' variables do.
+    """A tensor computed from weights, that is written to where those are.
 
     Args:
         value: left as it is if it is of another class than torch's own two, and in torch.compile.
@@ -148,25 +133,5 @@ def assignable_view(value: Tensor, write: Callable[[Tensor], None], owner: Named
         return value
     view = value.as_subclass(AssignableView)
     view.write = write
-    _places[view] = (weakref.ref(owner), name)
+    set_place(view, owner, name)
     return view
-
-
-def is_parameter(value: object) -> TypeGuard[nn.Parameter]:
-    """Whether it is a parameter, and not state that has the class of one only."""
-    return isinstance(value, nn.Parameter) and not isinstance(value, AssignableState)
-
-
-def make_assignable(tensor: Tensor, owner: Named, name: str, is_state: bool) -> Tensor:
-    """Let a parameter, or a tensor that is a layer's or metric's state, answer so; it stays the same object.
-
-    Args:
-        tensor: left as it is if it is of another class than torch's own two: a fake tensor, say.
-        owner, name: the parts of its `path`.
-        is_state: whether it is no parameter.
-    """
-    if type(tensor) in (Tensor, nn.Parameter):
-        tensor.__class__ = AssignableState if is_state else AssignableParameter
-    if isinstance(tensor, Assignable):
-        _places[tensor] = (weakref.ref(owner), name)
-    return tensor

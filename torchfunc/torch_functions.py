@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.overrides import get_overridable_functions, resolve_name
 
+from torchfunc.assignable import VARIABLE_NAMES
+
 __all__ = ["check_method", "find_function", "function_name"]
 
 _OPERATORS = (
@@ -26,6 +28,7 @@ _LEFT_OUT = ("torch.fbgemm_", "torch.miopen_", "torch.quantized_", "torch.cudnn_
 _NOT_CALLED = {
     *("as_subclass", "backward", "const_data_ptr", "data_ptr", "grad", "grad_fn", "is_set_to", "item", "module_load"),
     *("new", "numpy", "pin_memory", "record_stream", "register_hook", "register_post_accumulate_grad_hook"),
+    *VARIABLE_NAMES,
     *("reinforce", "resize", "resize_as", "retain_grad", "storage", "storage_type", "tolist", "untyped_storage"),
 }
 

@@ -26,7 +26,6 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import register_dataclass, tree_flatten, tree_leaves, tree_unflatten
 
-from torchfunc.assignable import Assignable, AssignableState
 from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
 from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature, function_signature
@@ -35,7 +34,6 @@ from torchfunc.graph.torch_internals import (
     FAKE_TENSOR_LOG,
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensor,
     FakeTensorMode,
     change_count,
     fake_with_value,
@@ -473,20 +471,12 @@ def _may_be_random_state(tensor: torch.Tensor) -> bool:
     return tensor.dtype == torch.uint8 and tensor.ndim == 1 and tensor.numel() <= _RANDOM_STATE_SIZE
 
 
-class _AssignableFake(Assignable, FakeTensor):
-    """A fake of a weight that is written as Keras' variables are."""
-
-
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     if tensor.is_leaf:
         # The value of a switch or a counter may decide what is done.
-        state = type(tensor) is torch.Tensor or isinstance(tensor, AssignableState)
-        single = state and tensor.numel() == 1 and tensor.layout is torch.strided
+        single = type(tensor) is torch.Tensor and tensor.numel() == 1 and tensor.layout is torch.strided
         known = single and tensor.device.type == "cpu"
-        fake = fake_with_value(tensor, mode) if known else mode.from_tensor(tensor)
-        if isinstance(tensor, Assignable):
-            fake.__class__ = _AssignableFake
-        return fake
+        return fake_with_value(tensor, mode) if known else mode.from_tensor(tensor)
     # Weight norm or pruning computed it. Torch warns when the grad of such a tensor is read, as `from_tensor` does.
     with mode:
         return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)

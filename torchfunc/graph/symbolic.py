@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath, tree_leaves
 
+from torchfunc.assignable import VARIABLE_NAMES
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.inference import infer_call, infer_module
 from torchfunc.graph.node import Args, Kwargs, Node, Opaque, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
@@ -384,7 +385,7 @@ class SymbolicTensor(_Recorded):
                 f"{self!r} is symbolic and on no device. Make tensors beside it with x.new_zeros(...), "
                 "torch.zeros_like(x) and their kin, or inside a Layer's call()."
             )
-        attribute = None if name.startswith("__") else getattr(torch.Tensor, name, None)
+        attribute = None if name.startswith("__") or name in VARIABLE_NAMES else getattr(torch.Tensor, name, None)
         if attribute is None:
             near = difflib.get_close_matches(name, [*dir(type(self)), *dir(torch.Tensor)], 1)
             raise AttributeError(

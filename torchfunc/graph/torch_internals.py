@@ -28,7 +28,6 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.nn.modules import module as torch_module
-from torch.optim.optimizer import _foreach_supported_types
 
 __all__ = [
     "ATTENTION_ON_CPU",
@@ -63,7 +62,6 @@ __all__ = [
     "sample_gamma",
     "skip_code",
     "storage_use_count",
-    "take_as_parameter",
 ]
 
 # Operators that torch's counter of FLOPs knows nothing of.
@@ -71,11 +69,6 @@ ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 CUDNN_SEQUENCE = torch.ops.aten._cudnn_rnn
 
 FAKE_TENSOR_LOG = logging.getLogger("torch._subclasses.fake_tensor")
-
-
-def take_as_parameter(cls: type[nn.Parameter]) -> None:
-    """Let torch's optimizers update parameters of this class all at once, as those of torch's own, by default."""
-    _foreach_supported_types.append(cls)
 
 
 def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from torchfunc import initializers
-from torchfunc.assignable import make_assignable
+from torchfunc.assignable import set_place
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
-from torchfunc.graph_keys import is_known_code, settings_key
+from torchfunc.graph_keys import settings_key
 from torchfunc.registry import to_snake_case
 from torchfunc.structures import leaves
 
@@ -114,20 +114,15 @@ class Metric:
             variable = initializers.get(initializer or "zeros")(sizes, dtype=state_dtype)
         self._variable_names.append(name or f"variable_{len(self._variables)}")
         self._variables.append(variable)
-        self._make_assignable()
+        set_place(variable, self, self._variable_names[-1])
         return variable
 
     add_weight = add_variable
 
-    def _make_assignable(self) -> None:
-        """Let the state of a metric that is not torchfunc's own answer as Keras' variables do."""
-        if not is_known_code(self):
-            for variable, name in zip(self._variables, self._variable_names, strict=True):
-                make_assignable(variable, self, name, is_state=True)
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._make_assignable()
+        for variable, name in zip(self._variables, self._variable_names, strict=True):
+            set_place(variable, self, name)
 
     def _add_constant(self, values: Any, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor that follows the state to its device, so that no update copies it there, but is never reset."""

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from torchfunc.assignable import is_parameter
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, symbolic_tensors, topological_order
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.binding import InputBinding
@@ -248,9 +247,9 @@ def _find_tensors(
             if id(tensor) in paths:
                 found.append(RecordedTensor(tensor, paths[id(tensor)], "layer"))
             else:
-                base = "parameter" if is_parameter(tensor) else "constant"
+                base = "parameter" if isinstance(tensor, nn.Parameter) else "constant"
                 name = namer.next((names or {}).get(id(tensor), base))
-                is_saved = node in saved or is_parameter(tensor)
+                is_saved = node in saved or isinstance(tensor, nn.Parameter)
                 found.append(RecordedTensor(tensor, name, "model" if is_saved else "mask"))
     return found
 

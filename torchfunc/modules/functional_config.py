@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchfunc.assignable import is_parameter
 from torchfunc.dtypes import as_dtype, dtype_name
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, symbolic_leaves
 from torchfunc.layers import InputLayer, Layer
@@ -139,14 +138,14 @@ class _Writer:
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(value, Tensor):
             key, _, path = self.drawn.paths[id(value)].partition(".")
-            if not path and not is_parameter(value) and _for_keras.get():
+            if not path and not isinstance(value, nn.Parameter) and _for_keras.get():
                 return serialize_keras_object(value.detach().cpu())
             weight: dict[str, Any] = {
                 "layer": self.owners[key] if path else None,
                 "name": path or key,
                 "shape": list(value.shape),
                 "dtype": dtype_name(value.dtype),
-                "trainable": is_parameter(value),
+                "trainable": isinstance(value, nn.Parameter),
             }
             return {"class_name": "__weight__", "config": weight}
         if isinstance(value, torch.dtype):

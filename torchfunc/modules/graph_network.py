@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.graph import PythonCode
 
-from torchfunc.assignable import is_parameter
 from torchfunc.graph import (
     CallMode,
     Node,
@@ -159,7 +158,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         for tensor, name, owner in tensors:
             if owner == "layer":
                 continue
-            if is_parameter(tensor):
+            if isinstance(tensor, nn.Parameter):
                 self._parameters[name] = tensor
             elif owner == "model":
                 self._buffers[name] = tensor

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchfunc.assignable import is_parameter
 from torchfunc.graph import CallMode
 from torchfunc.layers import Layer
 from torchfunc.modules.torch_graph.convert import to_torch
@@ -133,7 +132,7 @@ class _File:
         """A tensor of that size; the values come with the state_dict."""
         kind = "" if tensor.dtype == torch.float32 else f", dtype={tensor.dtype}"
         text = f"torch.zeros({self.value(tuple(tensor.shape))}{kind})"
-        if not is_parameter(tensor):
+        if not isinstance(tensor, nn.Parameter):
             return text
         return f"nn.Parameter({text})" if tensor.requires_grad else f"nn.Parameter({text}, requires_grad=False)"
 

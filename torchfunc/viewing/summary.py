@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from torchfunc.assignable import is_parameter
 from torchfunc.graph import SymbolicValue
 from torchfunc.layers import Layer
 from torchfunc.layers.base.call_arguments import call_with_shapes
@@ -238,7 +237,7 @@ def _trainable_text(entry: Entry) -> str:
     weights = _weights(entry.target)
     if not weights:
         return "-"
-    parameters = [weight for weight in weights if is_parameter(weight)]
+    parameters = [weight for weight in weights if isinstance(weight, nn.Parameter)]
     frozen = not any(parameter.requires_grad for parameter in parameters)
     if isinstance(entry.target, Layer):
         # Frozen Keras' way, or torch's. A layer of buffers alone is what it says it is.

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import regularizers
-from torchfunc.assignable import AssignableState, is_parameter
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph import (
@@ -149,11 +148,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
                 f"{type(self).__name__}.{name} shows torch's parameters as Keras has them and cannot be replaced. "
                 f"Write into it: layer.{name}.assign(value)."
             )
-        if isinstance(value, AssignableState) and "_modules" in self.__dict__:
-            # Which torch would take for a parameter.
-            self.__dict__.pop(name, None)
-            self._buffers[name] = value
-        elif not track(self, name, value):
+        if not track(self, name, value):
             super().__setattr__(name, value)
         if not self.__dict__.get("_trainable", True):
             self._freeze_added(value)
@@ -162,7 +157,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
         """Freeze what a frozen layer gets, as all that it had before."""
         if isinstance(value, nn.Module):
             set_trainable(value, False)
-        elif is_parameter(value):
+        elif isinstance(value, nn.Parameter):
             value.requires_grad_(False)
 
     @property
@@ -428,7 +423,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         restore_tracking(self)
-        self.restore_weights()
+        self.place_weights()
 
 
 # For layers around other layers; functions, since a name in `Layer` would be taken from its subclasses.

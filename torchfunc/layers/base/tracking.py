@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import MappingKey, SequenceKey, register_pytree_node
 
-from torchfunc.assignable import is_parameter
 from torchfunc.layers.base.weights import set_trainable
 
 __all__ = ["TrackedDict", "TrackedList", "TrackedTuple", "restore_tracking", "track"]
@@ -82,9 +81,9 @@ class _Tracked(nn.Module):
     def _register_weight(self, owner: Any, path: Sequence[str], weight: Tensor) -> None:
         # A weight that `add_weight` made is moved here; any other that the owner has stays where it is.
         moved = owner.rename_weight(".".join(path), weight)
-        held = owner.parameters() if is_parameter(weight) else owner.buffers()
+        held = owner.parameters() if isinstance(weight, nn.Parameter) else owner.buffers()
         if moved or not any(weight is each for each in held):
-            table: dict[str, Any] = self._parameters if is_parameter(weight) else self._buffers
+            table: dict[str, Any] = self._parameters if isinstance(weight, nn.Parameter) else self._buffers
             table[path[-1]] = weight
 
     def register_weights(self) -> None:

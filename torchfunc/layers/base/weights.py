@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import constraints, initializers, regularizers
-from torchfunc.assignable import AssignableParameter, assignable_view, make_assignable
+from torchfunc.assignable import assignable_view, set_place
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import modules_within
-from torchfunc.graph.torch_internals import persistent_buffers, take_as_parameter
-from torchfunc.graph_keys import is_known_code
+from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.unfilled_weights import weight_budget
 
@@ -36,9 +35,6 @@ __all__ = [
     "own_weights",
     "set_trainable",
 ]
-
-
-take_as_parameter(AssignableParameter)
 
 
 @dataclass(frozen=True)
@@ -198,7 +194,7 @@ class WeightHolder(nn.Module):
         weight = Weight(names, layout, trainable, penalty, projection, keras_name)
         self._weights.append(weight)
         for each, tensor in zip(names, registered, strict=True):
-            self._make_assignable(weight, tensor, each)
+            set_place(tensor, self, keras_name or each)
         if provisional:
             self.__dict__.setdefault("_provisional", {})[id(registered[0])] = weight
         return registered[0] if len(registered) == 1 else tuple(registered)
@@ -243,25 +239,20 @@ class WeightHolder(nn.Module):
             if tensor is not None and "." not in path:
                 holder[path] = tensor  # type: ignore[assignment]
         weight.names = (path,)
-        self._make_assignable(weight, value, path)
+        set_place(value, self, path)
         return True
 
-    def _make_assignable(self, weight: Weight, tensor: Tensor, name: str) -> None:
-        """Let a weight of a layer that is not torchfunc's own answer as Keras' variables do."""
-        if not is_known_code(self):
-            make_assignable(tensor, self, name, not (weight.trainable and tensor.is_floating_point()))
-
-    def restore_weights(self) -> None:
-        """What a copy of the layer lacks, and one that has moved: what its weights answer."""
+    def place_weights(self) -> None:
+        """Tell the weights of a copy of the layer, or of one that has moved, their place again."""
         for weight in self._weights:
             for name, tensor in zip(weight.names, weight.tensors(self), strict=True):
                 if tensor is not None:
-                    self._make_assignable(weight, tensor, name)
+                    set_place(tensor, self, weight.keras_name or name)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         moved = super()._apply(fn, recurse)
         # Torch moves buffers to new tensors.
-        self.restore_weights()
+        self.place_weights()
         return moved
 
     def _write_weight(self, weight: Weight, value: Tensor) -> None:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from torchfunc.assignable import is_parameter
 from torchfunc.graph import Node, SymbolicValue, install_hook, record, topological_order
 from torchfunc.layers import Layer
 from torchfunc.modules.naming import name_nodes
@@ -169,7 +168,7 @@ def _described(node: Node, places: Mapping[Any, Any]) -> Any:
     def describe(leaf: Any) -> Any:
         if isinstance(leaf, SymbolicValue):
             return places[leaf]
-        return id(leaf) if is_parameter(leaf) else "tensor" if isinstance(leaf, Tensor) else repr(leaf)
+        return id(leaf) if isinstance(leaf, nn.Parameter) else "tensor" if isinstance(leaf, Tensor) else repr(leaf)
 
     kwargs = {name: value for name, value in node.kwargs.items() if name != "training"}
     return map_structure(describe, (list(node.args), kwargs))
