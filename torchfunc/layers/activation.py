@@ -33,6 +33,9 @@ class Activation(ActivationLast, Elementwise):
     Args:
         activation: name, callable or module.
         **kwargs: of `Layer`.
+
+    >>> layers.Activation("relu")(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
     """
 
     def __init__(self, activation: ActivationLike, **kwargs: Any) -> None:
@@ -57,6 +60,9 @@ class ReLU(Elementwise):
 
     Raises:
         ValueError: a number is negative.
+
+    >>> layers.ReLU(max_value=6.0)(torch.tensor([-1.0, 2.0, 9.0]))
+    tensor([0., 2., 6.])
     """
 
     def __init__(
@@ -88,6 +94,9 @@ class LeakyReLU(Elementwise):
 
     Raises:
         ValueError: the slope is negative.
+
+    >>> layers.LeakyReLU(negative_slope=0.5)(torch.tensor([-1.0, 2.0]))
+    tensor([-0.5000,  2.0000])
     """
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
@@ -118,6 +127,10 @@ class PReLU(WeightedLayer, Elementwise):
 
     Raises:
         ValueError: a shared axis is no axis of the input, or the batch axis.
+
+    >>> layer = layers.PReLU(alpha_initializer=initializers.Constant(0.5))
+    >>> layer(torch.tensor([[-1.0, 2.0]])).tolist()
+    [[-0.5, 2.0]]
     """
 
     weight: nn.Parameter
@@ -162,6 +175,9 @@ class ELU(Elementwise):
     Args:
         alpha: minus the lower bound.
         **kwargs: of `Layer`.
+
+    >>> layers.ELU()(torch.tensor([-1.0, 2.0]))
+    tensor([-0.6321,  2.0000])
     """
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
@@ -187,6 +203,9 @@ class Softmax(Elementwise):
 
     Call arguments:
         mask: a tensor that broadcasts to the input; masked positions get 0, and the others sum to 1.
+
+    >>> layers.Softmax()(torch.tensor([[1.0, 1.0, 5.0]]), mask=torch.tensor([[True, True, False]]))
+    tensor([[0.5000, 0.5000, 0.0000]])
     """
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:

@@ -46,6 +46,12 @@ class Dense(KernelLayer):
         activity_regularizer: a penalty on the output.
         lora_rank, lora_alpha, quantization_config: must be None.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.Dense(3)(Input((None, 5))).shape
+    (None, None, 3)
+    >>> layer = layers.Dense(2, activation="relu", kernel_initializer="ones", bias_initializer="ones")
+    >>> layer(torch.tensor([[1.0, 2.0], [-5.0, 1.0]])).tolist()
+    [[4.0, 4.0], [0.0, 0.0]]
     """
 
     def __init__(
@@ -111,6 +117,9 @@ class Embedding(WeightedLayer):
         lora_rank, lora_alpha, quantization_config: must be None.
         input_length: accepted as in older guides, without effect.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.Embedding(input_dim=1000, output_dim=16)(Input((7,), dtype="int64")).shape
+    (None, 7, 16)
     """
 
     weight: nn.Parameter
@@ -177,7 +186,11 @@ class Embedding(WeightedLayer):
 
 
 class Identity(Elementwise):
-    """Returns its input. Shape: any, unchanged."""
+    """Returns its input. Shape: any, unchanged.
+
+    >>> layers.Identity()(torch.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
 
     def call(self, inputs: Tensor) -> Tensor:
         return inputs
@@ -195,6 +208,9 @@ class Lambda(Layer):
         mask: the output's mask, or a function `(inputs, mask)` that gives it.
         arguments: further keyword arguments of `function`.
         **kwargs: of `Layer`.
+
+    >>> layers.Lambda(lambda x: x**2)(torch.tensor([[3.0]]))
+    tensor([[9.]])
     """
 
     def __init__(
@@ -263,6 +279,9 @@ class TorchModule(Layer):
         output_shape: the output's shape with the batch axis (None), for a module whose result depends on data values;
             inferred by a run on fake tensors by default.
         **kwargs: of `Layer`.
+
+    >>> layers.TorchModule(torch.nn.Linear(5, 3), name="project")(Input((5,))).shape
+    (None, 3)
     """
 
     def __init__(

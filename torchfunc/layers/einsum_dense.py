@@ -47,6 +47,9 @@ class EinsumDense(KernelLayer):
 
     Raises:
         ValueError: the equation has another form, or names an axis that is nowhere else.
+
+    >>> layers.EinsumDense("abc,cd->abd", output_shape=(None, 64), bias_axes="d")(Input((10, 32))).shape
+    (None, 10, 64)
     """
 
     def __init__(

@@ -31,6 +31,9 @@ class InputLayer(Layer):
 
     Raises:
         ValueError: the shape is missing, given twice, or contains anything but sizes.
+
+    >>> layers.InputLayer((4,), name="x").output.shape
+    (None, 4)
     """
 
     def __init__(
@@ -105,6 +108,12 @@ def Input(
 
     Raises:
         ValueError: the shape is missing, given twice, or contains anything but sizes.
+
+    >>> x = Input((28, 28, 1), name="image")
+    >>> x.shape, x.dtype
+    ((None, 28, 28, 1), torch.float32)
+    >>> Input((None, 8), batch_size=4).shape
+    (4, None, 8)
     """
     install_hook()
     if tensor is not None:

@@ -26,6 +26,11 @@ class Masking(Elementwise):
     Args:
         mask_value: the value.
         **kwargs: of `Layer`.
+
+    >>> steps = Input((None, 4))
+    >>> marked = layers.Masking(mask_value=0.0)(steps)
+    >>> layers.LSTM(8)(marked).shape  # which leaves out steps of four zeros
+    (None, 8)
     """
 
     def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:

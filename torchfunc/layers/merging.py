@@ -115,20 +115,32 @@ class _Operator(Merge):
 
 
 class Add(_Operator):
-    """The sum of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+    """The sum of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    >>> layers.Add()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
+    tensor([[11., 22.]])
+    """
 
     operator = staticmethod(torch.add)
 
 
 class Subtract(_Operator):
-    """The first of two inputs minus the second. Shapes: `(batch, ...)` each -> the broadcast shape."""
+    """The first of two inputs minus the second. Shapes: `(batch, ...)` each -> the broadcast shape.
+
+    >>> layers.Subtract()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
+    tensor([[ -9., -18.]])
+    """
 
     only = 2
     operator = staticmethod(torch.sub)
 
 
 class Average(_Operator):
-    """The mean of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+    """The mean of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    >>> layers.Average()([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 6.0]])])
+    tensor([[2., 4.]])
+    """
 
     operator = staticmethod(torch.add)
 
@@ -143,6 +155,9 @@ class Multiply(_Operator):
     """The product of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
 
     Steps that are masked in one input count as 1; steps that are masked in all inputs give 0.
+
+    >>> layers.Multiply()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
+    tensor([[10., 40.]])
     """
 
     operator = staticmethod(torch.mul)
@@ -174,13 +189,21 @@ class _Extremum(_Operator):
 
 
 class Maximum(_Extremum):
-    """The element-wise maximum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+    """The element-wise maximum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    >>> layers.Maximum()([torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])])
+    tensor([[3., 5.]])
+    """
 
     operator = staticmethod(torch.maximum)
 
 
 class Minimum(_Extremum):
-    """The element-wise minimum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape."""
+    """The element-wise minimum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    >>> layers.Minimum()([torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])])
+    tensor([[1., 2.]])
+    """
 
     operator = staticmethod(torch.minimum)
 
@@ -191,6 +214,9 @@ class Concatenate(Merge):
     Args:
         axis: the axis, the batch axis counted.
         **kwargs: of `Layer`.
+
+    >>> layers.Concatenate()([torch.tensor([[1.0]]), torch.tensor([[2.0, 3.0]])])
+    tensor([[1., 2., 3.]])
     """
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
@@ -249,6 +275,9 @@ class Dot(Merge):
         axes: the axis to sum over, or two of them, one for each input. Not the batch axis.
         normalize: whether to scale each input to length 1 along its axis first: the cosine of the angle.
         **kwargs: of `Layer`.
+
+    >>> layers.Dot(axes=1)([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])])
+    tensor([[11.]])
     """
 
     only = 2
@@ -336,40 +365,72 @@ def _full_mask(inputs: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def add(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Add(**kwargs)(inputs)`."""
+    """`Add(**kwargs)(inputs)`.
+
+    >>> layers.add([Input((3,)), Input((3,))]).shape
+    (None, 3)
+    """
     return Add(**kwargs)(inputs)
 
 
 def subtract(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Subtract(**kwargs)(inputs)`."""
+    """`Subtract(**kwargs)(inputs)`.
+
+    >>> layers.subtract([torch.tensor([[5.0]]), torch.tensor([[3.0]])])
+    tensor([[2.]])
+    """
     return Subtract(**kwargs)(inputs)
 
 
 def multiply(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Multiply(**kwargs)(inputs)`."""
+    """`Multiply(**kwargs)(inputs)`.
+
+    >>> layers.multiply([torch.tensor([[5.0]]), torch.tensor([[3.0]])])
+    tensor([[15.]])
+    """
     return Multiply(**kwargs)(inputs)
 
 
 def average(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Average(**kwargs)(inputs)`."""
+    """`Average(**kwargs)(inputs)`.
+
+    >>> layers.average([torch.tensor([[5.0]]), torch.tensor([[3.0]])])
+    tensor([[4.]])
+    """
     return Average(**kwargs)(inputs)
 
 
 def maximum(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Maximum(**kwargs)(inputs)`."""
+    """`Maximum(**kwargs)(inputs)`.
+
+    >>> layers.maximum([torch.tensor([[5.0]]), torch.tensor([[3.0]])])
+    tensor([[5.]])
+    """
     return Maximum(**kwargs)(inputs)
 
 
 def minimum(inputs: Sequence[Any], **kwargs: Any) -> Any:
-    """`Minimum(**kwargs)(inputs)`."""
+    """`Minimum(**kwargs)(inputs)`.
+
+    >>> layers.minimum([torch.tensor([[5.0]]), torch.tensor([[3.0]])])
+    tensor([[3.]])
+    """
     return Minimum(**kwargs)(inputs)
 
 
 def concatenate(inputs: Sequence[Any], axis: int = -1, **kwargs: Any) -> Any:
-    """`Concatenate(axis, **kwargs)(inputs)`."""
+    """`Concatenate(axis, **kwargs)(inputs)`.
+
+    >>> layers.concatenate([Input((3,)), Input((4,))]).shape
+    (None, 7)
+    """
     return Concatenate(axis, **kwargs)(inputs)
 
 
 def dot(inputs: Sequence[Any], axes: int | Sequence[int] = -1, normalize: bool = False, **kwargs: Any) -> Any:
-    """`Dot(axes, normalize, **kwargs)(inputs)`."""
+    """`Dot(axes, normalize, **kwargs)(inputs)`.
+
+    >>> layers.dot([Input((3,)), Input((3,))], axes=1).shape
+    (None, 1)
+    """
     return Dot(axes, normalize, **kwargs)(inputs)

@@ -88,6 +88,12 @@ class Dropout(RandomLayer):
 
     Raises:
         ValueError: `rate` is not in [0, 1], or `noise_shape` contains anything but positive integers and None.
+
+    >>> layer = layers.Dropout(0.5)
+    >>> layer(torch.ones(1, 4), training=False)
+    tensor([[1., 1., 1., 1.]])
+    >>> sorted(set(layer(torch.ones(1, 100), training=True).flatten().tolist()))
+    [0.0, 2.0]
     """
 
     def __init__(
@@ -137,6 +143,10 @@ class AlphaDropout(Dropout):
     Args:
         rate, noise_shape, seed: see `Dropout`.
         **kwargs: of `Layer`.
+
+    >>> layer = layers.AlphaDropout(0.1)
+    >>> layer(torch.ones(1, 3), training=False)
+    tensor([[1., 1., 1.]])
     """
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -191,6 +201,11 @@ class SpatialDropout1D(_SpatialDropout):
     Args:
         rate, seed: see `Dropout`.
         **kwargs: of `Layer`.
+
+    >>> layer = layers.SpatialDropout1D(0.5)
+    >>> kept = layer(torch.ones(1, 10, 3), training=True)
+    >>> bool((kept == kept[:, :1]).all())  # whole channels are dropped
+    True
     """
 
     positions = 1
@@ -211,6 +226,9 @@ class SpatialDropout2D(_SpatialDropout):
         rate, seed: see `Dropout`.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: of `Layer`.
+
+    >>> layers.SpatialDropout2D(0.5)(Input((8, 8, 3))).shape
+    (None, 8, 8, 3)
     """
 
     positions = 2
@@ -225,6 +243,9 @@ class SpatialDropout3D(SpatialDropout2D):
     Args:
         rate, data_format, seed: see `SpatialDropout2D`.
         **kwargs: of `Layer`.
+
+    >>> layers.SpatialDropout3D(0.5)(Input((8, 8, 8, 3))).shape
+    (None, 8, 8, 8, 3)
     """
 
     positions = 3
@@ -240,6 +261,10 @@ class GaussianNoise(RandomLayer):
 
     Raises:
         ValueError: `stddev` is not between 0 and 1.
+
+    >>> layer = layers.GaussianNoise(0.1)
+    >>> layer(torch.ones(1, 3), training=False)
+    tensor([[1., 1., 1.]])
     """
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -269,6 +294,10 @@ class GaussianDropout(RandomLayer):
 
     Raises:
         ValueError: `rate` is not in [0, 1).
+
+    >>> layer = layers.GaussianDropout(0.1)
+    >>> layer(torch.ones(1, 3), training=False)
+    tensor([[1., 1., 1.]])
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
@@ -295,6 +324,12 @@ class ActivityRegularization(Elementwise):
         l1: the weight of the sum of absolute values.
         l2: the weight of the sum of squares. Both sums are divided by the batch size.
         **kwargs: of `Layer`.
+
+    >>> layer = layers.ActivityRegularization(l1=0.1)
+    >>> layer(torch.tensor([[1.0, -2.0]]))
+    tensor([[ 1., -2.]])
+    >>> layer.losses
+    [tensor(0.3000)]
     """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:

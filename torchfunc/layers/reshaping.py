@@ -25,6 +25,9 @@ class Flatten(Layer):
         data_format: with "channels_first", the channels (axis 1) are moved to the end first, so that the features come
             in the same order as with "channels_last"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.Flatten()(Input((4, 5))).shape
+    (None, 20)
     """
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
@@ -56,6 +59,9 @@ class Reshape(Layer):
 
     Raises:
         ValueError: `target_shape` is not a shape, or does not hold as many values as the input.
+
+    >>> layers.Reshape((2, -1))(Input((6,))).shape
+    (None, 2, 3)
     """
 
     def __init__(self, target_shape: Sequence[int], **kwargs: Any) -> None:
@@ -111,6 +117,9 @@ class Permute(Layer):
 
     Raises:
         ValueError: `dims` does not hold each of 1, 2, ... once.
+
+    >>> layers.Permute((2, 1))(Input((4, 5))).shape
+    (None, 5, 4)
     """
 
     def __init__(self, dims: Sequence[int], **kwargs: Any) -> None:
@@ -136,6 +145,9 @@ class RepeatVector(Layer):
     Args:
         n: how many steps.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.RepeatVector(3)(Input((5,))).shape
+    (None, 3, 5)
     """
 
     def __init__(self, n: int, **kwargs: Any) -> None:

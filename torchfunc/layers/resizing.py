@@ -71,6 +71,9 @@ class UpSampling1D(UpSampling):
     Args:
         size: how many times.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.UpSampling1D(2)(torch.tensor([[[1.0], [2.0]]])).flatten()
+    tensor([1., 1., 2., 2.])
     """
 
     rank = 1
@@ -93,6 +96,9 @@ class UpSampling2D(UpSampling):
         interpolation: "nearest" (rows and columns repeated), "bilinear" or "bicubic" (`torch.nn.functional.interpolate`
             with `align_corners=False`).
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.UpSampling2D((2, 3))(Input((4, 4, 8))).shape
+    (None, 8, 12, 8)
     """
 
     rank = 2
@@ -127,7 +133,11 @@ class UpSampling2D(UpSampling):
 
 
 class UpSampling3D(UpSampling):
-    """Volumes made larger: `(batch, depth, height, width, channels)` -> the same rank. See `UpSampling`."""
+    """Volumes made larger: `(batch, depth, height, width, channels)` -> the same rank. See `UpSampling`.
+
+    >>> layers.UpSampling3D(2)(Input((4, 4, 4, 8))).shape
+    (None, 8, 8, 8, 8)
+    """
 
     rank = 3
 
@@ -168,19 +178,31 @@ class ZeroPadding(SpatialLayer):
 
 
 class ZeroPadding1D(ZeroPadding):
-    """Zero steps before and after: `(batch, steps, channels)` -> the same rank. See `ZeroPadding`."""
+    """Zero steps before and after: `(batch, steps, channels)` -> the same rank. See `ZeroPadding`.
+
+    >>> layers.ZeroPadding1D((1, 2))(torch.tensor([[[7.0]]])).flatten()
+    tensor([0., 7., 0., 0.])
+    """
 
     rank = 1
 
 
 class ZeroPadding2D(ZeroPadding):
-    """Zeros around images: `(batch, height, width, channels)` -> the same rank. See `ZeroPadding`."""
+    """Zeros around images: `(batch, height, width, channels)` -> the same rank. See `ZeroPadding`.
+
+    >>> layers.ZeroPadding2D(((1, 2), (0, 3)))(Input((4, 4, 8))).shape
+    (None, 7, 7, 8)
+    """
 
     rank = 2
 
 
 class ZeroPadding3D(ZeroPadding):
-    """Zeros around volumes: `(batch, depth, height, width, channels)` -> the same rank. See `ZeroPadding`."""
+    """Zeros around volumes: `(batch, depth, height, width, channels)` -> the same rank. See `ZeroPadding`.
+
+    >>> layers.ZeroPadding3D(1)(Input((4, 4, 4, 8))).shape
+    (None, 6, 6, 6, 8)
+    """
 
     rank = 3
 
@@ -229,6 +251,9 @@ class Cropping1D(Cropping):
     Args:
         cropping: an integer, or (before, after).
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.Cropping1D((1, 2))(torch.arange(5.0).reshape(1, 5, 1)).flatten()
+    tensor([1., 2.])
     """
 
     rank = 1
@@ -246,6 +271,9 @@ class Cropping2D(Cropping):
     """Margins cut off images: `(batch, height, width, channels)` -> the same rank.
 
     See `Cropping`; nothing is cut off by default.
+
+    >>> layers.Cropping2D(((1, 2), (0, 3)))(Input((8, 8, 3))).shape
+    (None, 5, 5, 3)
     """
 
     rank = 2
@@ -255,7 +283,11 @@ class Cropping2D(Cropping):
 
 
 class Cropping3D(Cropping):
-    """Margins cut off volumes: `(batch, depth, height, width, channels)` -> the same rank. See `Cropping`."""
+    """Margins cut off volumes: `(batch, depth, height, width, channels)` -> the same rank. See `Cropping`.
+
+    >>> layers.Cropping3D(1)(Input((8, 8, 8, 3))).shape
+    (None, 6, 6, 6, 3)
+    """
 
     rank = 3
 

@@ -16,6 +16,9 @@ def serialize(layer: Layer) -> dict[str, Any]:
 
     Raises:
         TypeError: it is no layer.
+
+    >>> layers.serialize(layers.Dense(3))["config"]["units"]
+    3
     """
     if not isinstance(layer, Layer):
         raise TypeError(f"layers.serialize() takes a layer, got {layer!r} ({type(layer).__name__}).")
@@ -32,6 +35,9 @@ def deserialize(config: Mapping[str, Any], custom_objects: Mapping[str, Any] | N
 
     Raises:
         ValueError: the config describes no layer.
+
+    >>> layers.deserialize({"class_name": "Dense", "config": {"units": 3}}).units
+    3
     """
     made = deserialize_keras_object(config, custom_objects)
     if not isinstance(made, Layer):

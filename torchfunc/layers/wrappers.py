@@ -30,6 +30,12 @@ class Wrapper(Layer):
 
     Raises:
         ValueError: `layer` is none of these.
+
+    >>> class Twice(layers.Wrapper):
+    ...     def call(self, inputs):
+    ...         return 2 * self.layer(inputs)
+    >>> Twice(layers.ReLU())(torch.tensor([-1.0, 3.0]))
+    tensor([0., 6.])
     """
 
     def __init__(self, layer: nn.Module, **kwargs: Any) -> None:
@@ -69,6 +75,9 @@ class TimeDistributed(Wrapper):
         **kwargs: `activity_regularizer`, `name`, `trainable`, `dtype`, `input_shape`.
 
     A mask `(batch, time, ...)` is passed on, and given to the layer as `(batch * time, ...)` if it takes one.
+
+    >>> layers.TimeDistributed(layers.Conv2D(8, 3))(Input((10, 28, 28, 3))).shape
+    (None, 10, 26, 26, 8)
     """
 
     supports_masking = True

@@ -46,6 +46,14 @@ class MultiHeadAttention(HeadedAttention):
 
     Raises:
         ValueError: a size is no positive integer, or flash attention is to drop scores.
+
+    >>> query, value = Input((5, 16)), Input((7, 32))
+    >>> attention = layers.MultiHeadAttention(num_heads=4, key_dim=8)
+    >>> attention(query, value).shape
+    (None, 5, 16)
+    >>> output, scores = attention(query, value, return_attention_scores=True)
+    >>> scores.shape
+    (None, 4, 5, 7)
     """
 
     def __init__(
@@ -158,6 +166,10 @@ class GroupedQueryAttention(HeadedAttention):
 
     Raises:
         ValueError: a size is no positive integer, the heads do not divide, or flash attention is to drop scores.
+
+    >>> query, value = Input((5, 16)), Input((7, 16))
+    >>> layers.GroupQueryAttention(head_dim=8, num_query_heads=4, num_key_value_heads=2)(query, value).shape
+    (None, 5, 16)
     """
 
     def __init__(

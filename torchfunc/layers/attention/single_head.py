@@ -51,6 +51,10 @@ class Attention(Layer):
 
     Raises:
         ValueError: `score_mode` is neither.
+
+    >>> query, value = torch.zeros(1, 1, 2), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> layers.Attention()([query, value])  # of a query that fits all alike: the mean
+    tensor([[[2., 3.]]])
     """
 
     supports_masking = True
@@ -206,6 +210,9 @@ class AdditiveAttention(Attention):
         use_scale: whether there is a `scale`.
         dropout: the share of the scores that training drops.
         **kwargs: `seed`, as of `Attention`, and those of `Layer`.
+
+    >>> layers.AdditiveAttention()([Input((5, 16)), Input((7, 16))]).shape
+    (None, 5, 16)
     """
 
     def __init__(self, use_scale: bool = True, dropout: float = 0.0, **kwargs: Any) -> None:

@@ -29,6 +29,11 @@ class RandomFlip(ImageAugmentation):
         mode: "horizontal" (left and right change places), "vertical", or "horizontal_and_vertical" for both, each drawn
             by itself.
         seed, data_format, **kwargs: see `ImageAugmentation`.
+
+    >>> images = torch.tensor([1.0, 2.0]).reshape(1, 1, 2, 1)
+    >>> flipped = {tuple(layers.RandomFlip("horizontal")(images, training=True).flatten().tolist()) for _ in range(50)}
+    >>> sorted(flipped)
+    [(1.0, 2.0), (2.0, 1.0)]
     """
 
     def __init__(
@@ -143,6 +148,12 @@ class RandomRotation(_RandomAffine):
     Args:
         factor: the share of a full turn, counter-clockwise: a number for as much in both directions, or two numbers.
         fill_mode, interpolation, seed, fill_value, data_format, **kwargs: see `_RandomAffine`.
+
+    >>> images = torch.arange(4.0).reshape(1, 2, 2, 1)
+    >>> quarter = layers.RandomRotation(factor=(0.25, 0.25))(images, training=True)  # against the clock
+    >>> quarter[0, :, :, 0].round()
+    tensor([[1., 3.],
+            [0., 2.]])
     """
 
     def __init__(
@@ -175,6 +186,9 @@ class RandomZoom(_RandomAffine):
             directions, or two numbers.
         width_factor: the same for the width; by default what is drawn for the height.
         fill_mode, interpolation, seed, fill_value, data_format, **kwargs: see `_RandomAffine`.
+
+    >>> layers.RandomZoom(height_factor=(-0.2, 0.2))(Input((8, 8, 3))).shape
+    (None, 8, 8, 3)
     """
 
     def __init__(
@@ -210,6 +224,11 @@ class RandomTranslation(_RandomAffine):
         height_factor: by what share of the height, downwards; a number for both directions, or two numbers.
         width_factor: by what share of the width, to the right.
         fill_mode, interpolation, seed, fill_value, data_format, **kwargs: see `_RandomAffine`.
+
+    >>> images = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 4, 1)
+    >>> layer = layers.RandomTranslation(height_factor=0.0, width_factor=(0.25, 0.25), fill_mode="constant")
+    >>> layer(images, training=True).flatten().round()
+    tensor([0., 1., 2., 3.])
     """
 
     def __init__(
@@ -244,6 +263,9 @@ class RandomShear(_RandomAffine):
         x_factor: by what share of the distance from the top, columns are shifted: a number for 0 to that, or two.
         y_factor: by what share of the distance from the left, rows are shifted.
         fill_mode, interpolation, seed, fill_value, data_format, **kwargs: see `_RandomAffine`.
+
+    >>> layers.RandomShear(x_factor=0.2)(Input((8, 8, 3))).shape
+    (None, 8, 8, 3)
     """
 
     def __init__(
@@ -280,6 +302,9 @@ class RandomCrop(ImageAugmentation):
     Args:
         height, width: the window's size.
         seed, data_format, **kwargs: see `ImageAugmentation`.
+
+    >>> layers.RandomCrop(24, 24)(Input((32, 32, 3))).shape
+    (None, 24, 24, 3)
     """
 
     def __init__(

@@ -25,6 +25,14 @@ class InputSpec:
         allow_last_axis_squeeze: an input with one axis of size 1 more or less at the end also fits `shape`.
         name: the input's name in a dict of inputs.
         optional: the input may be None.
+
+    >>> class Images(layers.Layer):
+    ...     input_spec = layers.InputSpec(ndim=4, axes={-1: 3})
+    ...
+    ...     def call(self, inputs):
+    ...         return inputs
+    >>> Images()(Input((8, 8, 3))).shape
+    (None, 8, 8, 3)
     """
 
     def __init__(
@@ -86,6 +94,9 @@ def check_input(spec: InputSpec | Sequence[InputSpec | None], inputs: Any, descr
 
     Raises:
         ValueError: it does not fit, naming the layer, what came and what was expected.
+
+    >>> spec = layers.InputSpec(ndim=2)
+    >>> layers.check_input(spec, torch.zeros(4, 3), lambda: "my layer")  # nothing to say
     """
     specs = spec if isinstance(spec, (list, tuple)) else [spec]
     values = list(inputs.values()) if isinstance(inputs, Mapping) else inputs

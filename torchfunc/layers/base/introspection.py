@@ -106,19 +106,43 @@ class NodeIntrospection:
         return self._only_shape("output", [_shapes(node.outputs) for node in self.inbound_nodes])
 
     def get_input_at(self, node_index: int) -> Any:
-        """The symbolic input of call number `node_index`."""
+        """The symbolic input of call number `node_index`.
+
+        >>> layer, x = layers.Dense(3), Input((5,))
+        >>> y = layer(x)
+        >>> layer.get_input_at(0) is x
+        True
+        """
         return _inputs(self._node_at(node_index, "input"))
 
     def get_output_at(self, node_index: int) -> Any:
-        """The symbolic output of call number `node_index`."""
+        """The symbolic output of call number `node_index`.
+
+        >>> layer = layers.Dense(3)
+        >>> first, second = layer(Input((5,))), layer(Input((5,)))
+        >>> layer.get_output_at(1) is second
+        True
+        """
         return self._node_at(node_index, "output").outputs
 
     def get_input_shape_at(self, node_index: int) -> Shape | list[Shape]:
-        """The shape, or list of shapes, of the input of call number `node_index`."""
+        """The shape, or list of shapes, of the input of call number `node_index`.
+
+        >>> layer = layers.Dense(3)
+        >>> first, second = layer(Input((5,))), layer(Input((7, 5)))
+        >>> layer.get_input_shape_at(1)
+        (None, 7, 5)
+        """
         return _shapes(_inputs(self._node_at(node_index, "input shape")))
 
     def get_output_shape_at(self, node_index: int) -> Shape | list[Shape]:
-        """The shape, or list of shapes, of the output of call number `node_index`."""
+        """The shape, or list of shapes, of the output of call number `node_index`.
+
+        >>> layer = layers.Dense(3)
+        >>> first, second = layer(Input((5,))), layer(Input((7, 5)))
+        >>> layer.get_output_shape_at(1)
+        (None, 7, 3)
+        """
         return _shapes(self._node_at(node_index, "output shape").outputs)
 
     def _only_node(self, what: str) -> Node:

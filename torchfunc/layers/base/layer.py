@@ -32,7 +32,8 @@ from torchfunc.graph import (
 )
 from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
-from torchfunc.layers.base.call_arguments import accepts, bind_call, call_with_shapes, shapes_of
+from torchfunc.layers.base.build_record import BuildRecord, marking_built
+from torchfunc.layers.base.call_arguments import accepts, bind_call, shapes_of
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
@@ -53,7 +54,7 @@ __all__ = ["Layer", "build_sublayers", "has_shape_formula", "output_specs", "tak
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
+class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
@@ -66,16 +67,29 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
         autocast: accepted for compatibility with Keras, without effect.
         name: the layer's name. Without one it is called after its class, and numbered by the first model it joins.
         input_shape, batch_input_shape, input_dim: the input's shape, for the first layer of a `Sequential`.
+
+    >>> class Linear(layers.Layer):
+    ...     def __init__(self, units, **kwargs):
+    ...         super().__init__(**kwargs)
+    ...         self.units = units
+    ...
+    ...     def build(self, input_shape):
+    ...         self.kernel = self.add_weight(shape=(input_shape[-1], self.units), initializer="ones")
+    ...
+    ...     def call(self, inputs):
+    ...         return inputs @ self.kernel
+    >>> Linear(3)(Input((5,))).shape
+    (None, 3)
+    >>> Linear(2)(torch.tensor([[1.0, 2.0]])).tolist()
+    [[3.0, 3.0]]
     """
 
     supports_masking = False
-    built: bool
     _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
     declared_batch_shape: tuple[int | None, ...] | None
     _name: str | None
     has_explicit_name: bool
     inbound_calls: InboundNodes
-    build_shapes: dict[str, Shapes] | None
 
     def __init__(
         self,
@@ -125,7 +139,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
         own = [base for base in cls.__mro__ if base is cls or not issubclass(base, Layer)]
         builder = next((base for base in cls.__mro__ if "build" in vars(base)), None)
         if builder in own:
-            cls.build = _marking_built(vars(builder)["build"])  # type: ignore[method-assign]
+            cls.build = marking_built(vars(builder)["build"])  # type: ignore[method-assign]
         caller = next((base for base in cls.__mro__ if "call" in vars(base) or "forward" in vars(base)), None)
         if caller in own and "forward" not in vars(caller):
             cls.forward = _resolving_training(vars(caller)["call"])
@@ -282,23 +296,25 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     # Shapes
 
     def build(self, input_shape: Shapes) -> None:
-        """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`."""
+        """Make the weights. Override it; take one shape, or one `<argument>_shape` for each argument of `call`.
+
+        >>> layer = layers.Dense(3)
+        >>> layer.build((None, 5))
+        >>> layer.built, tuple(layer.weight.shape)
+        (True, (3, 5))
+        """
         self.built = True
 
     def _build_for(self, arguments: Mapping[str, Any]) -> None:
         self.build_from_shapes(shapes_of(arguments))
 
-    def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
-        """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and record them."""
-        call_with_shapes(self.build, shapes)
-        self.built = True
-        if not self.build_shapes:
-            self.__dict__["build_shapes"] = dict(shapes)
-
     def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         """The output's shape for an input's shape, None standing for unknown sizes.
 
         Built-in layers have a formula. A custom layer that does not override this is run on fake tensors.
+
+        >>> layers.Conv2D(8, 3).compute_output_shape((None, 28, 28, 1))
+        (None, 26, 26, 8)
         """
         inputs = map_shapes(lambda shape: record_input("placeholder", shape, self.dtype).outputs, input_shape)
         if not self.built:
@@ -313,7 +329,12 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
         return functools.reduce(torch.promote_types, input_dtypes)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        """The output's mask; by default the input's, if the layer `supports_masking`."""
+        """The output's mask; by default the input's, if the layer `supports_masking`.
+
+        >>> mask = torch.tensor([[True, False]])
+        >>> layers.Dropout(0.5).compute_mask(torch.ones(1, 2, 4), mask)
+        tensor([[ True, False]])
+        """
         return mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
@@ -383,7 +404,12 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
     # Configuration
 
     def get_config(self) -> Config:
-        """The arguments that make an equal layer."""
+        """The arguments that make an equal layer.
+
+        >>> config = layers.Dense(3, activation="relu", name="hidden").get_config()
+        >>> config["name"], config["units"], config["activation"]
+        ('hidden', 3, 'relu')
+        """
         config: Config = {"name": self.name, "trainable": self.trainable, "dtype": _dtype_config(self.dtype)}
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
@@ -395,26 +421,15 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Layer:
-        """Make a layer from what `get_config` gave."""
+        """Make a layer from what `get_config` gave.
+
+        >>> layers.Dense.from_config({"units": 3}).units
+        3
+        """
         if cls.get_config is Layer.get_config:
             # The arguments as they were given, and a file may hold the configs of layers among them.
             config = deserialize_arguments(config)
         return cls(**config)
-
-    def get_build_config(self) -> Config | None:
-        """The shapes the layer was built with, None before it is built."""
-        if not self.build_shapes:
-            return None
-        if len(self.build_shapes) == 1:
-            return {"input_shape": next(iter(self.build_shapes.values()))}
-        return {"shapes_dict": dict(self.build_shapes)}
-
-    def build_from_config(self, config: Mapping[str, Any]) -> None:
-        """Build with what `get_build_config` gave."""
-        if "shapes_dict" in config:
-            self.build_from_shapes({name: map_shapes(tuple, shapes) for name, shapes in config["shapes_dict"].items()})
-        elif config.get("input_shape") is not None:
-            self.build_from_shapes({"input_shape": map_shapes(tuple, config["input_shape"])})
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy is a new layer: it has not been called on anything yet.
@@ -447,20 +462,6 @@ def output_specs(layer: Layer, *args: Any) -> Specs:
 def build_sublayers(layer: Layer, *args: Any) -> None:
     """Build the sublayers that a call on these symbolic values would build, by a run on fake tensors."""
     layer._infer_by_running(args, {})
-
-
-def _marking_built(build: Callable[..., None]) -> Callable[..., None]:
-    """`build`, which afterwards sets `built` and records the shapes, whoever calls it."""
-
-    @functools.wraps(build)
-    def marked(self: Layer, *args: Any, **kwargs: Any) -> None:
-        build(self, *args, **kwargs)
-        self.built = True
-        if self.build_shapes is None:
-            shapes = bind_call(build, self, args, kwargs)
-            self.__dict__["build_shapes"] = {name: shape for name, shape in shapes.items() if shape is not None}
-
-    return marked
 
 
 def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:

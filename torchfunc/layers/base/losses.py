@@ -69,6 +69,15 @@ class LossHolder(WeightHolder):
         """Add a scalar (or several) to the training loss; call it from `call`.
 
         The losses of a call remain until the layer, or the model with it, is called again, or until `clear_losses()`.
+
+        >>> class Sparse(layers.Layer):
+        ...     def call(self, inputs):
+        ...         self.add_loss(0.1 * inputs.abs().sum())
+        ...         return inputs
+        >>> layer = Sparse()
+        >>> outputs = layer(torch.tensor([[1.0, -2.0]]))
+        >>> layer.losses
+        [tensor(0.3000)]
         """
         if is_exporting():
             # An exported program returns outputs only; a loss stored here would belong to no call.

@@ -167,6 +167,11 @@ class WeightHolder(nn.Module):
 
         Returns:
             The `nn.Parameter` or buffer (a tuple of them where the layout splits it).
+
+        >>> layer = layers.Layer()
+        >>> layer.scale = layer.add_weight(shape=(3,), initializer="ones", name="scale")
+        >>> layer.count_params()
+        3
         """
         shape = tuple(int(size) for size in (shape if shape is not None else ()))
         weight_dtype = self._dtype if dtype is None else as_dtype(dtype)
@@ -304,11 +309,23 @@ class WeightHolder(nn.Module):
     non_trainable_variables = non_trainable_weights
 
     def count_params(self) -> int:
-        """How many numbers the weights hold."""
+        """How many numbers the weights hold.
+
+        >>> layer = layers.Dense(3)
+        >>> layer.build((None, 5))
+        >>> layer.count_params()  # 5 * 3 + 3
+        18
+        """
         return sum(tensor.numel() for tensor in self.weights)
 
     def get_weights(self) -> list[np.ndarray]:
-        """Copies of the weights in Keras' order and layout."""
+        """Copies of the weights in Keras' order and layout.
+
+        >>> layer = layers.Dense(3)
+        >>> layer.build((None, 5))
+        >>> [array.shape for array in layer.get_weights()]  # the kernel as Keras has it, (in, out)
+        [(5, 3), (3,)]
+        """
         return [weight.get(owner).detach().cpu().numpy().copy() for owner, weight in self.weight_entries()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
@@ -316,6 +333,12 @@ class WeightHolder(nn.Module):
 
         Raises:
             ValueError: the number of arrays, or a shape, is wrong.
+
+        >>> layer = layers.Dense(1)
+        >>> layer.build((None, 2))
+        >>> layer.set_weights([np.array([[3.0], [4.0]]), np.array([0.5])])
+        >>> layer(torch.tensor([[1.0, 10.0]])).tolist()
+        [[43.5]]
         """
         entries = list(self.weight_entries())
         name = getattr(self, "name", type(self).__name__)

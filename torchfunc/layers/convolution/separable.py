@@ -208,6 +208,9 @@ class DepthwiseConv1D(DepthwiseConvolution):
     """Over steps: `(batch, steps, channels)` -> `(batch, new steps, channels * depth_multiplier)`.
 
     See `DepthwiseConvolution`.
+
+    >>> layers.DepthwiseConv1D(3, depth_multiplier=2)(Input((10, 4))).shape
+    (None, 8, 8)
     """
 
     rank = 1
@@ -218,6 +221,9 @@ class DepthwiseConv2D(DepthwiseConvolution):
     """Over images: `(batch, height, width, channels)` -> `(batch, new height, new width, channels * depth_multiplier)`.
 
     See `DepthwiseConvolution`.
+
+    >>> layers.DepthwiseConv2D(3, depth_multiplier=2)(Input((8, 8, 3))).shape
+    (None, 6, 6, 6)
     """
 
     rank = 2
@@ -225,7 +231,11 @@ class DepthwiseConv2D(DepthwiseConvolution):
 
 
 class SeparableConv1D(SeparableConvolution):
-    """Over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`. See `SeparableConvolution`."""
+    """Over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`. See `SeparableConvolution`.
+
+    >>> layers.SeparableConv1D(16, 3)(Input((10, 4))).shape
+    (None, 8, 16)
+    """
 
     rank = 1
     _kernel = staticmethod(F.conv1d)
@@ -235,6 +245,9 @@ class SeparableConv2D(SeparableConvolution):
     """Over images: `(batch, height, width, channels)` -> `(batch, new height, new width, filters)`.
 
     See `SeparableConvolution`.
+
+    >>> layers.SeparableConv2D(16, 3)(Input((8, 8, 3))).shape
+    (None, 6, 6, 16)
     """
 
     rank = 2

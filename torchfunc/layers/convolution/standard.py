@@ -99,7 +99,11 @@ class Convolution(SlidingKernel):
 
 
 class Conv1D(Convolution):
-    """A convolution over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`. See `Convolution`."""
+    """A convolution over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`. See `Convolution`.
+
+    >>> layers.Conv1D(16, 3, padding="causal")(Input((10, 4))).shape
+    (None, 10, 16)
+    """
 
     rank = 1
     paddings = ("valid", "same", "causal")
@@ -110,6 +114,11 @@ class Conv2D(Convolution):
     """A convolution over images: `(batch, height, width, channels)` -> `(batch, new height, new width, filters)`.
 
     See `Convolution`.
+
+    >>> layers.Conv2D(32, 3, strides=2, padding="same")(Input((28, 28, 1))).shape
+    (None, 14, 14, 32)
+    >>> layers.Conv2D(1, 2, kernel_initializer="ones")(torch.ones(1, 3, 3, 1)).flatten().tolist()
+    [4.0, 4.0, 4.0, 4.0]
     """
 
     rank = 2
@@ -117,7 +126,11 @@ class Conv2D(Convolution):
 
 
 class Conv3D(Convolution):
-    """A convolution over volumes: `(batch, depth, height, width, channels)` -> `(..., filters)`. See `Convolution`."""
+    """A convolution over volumes: `(batch, depth, height, width, channels)` -> `(..., filters)`. See `Convolution`.
+
+    >>> layers.Conv3D(8, (1, 3, 3))(Input((4, 8, 8, 3))).shape
+    (None, 4, 6, 6, 8)
+    """
 
     rank = 3
     _kernel = staticmethod(F.conv3d)

@@ -151,6 +151,9 @@ class Conv1DTranspose(TransposedConvolution):
     """A transposed convolution over steps: `(batch, steps, channels)` -> `(batch, new steps, filters)`.
 
     See `TransposedConvolution`.
+
+    >>> layers.Conv1DTranspose(16, 3, strides=2, padding="same")(Input((10, 4))).shape
+    (None, 20, 16)
     """
 
     rank = 1
@@ -161,6 +164,9 @@ class Conv2DTranspose(TransposedConvolution):
     """A transposed convolution over images: `(batch, height, width, channels)` -> `(..., filters)`.
 
     See `TransposedConvolution`.
+
+    >>> layers.Conv2DTranspose(16, 3, strides=2, padding="same")(Input((7, 7, 64))).shape
+    (None, 14, 14, 16)
     """
 
     rank = 2
@@ -171,6 +177,9 @@ class Conv3DTranspose(TransposedConvolution):
     """A transposed convolution over volumes: `(batch, depth, height, width, channels)` -> `(..., filters)`.
 
     See `TransposedConvolution`.
+
+    >>> layers.Conv3DTranspose(16, 3)(Input((4, 4, 4, 8))).shape
+    (None, 6, 6, 6, 16)
     """
 
     rank = 3

@@ -60,6 +60,12 @@ class BatchNormalization(AffineLayer):
 
     Raises:
         ValueError: `renorm_clipping` has other keys, or its bounds contradict each other.
+
+    >>> layers.BatchNormalization()(Input((28, 28, 32))).shape
+    (None, 28, 28, 32)
+    >>> layer = layers.BatchNormalization()
+    >>> layer(torch.tensor([[10.0], [30.0]]), training=True).round(decimals=2).tolist()  # by the batch's mean and variance
+    [[-1.0], [1.0]]
     """
 
     axis: int

@@ -42,6 +42,9 @@ class LayerNormalization(AffineLayer):
 
     Raises:
         TypeError: `axis` is neither an integer nor a list of them.
+
+    >>> layers.LayerNormalization()(torch.tensor([[1.0, 3.0]])).round(decimals=2).tolist()
+    [[-1.0, 1.0]]
     """
 
     supports_masking = True
@@ -115,6 +118,9 @@ class RMSNormalization(Layer):
 
     Raises:
         TypeError: `axis` is neither an integer nor a list of them.
+
+    >>> layers.RMSNormalization()(torch.tensor([[1.0, 7.0]])).detach().round(decimals=2)  # by 5
+    tensor([[0.2000, 1.4000]])
     """
 
     weight: nn.Parameter
@@ -165,6 +171,9 @@ class GroupNormalization(AffineLayer):
     Raises:
         ValueError: `groups` is neither -1 nor a positive integer, or on the first call, does not divide the channels.
         TypeError: `axis` is no integer.
+
+    >>> layers.GroupNormalization(groups=2)(torch.tensor([[1.0, 3.0, 10.0, 30.0]])).round(decimals=2).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
     """
 
     supports_masking = True
@@ -246,6 +255,9 @@ class UnitNormalization(Elementwise):
 
     Raises:
         TypeError: `axis` is neither an integer nor a list of them.
+
+    >>> layers.UnitNormalization()(torch.tensor([[3.0, 4.0]]))
+    tensor([[0.6000, 0.8000]])
     """
 
     def __init__(self, axis: int | Sequence[int] = -1, **kwargs: Any) -> None:

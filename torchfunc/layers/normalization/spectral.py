@@ -48,6 +48,9 @@ class SpectralNormalization(Wrapper):
 
     Raises:
         ValueError: `power_iterations` is not a positive integer, or the layer has no kernel.
+
+    >>> layers.SpectralNormalization(layers.Dense(8))(Input((4,))).shape
+    (None, 8)
     """
 
     vector_u: Tensor

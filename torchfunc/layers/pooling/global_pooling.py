@@ -61,19 +61,31 @@ class _GlobalMaxPooling(GlobalPooling):
 
 
 class GlobalMaxPooling1D(_GlobalMaxPooling):
-    """The largest value over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+    """The largest value over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    >>> layers.GlobalMaxPooling1D()(torch.tensor([[[1.0], [5.0], [3.0]]]))
+    tensor([[5.]])
+    """
 
     rank = 1
 
 
 class GlobalMaxPooling2D(_GlobalMaxPooling):
-    """The largest value: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+    """The largest value: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    >>> layers.GlobalMaxPooling2D(keepdims=True)(Input((7, 7, 64))).shape
+    (None, 1, 1, 64)
+    """
 
     rank = 2
 
 
 class GlobalMaxPooling3D(_GlobalMaxPooling):
-    """The largest value: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+    """The largest value: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    >>> layers.GlobalMaxPooling3D()(Input((4, 4, 4, 8))).shape
+    (None, 8)
+    """
 
     rank = 3
 
@@ -93,6 +105,9 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
     """The average over all steps: `(batch, steps, channels)` -> `(batch, channels)`. See `GlobalPooling`.
 
     Steps where the mask (batch, steps) is False do not count; a sample without any other step gives NaN.
+
+    >>> layers.GlobalAveragePooling1D()(torch.tensor([[[1.0], [5.0], [3.0]]]))
+    tensor([[3.]])
     """
 
     rank = 1
@@ -115,13 +130,21 @@ class GlobalAveragePooling1D(_GlobalAveragePooling):
 
 
 class GlobalAveragePooling2D(_GlobalAveragePooling):
-    """The average: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+    """The average: `(batch, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    >>> layers.GlobalAveragePooling2D()(Input((7, 7, 64))).shape
+    (None, 64)
+    """
 
     rank = 2
 
 
 class GlobalAveragePooling3D(_GlobalAveragePooling):
-    """The average: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`."""
+    """The average: `(batch, depth, height, width, channels)` -> `(batch, channels)`. See `GlobalPooling`.
+
+    >>> layers.GlobalAveragePooling3D()(Input((4, 4, 4, 8))).shape
+    (None, 8)
+    """
 
     rank = 3
 

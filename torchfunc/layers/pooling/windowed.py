@@ -132,14 +132,22 @@ class WindowPooling(Pooling):
 
 
 class MaxPooling1D(WindowPooling):
-    """The largest value of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`."""
+    """The largest value of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`.
+
+    >>> layers.MaxPooling1D()(torch.tensor([[[1.0], [3.0], [2.0], [5.0]]])).flatten()
+    tensor([3., 5.])
+    """
 
     rank = 1
     _kernel = staticmethod(F.max_pool1d)
 
 
 class MaxPooling2D(WindowPooling):
-    """The largest value of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`."""
+    """The largest value of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`.
+
+    >>> layers.MaxPooling2D(3, strides=2, padding="same")(Input((28, 28, 8))).shape
+    (None, 14, 14, 8)
+    """
 
     rank = 2
     _kernel = staticmethod(F.max_pool2d)
@@ -149,6 +157,9 @@ class MaxPooling3D(WindowPooling):
     """The largest value of each window: `(batch, depth, height, width, channels)` -> the same rank.
 
     See `WindowPooling`.
+
+    >>> layers.MaxPooling3D()(Input((8, 8, 8, 3))).shape
+    (None, 4, 4, 4, 3)
     """
 
     rank = 3
@@ -161,21 +172,33 @@ def _average(kernel: Callable[..., Tensor]) -> Any:
 
 
 class AveragePooling1D(WindowPooling):
-    """The average of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`."""
+    """The average of each window of steps: `(batch, steps, channels)` -> the same rank. See `WindowPooling`.
+
+    >>> layers.AveragePooling1D()(torch.tensor([[[1.0], [3.0], [2.0], [5.0]]])).flatten()
+    tensor([2.0000, 3.5000])
+    """
 
     rank = 1
     _kernel = _average(F.avg_pool1d)
 
 
 class AveragePooling2D(WindowPooling):
-    """The average of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`."""
+    """The average of each window: `(batch, height, width, channels)` -> the same rank. See `WindowPooling`.
+
+    >>> layers.AveragePooling2D((2, 4))(Input((28, 28, 8))).shape
+    (None, 14, 7, 8)
+    """
 
     rank = 2
     _kernel = _average(F.avg_pool2d)
 
 
 class AveragePooling3D(WindowPooling):
-    """The average of each window: `(batch, depth, height, width, channels)` -> the same rank. See `WindowPooling`."""
+    """The average of each window: `(batch, depth, height, width, channels)` -> the same rank. See `WindowPooling`.
+
+    >>> layers.AveragePooling3D()(Input((8, 8, 8, 3))).shape
+    (None, 4, 4, 4, 3)
+    """
 
     rank = 3
     _kernel = _average(F.avg_pool3d)
@@ -227,6 +250,9 @@ class AdaptiveMaxPooling1D(AdaptivePooling):
     """The largest value of each of `output_size` windows: `(batch, steps, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveMaxPooling1D(2)(torch.tensor([[[1.0], [3.0], [2.0], [5.0]]])).flatten()
+    tensor([3., 5.])
     """
 
     rank = 1
@@ -237,6 +263,9 @@ class AdaptiveMaxPooling2D(AdaptivePooling):
     """The largest value of each of `output_size` windows: `(batch, height, width, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveMaxPooling2D((2, 3))(Input((None, None, 8))).shape
+    (None, 2, 3, 8)
     """
 
     rank = 2
@@ -247,6 +276,9 @@ class AdaptiveMaxPooling3D(AdaptivePooling):
     """The largest value of each of `output_size` windows: `(batch, depth, height, width, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveMaxPooling3D(2)(Input((8, 8, 8, 3))).shape
+    (None, 2, 2, 2, 3)
     """
 
     rank = 3
@@ -257,6 +289,9 @@ class AdaptiveAveragePooling1D(AdaptivePooling):
     """The average of each of `output_size` windows: `(batch, steps, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveAveragePooling1D(2)(torch.tensor([[[1.0], [3.0], [2.0], [5.0]]])).flatten()
+    tensor([2.0000, 3.5000])
     """
 
     rank = 1
@@ -267,6 +302,9 @@ class AdaptiveAveragePooling2D(AdaptivePooling):
     """The average of each of `output_size` windows: `(batch, height, width, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveAveragePooling2D((2, 3))(Input((None, None, 8))).shape
+    (None, 2, 3, 8)
     """
 
     rank = 2
@@ -277,6 +315,9 @@ class AdaptiveAveragePooling3D(AdaptivePooling):
     """The average of each of `output_size` windows: `(batch, depth, height, width, channels)` -> the same rank.
 
     See `AdaptivePooling`.
+
+    >>> layers.AdaptiveAveragePooling3D(2)(Input((8, 8, 8, 3))).shape
+    (None, 2, 2, 2, 3)
     """
 
     rank = 3

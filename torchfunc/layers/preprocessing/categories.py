@@ -65,6 +65,9 @@ class CategoryEncoding(_Encoder):
 
     Raises:
         ValueError: an argument is something else.
+
+    >>> layers.CategoryEncoding(num_tokens=4, output_mode="count")(torch.tensor([[0, 1, 1]]))
+    tensor([[1., 2., 0., 0.]])
     """
 
     def __init__(
@@ -118,6 +121,9 @@ class Discretization(_Encoder):
 
     Raises:
         ValueError: both or neither of `bin_boundaries` and `num_bins` are given, or an argument is out of range.
+
+    >>> layers.Discretization(bin_boundaries=[0.0, 10.0])(torch.tensor([[-5.0, 0.0, 12.0]]))
+    tensor([[0, 1, 2]], dtype=torch.int32)
     """
 
     _boundaries: Tensor | None

@@ -74,6 +74,9 @@ class Resizing(_ImageSize):
 
     Raises:
         ValueError: an argument is something else, or the image is to be cropped and padded.
+
+    >>> layers.Resizing(32, 48)(Input((64, 64, 3))).shape
+    (None, 32, 48, 3)
     """
 
     def __init__(
@@ -134,6 +137,9 @@ class CenterCrop(_ImageSize):
         height, width: the new size.
         data_format: "channels_last" or "channels_first"; `config.image_data_format()` by default.
         **kwargs: `name`, `trainable`, `dtype`, `input_shape`.
+
+    >>> layers.CenterCrop(1, 2)(torch.arange(4.0).reshape(1, 1, 4, 1)).flatten()
+    tensor([1., 2.])
     """
 
     def __init__(self, height: int, width: int, data_format: str | None = None, **kwargs: Any) -> None:

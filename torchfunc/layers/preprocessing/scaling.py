@@ -35,6 +35,9 @@ class Rescaling(Elementwise):
 
     Raises:
         ValueError: `scale` or `offset` is neither a number nor a list or array of numbers.
+
+    >>> layers.Rescaling(1 / 127.5, offset=-1)(torch.tensor([0, 255]))
+    tensor([-1.,  1.])
     """
 
     _scale: float | Tensor
@@ -106,6 +109,11 @@ class Normalization(Elementwise):
 
     Raises:
         ValueError: only one of mean and variance is given, or their shapes differ or do not fit `axis`.
+
+    >>> layer = layers.Normalization()
+    >>> layer.adapt(np.array([[1.0], [3.0]]))
+    >>> layer(torch.tensor([[1.0], [5.0]])).flatten().round(decimals=4)
+    tensor([-1.,  3.])
     """
 
     mean: Tensor | None

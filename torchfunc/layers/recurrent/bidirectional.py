@@ -42,6 +42,11 @@ class Bidirectional(Layer):
 
     Raises:
         ValueError: an argument is none of these, or the two layers do not fit together.
+
+    >>> layers.Bidirectional(layers.LSTM(8))(Input((10, 4))).shape
+    (None, 16)
+    >>> layers.Bidirectional(layers.GRU(8), merge_mode="sum")(Input((10, 4))).shape
+    (None, 8)
     """
 
     supports_masking = True

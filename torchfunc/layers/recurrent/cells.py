@@ -91,6 +91,10 @@ class SimpleRNNCell(SimpleRNNStep, RecurrentCell):
         kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer, recurrent_regularizer,
         bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint: of the weights, see `WeightedLayer`.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+
+    >>> output, states = layers.SimpleRNNCell(8)(torch.zeros(2, 4), [torch.zeros(2, 8)])
+    >>> output.shape
+    torch.Size([2, 8])
     """
 
     def __init__(
@@ -139,6 +143,10 @@ class LSTMCell(LSTMStep, RecurrentCell):
         recurrent_activation: of the gates.
         unit_forget_bias: whether the forget gate's bias starts at one.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+
+    >>> output, states = layers.LSTMCell(8)(torch.zeros(2, 4), [torch.zeros(2, 8), torch.zeros(2, 8)])
+    >>> output.shape, len(states)
+    (torch.Size([2, 8]), 2)
     """
 
     def __init__(
@@ -191,6 +199,10 @@ class GRUCell(GRUStep, RecurrentCell):
         recurrent_activation: of the gates.
         reset_after: whether the reset gate is applied to the projected state, and not to the state before.
         **kwargs: `name`, `trainable`, `dtype`, `activity_regularizer`.
+
+    >>> output, states = layers.GRUCell(8)(torch.zeros(2, 4), [torch.zeros(2, 8)])
+    >>> output.shape
+    torch.Size([2, 8])
     """
 
     bias_hh: nn.Parameter | None

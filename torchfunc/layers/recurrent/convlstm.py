@@ -188,21 +188,33 @@ class ConvLSTM(LSTMStep, SequenceLayer, ConvolvingLayer):
 
 
 class ConvLSTM1D(ConvLSTM):
-    """An LSTM over sequences of signals: `(batch, time, steps, channels)`. See `ConvLSTM`."""
+    """An LSTM over sequences of signals: `(batch, time, steps, channels)`. See `ConvLSTM`.
+
+    >>> layers.ConvLSTM1D(8, 3)(Input((5, 16, 4))).shape
+    (None, 14, 8)
+    """
 
     rank = 1
     _kernel_function = staticmethod(F.conv1d)
 
 
 class ConvLSTM2D(ConvLSTM):
-    """An LSTM over sequences of images: `(batch, time, height, width, channels)`. See `ConvLSTM`."""
+    """An LSTM over sequences of images: `(batch, time, height, width, channels)`. See `ConvLSTM`.
+
+    >>> layers.ConvLSTM2D(8, 3, padding="same", return_sequences=True)(Input((5, 16, 16, 3))).shape
+    (None, 5, 16, 16, 8)
+    """
 
     rank = 2
     _kernel_function = staticmethod(F.conv2d)
 
 
 class ConvLSTM3D(ConvLSTM):
-    """An LSTM over sequences of volumes: `(batch, time, depth, height, width, channels)`. See `ConvLSTM`."""
+    """An LSTM over sequences of volumes: `(batch, time, depth, height, width, channels)`. See `ConvLSTM`.
+
+    >>> layers.ConvLSTM3D(8, 3)(Input((5, 8, 8, 8, 3))).shape
+    (None, 6, 6, 6, 8)
+    """
 
     rank = 3
     _kernel_function = staticmethod(F.conv3d)

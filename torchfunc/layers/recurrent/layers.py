@@ -96,6 +96,9 @@ class SimpleRNN(SimpleRNNStep, RecurrentLayer):
     `torch.nn.RNN`, whose second bias is a constant zero here: one vector, as Keras counts.
 
     Args: see `RecurrentLayer`. As in Keras, the config leaves `seed` out.
+
+    >>> layers.SimpleRNN(8)(Input((None, 4))).shape
+    (None, 8)
     """
 
     def __init__(
@@ -163,6 +166,12 @@ class LSTM(LSTMStep, RecurrentLayer):
     Args:
         unit_forget_bias: whether the forget gate's bias starts at one.
         others: see `RecurrentLayer`.
+
+    >>> layers.LSTM(8)(Input((None, 4))).shape
+    (None, 8)
+    >>> output, h, c = layers.LSTM(8, return_sequences=True, return_state=True)(Input((10, 4)))
+    >>> output.shape, h.shape, c.shape
+    ((None, 10, 8), (None, 8), (None, 8))
     """
 
     def __init__(
@@ -232,6 +241,9 @@ class GRU(GRUStep, RecurrentLayer):
         reset_after: whether the reset gate is applied to the projected state (as torch's kernel does), and not to the
             state before it is projected (as first published; this runs step by step in Python, which is much slower).
         others: see `RecurrentLayer`.
+
+    >>> layers.GRU(8, return_sequences=True)(Input((10, 4))).shape
+    (None, 10, 8)
     """
 
     bias_hh_l0: nn.Parameter | None

@@ -36,6 +36,10 @@ class StackedRNNCells(Layer):
 
     Raises:
         ValueError: one of `cells` has no `state_size`, or cannot be called.
+
+    >>> cells = layers.StackedRNNCells([layers.LSTMCell(16), layers.LSTMCell(8)])
+    >>> layers.RNN(cells)(Input((10, 4))).shape
+    (None, 8)
     """
 
     def __init__(self, cells: Sequence[Any], **kwargs: Any) -> None:
@@ -101,6 +105,15 @@ class RNN(SequenceLayer):
 
     Raises:
         ValueError: `cell` has no `state_size`, or cannot be called.
+
+    >>> class Sum(layers.Layer):  # a cell
+    ...     state_size = 1
+    ...
+    ...     def call(self, inputs, states):
+    ...         total = states[0] + inputs
+    ...         return total, [total]
+    >>> layers.RNN(Sum(), return_sequences=True)(torch.tensor([[[1.0], [2.0], [3.0]]])).flatten()
+    tensor([1., 3., 6.])
     """
 
     def __init__(
