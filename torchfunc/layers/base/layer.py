@@ -37,6 +37,7 @@ from torchfunc.layers.base.call_arguments import accepts, bind_call, shapes_of
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
+from torchfunc.layers.base.layer_name import LayerName
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
@@ -45,7 +46,7 @@ from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import set_trainable
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
-from torchfunc.registry import deserialize_arguments, to_snake_case
+from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import map_structure
 
 __all__ = ["Layer", "build_sublayers", "has_shape_formula", "output_specs", "takes_mask"]
@@ -54,7 +55,7 @@ __all__ = ["Layer", "build_sublayers", "has_shape_formula", "output_specs", "tak
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord):
+class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
@@ -85,10 +86,7 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord
     """
 
     supports_masking = False
-    _init_arguments: tuple[Sequence[Any], Mapping[str, Any]]
     declared_batch_shape: tuple[int | None, ...] | None
-    _name: str | None
-    has_explicit_name: bool
     inbound_calls: InboundNodes
 
     def __init__(
@@ -173,24 +171,6 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord
             set_trainable(value, False)
         elif isinstance(value, nn.Parameter):
             value.requires_grad_(False)
-
-    @property
-    def name(self) -> str:
-        """The name given, or the one the first model gave, or the class' name in snake case."""
-        return self._name or to_snake_case(type(self).__name__)
-
-    @name.setter
-    def name(self, value: str) -> None:
-        self._name, self.has_explicit_name = value, True
-
-    @property
-    def assigned_name(self) -> str | None:
-        """The name that the user or a model gave the layer; None before it joins its first model."""
-        return self._name
-
-    def assign_name(self, name: str) -> None:
-        """Give the layer a name that its user did not choose, as a model does for those without one."""
-        self._name = name
 
     # Calling
 
@@ -281,17 +261,6 @@ class Layer(NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord
 
     def _set_masks(self, outputs: object, masks: Masks) -> None:
         set_masks(outputs, masks)
-
-    def extra_repr(self) -> str:
-        """The arguments the layer was made with, those with a short repr."""
-        args, kwargs = self._init_arguments
-        given = bind_call(type(self).__init__, self, args, kwargs) if args or kwargs else {}
-        return ", ".join(f"{name}={value!r}" for name, value in given.items() if _is_short(value))
-
-    def describe(self) -> str:
-        """`Dense 'dense_1' (units=64, activation='relu')`, for messages."""
-        arguments = self.extra_repr()
-        return f"{type(self).__name__} {self.name!r}" + (f" ({arguments})" if arguments else "")
 
     # Shapes
 
@@ -475,12 +444,6 @@ def _resolving_training(call: Callable[..., Any]) -> Callable[..., Any]:
 
     # Else torch.compile would share one cache of graphs among all layers.
     return functools.wraps(call)(with_own_code(forward))
-
-
-def _is_short(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return len(value) <= 4 and all(isinstance(item, (int, float, str, type(None))) for item in value)
-    return isinstance(value, (int, float, str, torch.dtype))
 
 
 def _dtype_config(dtype: torch.dtype) -> Config:

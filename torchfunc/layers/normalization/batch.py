@@ -64,7 +64,7 @@ class BatchNormalization(AffineLayer):
     >>> layers.BatchNormalization()(Input((28, 28, 32))).shape
     (None, 28, 28, 32)
     >>> layer = layers.BatchNormalization()
-    >>> layer(torch.tensor([[10.0], [30.0]]), training=True).round(decimals=2).tolist()  # by the batch's mean and variance
+    >>> layer(torch.tensor([[10.0], [30.0]]), training=True).round(decimals=2).tolist()  # the batch's own mean
     [[-1.0], [1.0]]
     """
 
