@@ -40,6 +40,7 @@ __all__ = [
     "FakeTensorMode",
     "autograd_in_operator",
     "change_count",
+    "compile_by_content",
     "cudnn_rnn",
     "cudnn_rnn_backward",
     "fake_with_value",
@@ -215,6 +216,25 @@ def let_graphs_read_gradients() -> None:
     banned = importlib.import_module("torch._dynamo.variables.torch_function").banned_attrs
     if "grad" in banned:
         banned.remove("grad")
+
+
+class _InductorByContent(torch._TorchCompileInductorWrapper):
+    """See `compile_by_content`."""
+
+    def __call__(self, model_: Any, inputs_: Any, **options: Any) -> Any:
+        model_._backend_id = None
+        return super().__call__(model_, inputs_, **options)
+
+
+def compile_by_content(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """`torch.compile` of a whole function for `aot_compile`, whose graph is found again in the caches on disk.
+
+    By itself, torch (2.11 to 2.13) caches what `aot_compile` makes under a name that is another one in each process.
+    """
+    options = dict(options)
+    guard_filter = options.pop("guard_filter_fn", None)
+    backend = _InductorByContent(None, options, False)
+    return torch._dynamo.optimize(backend, nopython=True, dynamic=False, guard_filter_fn=guard_filter)(function)
 
 
 def mark_constant(function: Callable[..., Any]) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from torchfunc.graph.torch_internals import let_graphs_read_gradients
+from torchfunc.graph.torch_internals import compile_by_content, let_graphs_read_gradients
 from torchfunc.graph.tracing import with_own_code
 from torchfunc.modules.fx_module import module_called_at
 
@@ -166,12 +166,12 @@ def _make_graph(step: BatchFunction, data: Any, guarded: bool, on_cuda: bool, op
         options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
     if on_cuda:
         options["triton.cudagraphs"] = True
+    if on_cuda or guarded:
+        compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        return partial(_replay, compiled) if on_cuda else compiled
     # torch 2.11 gives `aot_compile` only when asked for.
     with torch._dynamo.config.patch(enable_aot_compile=True):
-        compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
-    if on_cuda:
-        return partial(_replay, compiled)
-    return compiled if guarded else _ahead_of_time(compiled, data)
+        return _ahead_of_time(compile_by_content(step, options), data)
 
 
 def _replay(graph: BatchFunction, data: Any) -> Any:
