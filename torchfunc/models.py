@@ -200,7 +200,17 @@ class Model(Trainer, Convertible):
         return compile_config(self.require_settings("get_compile_config")) if self.compiled else None
 
     def compile_from_config(self, config: Mapping[str, Any]) -> None:
-        """Compile the model as `get_compile_config` (or Keras) describes it."""
+        """Compile the model as `get_compile_config` (or Keras) describes it.
+
+        A model with a `compile` of its own is left as it is, with a warning; it may override both of these methods.
+        """
+        if self.overrides("compile"):
+            warnings.warn(
+                f"Model {self.name!r} is not compiled, since only {type(self).__name__} knows what its own `compile` "
+                "was given: call `compile`, or write `get_compile_config` and `compile_from_config`.",
+                stacklevel=2,
+            )
+            return
         self.compile(**compile_arguments(config))
 
     def save_weights(self, filepath: PathLike, overwrite: bool = True) -> None:

@@ -58,6 +58,8 @@ class Network(TypedByWeights):
     runs_its_graph = False
     graph_was_changed = False
     drawn: Any = None
+    # Whether there is a `call` or `forward`. A model may do without: its `train_step` calls its parts.
+    has_call = True
     # Whether `recording` is `record_call` as steps for `unrolled`.
     records_in_steps = False
 
@@ -74,8 +76,17 @@ class Network(TypedByWeights):
                 module.train(mode)
         return self
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.has_call = cls.forward is not nn.Module.forward
+
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.has_call:
+            raise NotImplementedError(
+                f"Model {self.name!r} cannot be called, since {type(self).__name__} has no `call`. Call its layers, as "
+                "its own steps do, or write `call(self, inputs)` (or torch's `forward`)."
+            )
         return self.run_outermost(super().__call__, *args, **kwargs)
 
     def keeps_inputs(self) -> bool:
@@ -166,7 +177,7 @@ class Network(TypedByWeights):
 
     def build_from_inputs(self, *inputs: Any) -> None:
         """Make the weights that a call on `inputs` needs, without running on them or changing anything else."""
-        if self.is_fully_built():
+        if not self.has_call or self.is_fully_built():
             return
 
         def stand_in(leaf: Any, batch: bool) -> Any:
@@ -188,7 +199,7 @@ class Network(TypedByWeights):
         """Whether this model and every layer in it have their weights."""
         # (A loop: of a small model a generator takes as long as a layer's call.)
         for layer in modules_within(self):  # noqa: SIM110
-            if isinstance(layer, Layer) and not layer.built:
+            if isinstance(layer, Layer) and not layer.built and getattr(layer, "has_call", True):
                 return False
         return True
 

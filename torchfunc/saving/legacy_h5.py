@@ -66,7 +66,7 @@ def _compile(model: Any, root: Group, label: str) -> None:
         )
         return
     weights, group = [each for each in model.parameters() if each.requires_grad], root.find("optimizer_weights")
-    if group is None or not weights:
+    if group is None or not weights or model.optimizer is None:
         return
     model.optimizer.name_weights(model.named_parameters())
     model.optimizer.build(weights)

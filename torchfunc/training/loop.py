@@ -152,8 +152,10 @@ def _run_batches(
     callbacks.count_steps(count)
     if own_logs is not None:
         # Own logs are usually the results of the model's metrics as of the last batch; then those are the epoch's.
+        # (But not of the loss, if the model's own step computes one and does not tell the tracker.)
         results = model.get_metrics_result()
-        own_logs = results if set(results) == set(own_logs) else own_logs
+        tracked = set(results) == set(own_logs) and bool(settings.loss_tracker.count)
+        own_logs = results if tracked else own_logs
     return read_logs()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import torch
 
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.call_arguments import bind_call, call_with_shapes
@@ -27,7 +30,9 @@ class BuildRecord:
 
     def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
         """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and record them."""
-        call_with_shapes(self.build, shapes)
+        # Weights made for a first call in inference mode have to be trainable afterwards.
+        with torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext():
+            call_with_shapes(self.build, shapes)
         self.built = True
         if not self.build_shapes:
             self.__dict__["build_shapes"] = dict(shapes)
