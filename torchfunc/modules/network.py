@@ -198,7 +198,7 @@ class Network(TypedByWeights):
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""
         # (A loop: of a small model a generator takes as long as a layer's call.)
-        for layer in modules_within(self):  # noqa: SIM110
+        for layer in modules_within(self):
             if isinstance(layer, Layer) and not layer.built and getattr(layer, "has_call", True):
                 return False
         return True
