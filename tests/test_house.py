@@ -20,7 +20,10 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # those above, nor from another room of its floor.
 FLOORS = (
     ("assignable",),
-    ("dtypes", "graph_keys", "naming", "recursion", "structures", "torch_functions", "unfilled_weights"),
+    (
+        *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "structures", "torch_functions"),
+        "unfilled_weights",
+    ),
     ("torch_module_config",),
     ("config", "registry", "graph"),
     ("arrays",),

@@ -51,6 +51,7 @@ class BackupAndRestore(Callback):
     defers_logs = True
     # So that a save at the end of an epoch holds what the others did there.
     runs_last = True
+    all_processes = True
 
     def __init__(
         self,
@@ -109,7 +110,7 @@ class BackupAndRestore(Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Delete the files, and the folder if nothing else is in it."""
-        if self.delete_checkpoint:
+        if self.delete_checkpoint and self.is_first_process:
             for path in (self._path, self._previous):
                 remove(path)
             folder = self._path.parent
@@ -125,7 +126,11 @@ class BackupAndRestore(Callback):
         self._frequency.set_state(state["frequency"])
 
     def _save(self, epoch: int, batches: int, logs: Mapping[str, Any] | None) -> None:
+        # To which all processes contribute.
+        state = self._run.state(epoch, batches, logs)
+        if not self.is_first_process:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self.double_checkpoint and self._path.exists():
             os.replace(self._path, self._previous)
-        write_state(self._path, self._run.state(epoch, batches, logs))
+        write_state(self._path, state)

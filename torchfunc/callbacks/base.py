@@ -7,6 +7,8 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from torchfunc.viewing.progress import print_message
+
 __all__ = ["Callback", "Logs", "without_wrapper"]
 
 Logs = Mapping[str, Any]
@@ -27,6 +29,9 @@ class Callback:
         defers_logs: whether the hooks for the end of a batch get logs that are read from the device only when they are
             looked at: a `MutableMapping`, and not a dict.
         runs_last: whether the callback is called after all others, wherever it stands in the list.
+        first_process_only: whether, if several processes train the model, the callback is of use in the first alone.
+        all_processes: whether, if several processes train the model, the callback is needed in each of them.
+        is_first_process: whether this is the first, or the only one, of these: the one that writes and prints.
 
     >>> class Counter(callbacks.Callback):
     ...     def on_epoch_end(self, epoch, logs=None):
@@ -42,6 +47,9 @@ class Callback:
     idle_hooks: tuple[Callable[..., None], ...] = ()
     defers_logs = False
     runs_last = False
+    first_process_only = False
+    all_processes = False
+    is_first_process = True
 
     def __init__(self) -> None:
         self.params: dict[str, Any] = {}
@@ -62,6 +70,11 @@ class Callback:
 
     def set_run(self, run: Any) -> None:
         """Called before `fit` with its `TrainingRun`, which can return its state and resume another's."""
+
+    def say(self, message: str) -> None:
+        """Print a line above what is being drawn, in the first process."""
+        if self.is_first_process:
+            print_message(message)
 
     def state_dict(self) -> dict[str, Any]:
         """What the callback must know to continue after an interruption: tensors, numbers, text, and lists of them."""

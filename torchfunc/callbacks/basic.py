@@ -68,6 +68,7 @@ class ProgbarLogger(Callback):
     """
 
     batch_interval = 0.1
+    first_process_only = True
     defers_logs = True
 
     def __init__(self) -> None:

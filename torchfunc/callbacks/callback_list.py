@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,15 @@ def _plain(value: Any) -> Any:
         return value
 
 
+class Agreeing(Protocol):
+    """Several processes that train one model."""
+
+    rank: int
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each of them gives."""
+
+
 class DeferredLogs(MutableMapping[str, Any]):
     """Logs that are read, once, when they are looked at."""
 
@@ -91,10 +100,35 @@ class BatchHooks:
         self._intervals = [getattr(callback, "batch_interval", 0.0) for callback in self._end]
         self._defer = [getattr(callback, "defers_logs", False) for callback in self._end]
         self._last_call = [-math.inf] * len(self._end)
+        seeing = [callback for callback, interval in zip(self._end, self._intervals, strict=True) if not interval]
+        self._kinds = [type(callback).__name__ for callback in (*self._begin, *seeing)]
+        # All but those that come by the clock, which several processes do not see at the same time.
+        self.in_use = bool(self._kinds)
+        self._reads = False
+        self._read_at_times: Callable[[], dict[str, Any]] | None = None
 
     @staticmethod
     def _wanted(callback: Callback, hook: str) -> bool:
         return _overrides(callback, hook) or (hook in _OLD_HOOKS and _overrides(callback, _OLD_HOOKS[hook]))
+
+    def agree(self, processes: Agreeing | None, read_at_times: Callable[[], dict[str, Any]]) -> None:
+        """Let several processes, if there are any, read logs, which are those of all, at the same batches.
+
+        They do so when a callback looks at them, if all have the same callbacks. Else all read them at each batch, if
+        one does.
+
+        Args:
+            processes: all of them.
+            read_at_times: gives the logs for callbacks that come by the clock, of which other processes know nothing.
+        """
+        if processes is None:
+            return
+        self._read_at_times = read_at_times
+        plain = any(not interval and not defers for interval, defers in zip(self._intervals, self._defer, strict=True))
+        found = processes.gather((self._kinds, plain, self.in_use))
+        alike = all(kinds == found[0][0] for kinds, *_ in found)
+        self._reads = any(plain or (in_use and not alike) for _, plain, in_use in found)
+        self.in_use = any(in_use for *_, in_use in found)
 
     def begin(self, batch: int) -> None:
         """A batch begins."""
@@ -103,15 +137,19 @@ class BatchHooks:
 
     def end(self, batch: int, read_logs: Callable[[], dict[str, Any]]) -> None:
         """A batch is done. `read_logs`, which waits for the device, is called only if a callback wants the logs now."""
-        if not self._end:
+        if not self._end and not self._reads:
             return
         logs = DeferredLogs(read_logs)
+        if self._reads:
+            logs.read()
+        at_times = logs if self._read_at_times is None else DeferredLogs(self._read_at_times)
         now = time.perf_counter()
         for index, callback in enumerate(self._end):
             if now - self._last_call[index] < self._intervals[index]:
                 continue
             self._last_call[index] = now
-            getattr(callback, self._names[1])(batch, logs=logs if self._defer[index] else logs.read())
+            given = at_times if self._intervals[index] else logs
+            getattr(callback, self._names[1])(batch, logs=given if self._defer[index] else given.read())
 
 
 class CallbackList(Callback):
@@ -122,6 +160,7 @@ class CallbackList(Callback):
         add_history: whether to add a `History` if there is none.
         add_progbar: whether to add a `ProgbarLogger` if there is none.
         model: given to each callback.
+        is_first_process: whether this is the first, or the only one, of the processes that train the model.
         **params: given to each callback.
 
     Raises:
@@ -140,6 +179,7 @@ class CallbackList(Callback):
         add_history: bool = False,
         add_progbar: bool = False,
         model: Any = None,
+        is_first_process: bool = True,
         **params: Any,
     ) -> None:
         super().__init__()
@@ -150,6 +190,7 @@ class CallbackList(Callback):
                     f"`callbacks` takes Callback objects, got {callback!r}"
                     + (": make an instance of the class." if isinstance(callback, type) else ".")
                 )
+        self.set_first_process(is_first_process)
         self.history = self._find_or_add(History, add_history)
         self._progress = self._find_or_add(ProgbarLogger, add_progbar)
         self._sort()
@@ -163,6 +204,13 @@ class CallbackList(Callback):
             found = cls()
             self.callbacks.append(found)
         return found
+
+    def set_first_process(self, is_first: bool) -> None:
+        """Tell the callbacks whether this is the first process; if not, leave out those that have no work there."""
+        if not is_first:
+            self.callbacks = [each for each in self.callbacks if not getattr(each, "first_process_only", False)]
+        for callback in self._ours():
+            callback.is_first_process = is_first
 
     def _sort(self) -> None:
         self.callbacks.sort(key=lambda callback: getattr(callback, "runs_last", False))

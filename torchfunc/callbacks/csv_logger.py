@@ -36,6 +36,8 @@ class CSVLogger(Callback):
     epoch,loss,val_loss
     """
 
+    first_process_only = True
+
     def __init__(self, filename: PathLike, separator: str = ",", append: bool = False) -> None:
         super().__init__()
         self.sep = separator

@@ -8,7 +8,6 @@ from typing import Any
 
 from torchfunc.callbacks.base import Logs
 from torchfunc.callbacks.monitor import MonitorCallback
-from torchfunc.viewing.progress import print_message
 
 __all__ = ["EarlyStopping"]
 
@@ -87,10 +86,10 @@ class EarlyStopping(MonitorCallback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Say that training stopped, and restore the best weights if asked to."""
         if self.stopped_epoch > 0 and self.verbose:
-            print_message(f"Epoch {self.stopped_epoch + 1}: early stopping")
+            self.say(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:
             if self.verbose:
-                print_message(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
+                self.say(f"Restoring model weights from the end of the best epoch: {self.best_epoch + 1}.")
             self.model.load_state_dict(self.best_weights)
 
     def get_monitor_value(self, logs: Logs | None) -> float | None:

@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau as TorchReduceLROnPlateau
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.monitor import MonitorCallback
 from torchfunc.optimizers import TorchOptimizer
-from torchfunc.viewing.progress import print_message
 
 __all__ = ["LearningRateScheduler", "ReduceLROnPlateau", "TorchLRScheduler"]
 
@@ -60,7 +59,7 @@ class LearningRateScheduler(Callback):
             raise ValueError(f"The output of the `schedule` function should be a float. Got: {rate}")
         self.model.optimizer.learning_rate = rate
         if self.verbose > 0:
-            print_message(f"Epoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
+            self.say(f"Epoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Log it."""
@@ -169,7 +168,7 @@ class ReduceLROnPlateau(MonitorCallback):
         rate = max(before * self.factor, self.min_lr)
         self.model.optimizer.learning_rate = rate
         if self.verbose > 0:
-            print_message(f"Epoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {rate}.")
+            self.say(f"Epoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {rate}.")
         return True
 
     def state_dict(self) -> dict[str, Any]:

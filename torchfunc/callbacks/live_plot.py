@@ -28,6 +28,8 @@ class LivePlot(Callback):
     >>> live = callbacks.LivePlot()  # in a notebook: model.fit(x, y, epochs=20, callbacks=[live])
     """
 
+    first_process_only = True
+
     def __init__(self, metrics: str | Sequence[str] | None = None) -> None:
         super().__init__()
         self.metrics = metrics

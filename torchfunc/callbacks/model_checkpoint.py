@@ -18,7 +18,6 @@ from torchfunc.saving.files import PathLike
 from torchfunc.saving.model_config import config_of_model
 from torchfunc.saving.model_files import check_model_path
 from torchfunc.saving.weights import check_weights_path
-from torchfunc.viewing.progress import print_message
 
 __all__ = ["ModelCheckpoint"]
 
@@ -115,6 +114,8 @@ class ModelCheckpoint(MonitorCallback):
                 f"Please specify a non-directory filepath for ModelCheckpoint. Filepath used is an existing directory: "
                 f"{path}"
             )
+        if not self.is_first_process:
+            return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights_only:
             self.model.save_weights(path, overwrite=True)
@@ -160,4 +161,4 @@ class ModelCheckpoint(MonitorCallback):
 
     def _say(self, epoch: int, what: str) -> None:
         if self.verbose > 0:
-            print_message(f"Epoch {epoch + 1}: {what}")
+            self.say(f"Epoch {epoch + 1}: {what}")

@@ -42,6 +42,7 @@ class TensorBoard(Callback):
     """
 
     defers_logs = True
+    first_process_only = True
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from torchfunc.callbacks.base import Callback, Logs
-from torchfunc.viewing.progress import print_message
 
 __all__ = ["TerminateOnNaN"]
 
@@ -41,5 +40,5 @@ class TerminateOnNaN(Callback):
             raise RuntimeError(
                 f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Terminating training immediately."
             )
-        print_message(f"Batch {batch}: Invalid loss, terminating training")
+        self.say(f"Batch {batch}: Invalid loss, terminating training")
         self.model.stop_training = True

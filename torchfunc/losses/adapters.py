@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 from types import FunctionType
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.losses.base import Loss, LossFunctionWrapper
 from torchfunc.losses.catalogue import CLASS_OF_FUNCTION, get
 from torchfunc.losses.probabilistic import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from torchfunc.losses.shapes import same_shape, target_kind
+from torchfunc.losses.weighting import divide_no_nan
 from torchfunc.registry import to_snake_case
 
 __all__ = ["TorchLoss", "as_loss", "is_torch_loss", "object_name", "parse_loss"]
@@ -108,6 +111,30 @@ class TorchLoss(Loss):
         if self._of_classes and y_true.shape != y_pred.shape:
             return self._class_indices(y_true, y_pred), y_pred
         return (y_true.to(y_pred.dtype) if y_true.is_floating_point() or self._of_classes else y_true), y_pred
+
+    @property
+    def _counts_rows(self) -> bool:
+        return False
+
+    def _values_of_part(self, y_true: Tensor, y_pred: Tensor, part: BatchPart) -> Tensor:
+        reduction = getattr(self.loss, "reduction", None)
+        counted = self._weight_of_classes(y_true) if reduction == "mean" else None
+        if counted is None:
+            values = self._values(y_true, y_pred)
+            return values * part.ratio if reduction == "sum" else values
+        summing = copy.copy(self.loss)
+        summing.reduction = "sum"  # type: ignore[attr-defined]
+        return divide_no_nan(summing(y_pred, y_true) * part.ratio, part.sum(counted))
+
+    def _weight_of_classes(self, y_true: Tensor) -> Tensor | None:
+        """What torch divides a sum of losses by, where that is not their number: the weights of the classes."""
+        loss = self.loss
+        if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)) or y_true.is_floating_point():
+            return None
+        counts = y_true != loss.ignore_index
+        if loss.weight is None:
+            return counts.sum().float()
+        return (loss.weight[y_true.clamp(0, len(loss.weight) - 1)] * counts).sum()
 
     def _class_indices(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         given = tuple(y_true.shape)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.graph_keys import settings_key
@@ -66,6 +67,7 @@ class Loss:
         y_pred: TensorLike,
         sample_weight: TensorLike | None = None,
         mask: TensorLike | None = None,
+        part: BatchPart | None = None,
     ) -> Tensor:
         """The loss of one batch.
 
@@ -75,6 +77,8 @@ class Loss:
             y_pred: predictions, `(batch, ...)`.
             sample_weight: `(batch,)`, or the shape of what `call` returns.
             mask: bool, True where a sample or timestep counts: the shape of what `call` returns, or its first axes.
+            part: which part of a batch of several processes this is, if there are several. The mean of their losses,
+                each counted by its rows, is then the loss of the whole batch.
 
         Returns:
             a scalar; with reduction None, the weighted losses.
@@ -85,14 +89,15 @@ class Loss:
         if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
             y_true, y_pred = as_tensors(y_true, y_pred)
         y_true, y_pred = self._prepare(y_true, y_pred)
-        if sample_weight is None and mask is None and self.reduction in MEANS and y_pred.numel():
+        plain = sample_weight is None and mask is None and (part is None or self._counts_rows)
+        if plain and self.reduction in MEANS and y_pred.numel():
             return self._mean(y_true, y_pred)
-        values = self._values(y_true, y_pred)
+        values = self._values(y_true, y_pred) if part is None else self._values_of_part(y_true, y_pred, part)
         if sample_weight is not None and not isinstance(sample_weight, Tensor):
             sample_weight = torch.as_tensor(sample_weight, device=values.device)
         if mask is not None and not isinstance(mask, Tensor):
             mask = torch.as_tensor(mask, device=values.device)
-        return self._reduce(y_true, values, sample_weight, mask)
+        return self._reduce(y_true, values, sample_weight, mask, part)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each sample: `(batch,)`, or `(batch, time)` where the targets have a time axis.
@@ -173,11 +178,22 @@ class Loss:
             raise TypeError(f"{self.name} returned {type(values).__name__}, a loss is a torch.Tensor.")
         return values
 
+    def _values_of_part(self, y_true: Tensor, y_pred: Tensor, part: BatchPart) -> Tensor:
+        """The values; what is one number for the whole batch already is as `part` in `__call__` says."""
+        return self._values(y_true, y_pred)
+
     def _mean(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """The loss under a mean reduction when nothing is weighed: the everyday path, worth a faster kernel."""
         return self._reduce(y_true, self._values(y_true, y_pred), None, None)
 
-    def _reduce(self, y_true: Tensor, values: Tensor, sample_weight: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _reduce(
+        self,
+        y_true: Tensor,
+        values: Tensor,
+        sample_weight: Tensor | None,
+        mask: Tensor | None,
+        part: BatchPart | None = None,
+    ) -> Tensor:
         if values.ndim == 0:
             if sample_weight is not None:
                 raise ValueError(
@@ -188,7 +204,12 @@ class Loss:
         own_mask = self._mask_of(y_true, values)
         if own_mask is not None:
             mask = own_mask if mask is None else own_mask & trailing_axes(mask.bool(), own_mask.ndim)
-        return reduce_weighted(self.name, values, sample_weight, mask, self.reduction)
+        return reduce_weighted(self.name, values, sample_weight, mask, self.reduction, part)
+
+    @property
+    def _counts_rows(self) -> bool:
+        """Whether the mean, if nothing is weighed, is over all rows, so that two halves of a batch count alike."""
+        return type(self)._mask_of is Loss._mask_of
 
     def _mask_of(self, y_true: Tensor, values: Tensor) -> Tensor | None:
         """True where the loss itself says that a value counts, in the shape of `values`; None: everywhere."""

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.losses.shapes import match_ranks
 
 __all__ = [
@@ -41,7 +42,13 @@ def divide_no_nan(total: Tensor | float, count: Tensor) -> Tensor:
     return torch.where(empty, 0.0, total / torch.where(empty, 1.0, count))
 
 
-def apply_mask(sample_weight: Tensor | None, mask: Tensor, reduction: Reduction, dtype: torch.dtype) -> Tensor:
+def apply_mask(
+    sample_weight: Tensor | None,
+    mask: Tensor,
+    reduction: Reduction,
+    dtype: torch.dtype,
+    part: BatchPart | None = None,
+) -> Tensor:
     """Sample weights in which what the mask leaves out weighs nothing.
 
     Args:
@@ -50,13 +57,18 @@ def apply_mask(sample_weight: Tensor | None, mask: Tensor, reduction: Reduction,
         reduction: under "mean" and "sum_over_batch_size" what is left is scaled by total / valid, so that the mean
             over everything comes out as the mean over what is left.
         dtype: of the result.
+        part: as for `reduce_weighted`.
 
     >>> losses.apply_mask(None, torch.tensor([True, False]), "mean", torch.float32)
     tensor([2., 0.])
     """
     weight = mask.to(dtype)
     if reduction in ("mean", "sum_over_batch_size"):
-        weight = weight * divide_no_nan(mask.numel(), weight.sum())
+        valid = weight.sum()
+        if part is None:
+            weight = weight * divide_no_nan(mask.numel(), valid)
+        else:
+            weight = weight * divide_no_nan(mask.numel() * part.ratio, part.sum(valid))
     if sample_weight is None:
         return weight
     weight, sample_weight = match_ranks(weight, sample_weight.to(dtype))
@@ -85,7 +97,12 @@ def match_weight(name: str, values: Tensor, weight: Tensor) -> tuple[Tensor, Ten
 
 
 def reduce_weighted(
-    name: str, values: Tensor, sample_weight: Tensor | None, mask: Tensor | None, reduction: Reduction
+    name: str,
+    values: Tensor,
+    sample_weight: Tensor | None,
+    mask: Tensor | None,
+    reduction: Reduction,
+    part: BatchPart | None = None,
 ) -> Tensor:
     """Weigh and reduce the losses of single samples.
 
@@ -96,19 +113,23 @@ def reduce_weighted(
         mask: True where a value counts, or None.
         reduction: "sum_over_batch_size" and "mean" divide the weighted sum by the number of values,
             "mean_with_sample_weight" by the sum of the weights, "sum" does not divide; None and "none" do not sum.
+        part: if other processes have other rows of the batch, the part that these are: the loss is such that the mean
+            over all processes, by their rows, is that of the whole batch.
     """
     weight = sample_weight
     if mask is not None:
-        weight = apply_mask(weight, mask, reduction, values.dtype)
+        weight = apply_mask(weight, mask, reduction, values.dtype, part)
     if weight is not None:
         values, weight = match_weight(name, values, weight.to(values.dtype))
         values = values * weight
     if reduction is None or reduction == "none":
         return values
     if reduction == "mean_with_sample_weight" and weight is not None:
-        return divide_no_nan(values.sum(), weight.sum())
+        if part is None:
+            return divide_no_nan(values.sum(), weight.sum())
+        return divide_no_nan(values.sum() * part.ratio, part.sum(weight.sum()))
     if reduction == "sum" or values.numel() == 0:
-        return values.sum()
+        return values.sum() if part is None else values.sum() * part.ratio
     return values.mean()
 
 

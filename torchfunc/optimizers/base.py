@@ -21,6 +21,7 @@ from torch import Tensor
 from torchfunc.graph_keys import is_known_code, settings_key
 from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
+from torchfunc.optimizers.gradient_sum import GradientSum
 from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import LearningRate, RateSource, rate_from_config
 from torchfunc.optimizers.options import check_options, take_old_spellings
@@ -98,6 +99,8 @@ class Optimizer(OptimizerState):
         self.built = False
         self.averages_in_use = False
         """Whether `swap_averages` has put the moving averages in the weights' place."""
+        self.gradient_sum: GradientSum | None = None
+        """What sums the gradients of several processes, while they train together."""
         self._decayed: list[Tensor] = []
         self._no_decay: list[Tensor] = []
         self._no_decay_names: list[str] = []
@@ -292,10 +295,13 @@ class Optimizer(OptimizerState):
         params = self._weights_for(grads, trainable_variables)
         if not params:
             return
-        present, params = _drop_missing(grads, params)
+        summed = self.gradient_sum
+        present, params = _drop_missing(grads if summed is None else summed.complete(grads, params), params)
         in_graph = self._in_graph()
         # Takes fewer steps than `no_grad`.
         with torch.set_grad_enabled(False):
+            if summed is not None:
+                present = summed.own_share(present)
             if self.loss_scale_factor is not None:
                 present = list(torch._foreach_div(present, self.loss_scale_factor))
             if self.gradient_accumulation_steps:
@@ -327,6 +333,8 @@ class Optimizer(OptimizerState):
         return params
 
     def _update(self, grads: list[Tensor], params: list[Tensor], in_graph: bool) -> None:
+        if self.gradient_sum is not None:
+            grads = self.gradient_sum(grads)
         if self.clipnorm or self.clipvalue or self.global_clipnorm:
             grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self._step_rate(in_graph)

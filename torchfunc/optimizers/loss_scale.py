@@ -124,6 +124,9 @@ class LossScaleOptimizer(Optimizer):
         params = self._weights_for(grads, trainable_variables)
         inner = self.inner_optimizer
         with torch.no_grad():
+            if self.gradient_sum is not None:
+                # Of one process they may be finite, and of another not.
+                grads = self.gradient_sum.of_all(grads, params)
             largest = torch._foreach_norm([grad for grad in grads if grad is not None and grad.numel()], torch.inf)
             finite = torch.stack([norm.isfinite() for norm in largest]).all()
             changing = [*self._params, *inner.changing_variables()]

@@ -17,13 +17,16 @@ from torchfunc import config
 from torchfunc.callbacks.callback_list import BatchHooks, CallbackList, plain_logs
 from torchfunc.training import run_modes
 from torchfunc.training.data.arrays import Data
+from torchfunc.training.data.parts import PartBatch, data_of
 from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.distributed.processes import Processes
+from torchfunc.training.distributed.runs import copy_buffers, gathered_columns, shared_logs
 from torchfunc.training.payback import Payback
 from torchfunc.training.process_settings import ThreadProbe
 from torchfunc.training.resume import TrainingRun
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
-from torchfunc.training.step_functions import Step, make_prediction_step, make_step
+from torchfunc.training.step_functions import Step, make_prediction_step, make_step, makes_own_logs
 from torchfunc.training.stopping import Stop, stoppable
 from torchfunc.training.trainable import Logs, Trainable
 
@@ -81,12 +84,15 @@ def run_epochs(
         step = make_step(model, run, "train_step", device_of(model), at_once)
         done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(model, settings, data, step, hooks, callbacks, stop, done, training_run.logs)
+        logs = _run_batches(model, settings, "train_step", data, step, hooks, callbacks, stop, done, training_run.logs)
+        copy_buffers(model, settings.processes)
         if validation is not None and _is_due(epoch, validation_freq):
             with run_modes.evaluating(model, settings) as evaluation:
                 validated = run_evaluation(model, evaluation, validation, callbacks)
             logs |= {f"val_{name}": value for name, value in validated.items()}
         callbacks.on_epoch_end(epoch, logs)
+        if settings.processes is not None:
+            stop.asked = settings.processes.any(stop.asked)
         if stop.asked:
             break
     if model.optimizer is not None and epochs:
@@ -111,7 +117,7 @@ def run_evaluation(model: Trainable, run: RunContext, data: EpochStream, callbac
         callbacks.on_test_begin()
         model.reset_metrics()
         hooks = callbacks.batch_hooks("test")
-        logs = _run_batches(model, settings, data, step, hooks, callbacks, stop)
+        logs = _run_batches(model, settings, "test_step", data, step, hooks, callbacks, stop)
         callbacks.on_test_end(logs)
         return logs
 
@@ -119,6 +125,7 @@ def run_evaluation(model: Trainable, run: RunContext, data: EpochStream, callbac
 def _run_batches(
     model: Trainable,
     settings: TrainingSettings,
+    method: str,
     data: EpochStream,
     step: Step,
     hooks: BatchHooks,
@@ -132,10 +139,18 @@ def _run_batches(
     If a run is resumed in the middle of an epoch, `done` batches, whose logs were `logs`, are skipped.
     """
     own_logs = logs if done else None
+    processes = settings.processes
+    makes_logs = processes is not None and makes_own_logs(model, method)
 
     def read_logs() -> Logs:
+        if processes is not None:
+            return shared_logs(processes, model, own_logs, makes_logs)
         return plain_logs(model.get_metrics_result() if own_logs is None else own_logs)
 
+    def read_own_loss() -> Logs:
+        return plain_logs({"loss": settings.loss_tracker.result()})
+
+    hooks.agree(processes, read_own_loss)
     count, at_once = done, settings.execution.steps
     if at_once != 1 and settings.graphs:
         data.defer_gathering()
@@ -147,10 +162,10 @@ def _run_batches(
         own_logs = step(batch)
         count += 1 if at_once == 1 else len(batch)
         hooks.end(count - 1, read_logs)
-        if stop.asked:
+        if _is_over(stop, hooks, processes):
             break
     callbacks.count_steps(count)
-    if own_logs is not None:
+    if own_logs is not None and processes is None:
         # Own logs are usually the results of the model's metrics as of the last batch; then those are the epoch's.
         # (But not of the loss, if the model's own step computes one and does not tell the tracker.)
         results = model.get_metrics_result()
@@ -159,11 +174,27 @@ def _run_batches(
     return read_logs()
 
 
+def _is_over(stop: Stop, hooks: BatchHooks, processes: Processes | None) -> bool:
+    """Whether the pass ends after this batch. Several processes ask each other if anything may have told one to."""
+    if processes is None:
+        return stop.asked
+    if not hooks.in_use:
+        # Only the end of the epoch tells.
+        return False
+    stop.asked = processes.any(stop.asked)
+    return stop.asked
+
+
 def run_prediction(
-    model: Trainable, settings: TrainingSettings | None, data: EpochStream, callbacks: CallbackList
+    model: Trainable,
+    settings: TrainingSettings | None,
+    data: EpochStream,
+    callbacks: CallbackList,
+    processes: Processes | None,
 ) -> Any:
     """The outputs for all the data, as NumPy arrays in the structure that the model returns."""
     hooks = callbacks.batch_hooks("predict")
+    hooks.agree(processes, dict)
     callbacks.on_predict_begin()
     columns: list[list[Any]] = []
     structure: Any = None
@@ -176,7 +207,7 @@ def run_prediction(
         for batches in iter(lambda: list(itertools.islice(single, at_once)), []):
             hooks.begin(count)
             # A model may return classes that are registered with torch.
-            flat = [tree_flatten(step(batch)) for batch in batches]
+            flat = [tree_flatten(_counted(step(data_of(batch)), batch)) for batch in batches]
             structure = flat[0][1]
             columns = columns or [[] for _ in flat[0][0]]
             for leaves, _ in flat:
@@ -184,11 +215,20 @@ def run_prediction(
                     column.append(leaf)
             count += len(flat)
             hooks.end(count - 1, partial(_outputs_of, flat))
-            if stop.asked:
+            if _is_over(stop, hooks, processes):
                 break
     callbacks.count_steps(count)
     callbacks.on_predict_end()
+    if processes is not None:
+        columns = gathered_columns(processes, columns)
     return tree_unflatten([_joined(column) for column in columns], structure)
+
+
+def _counted(outputs: Any, batch: Data | PartBatch) -> Any:
+    """The outputs for the rows that count: none where there is but a row that does not."""
+    if not isinstance(batch, PartBatch) or batch.part.rows:
+        return outputs
+    return tree_map(lambda leaf: leaf if leaf is None else leaf[:0], outputs)
 
 
 def run_single_prediction(

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.losses import Loss
 from torchfunc.losses.adapters import parse_loss
 from torchfunc.metrics import Metric
@@ -147,16 +148,20 @@ class OutputObjective:
         for found in (self.metrics, self.weighted_metrics):
             found[:] = [metric.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device) for metric in found]
 
-    def loss_of(self, part: OutputBatch) -> Tensor:
-        """The loss of one batch, tracked if it is logged."""
+    def loss_of(self, batch: OutputBatch, part: BatchPart | None) -> Tensor:
+        """The loss of one batch, tracked if it is logged; `part` as for losses."""
         assert self.loss is not None
-        assert part.target is not None
-        if part.logits is not None and self.logit_loss is not None:
-            value = self.logit_loss(part.target, part.logits, part.sample_weight, part.mask)
+        target, prediction, sample_weight, mask, logits = batch
+        assert target is not None
+        loss = self.loss
+        if logits is not None and self.logit_loss is not None:
+            loss, prediction = self.logit_loss, logits
+        if part is None or type(loss).__call__ is not Loss.__call__:
+            value = loss(target, prediction, sample_weight, mask)
         else:
-            value = self.loss(part.target, part.prediction, part.sample_weight, part.mask)
+            value = loss(target, prediction, sample_weight, mask, part)
         if self.tracker is not None:
-            self.tracker.update_state(value, part.prediction.shape[0])
+            self.tracker.update_state(value, batch.prediction.shape[0])
         return value if self.weight == 1.0 else value * self.weight
 
 
@@ -301,17 +306,19 @@ class Objectives:
         self.logits = tuple(found)
         return self.logits
 
-    def total_loss(self, batch: Batch, outputs: TrainingOutputs) -> tuple[list[OutputBatch], Tensor | None]:
-        """The weighted sum of the outputs' losses, which are tracked on the way.
+    def total_loss(
+        self, batch: Batch, outputs: TrainingOutputs, part: BatchPart | None = None
+    ) -> tuple[list[OutputBatch], Tensor | None]:
+        """The weighted sum of the outputs' losses, which are tracked on the way; `part` as for losses.
 
         Returns:
             the parts of the batch, as `match_batch` gives them; the loss, None if no output has one.
         """
         parts = self.match_batch(batch, outputs)
         total: Tensor | None = None
-        for output, part in zip(self.outputs, parts, strict=True):
+        for output, matched in zip(self.outputs, parts, strict=True):
             if output.loss is not None:
-                value = output.loss_of(part)
+                value = output.loss_of(matched, part)
                 total = value if total is None else total + value
         return parts, total
 

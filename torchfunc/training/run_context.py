@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.layers.base.losses import LossHolder, added_losses, forget_losses
 from torchfunc.metrics import Metric
 from torchfunc.modules import TrainingOutputs
@@ -32,6 +33,7 @@ class RunContext:
         outputs: what the model returned for the current batch, while a redefined `compute_loss` or `compute_metrics`
             runs, which may call Trainer's with nothing but `y_pred`.
         thread: the thread that it runs on.
+        part: the part of the current batch that this process has, if there are several.
     """
 
     settings: TrainingSettings
@@ -44,6 +46,7 @@ class RunContext:
     overrides_metrics: bool
     outputs: TrainingOutputs | None = None
     thread: int = field(default_factory=threading.get_ident)
+    part: BatchPart | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a model is in no run.

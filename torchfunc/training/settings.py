@@ -19,6 +19,7 @@ from torchfunc.optimizers import Optimizer
 from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
 from torchfunc.training.data.arrays import Tensors
+from torchfunc.training.distributed.processes import STRATEGIES, Processes
 from torchfunc.training.matching import flatten_outputs
 from torchfunc.training.outputs import Objectives, ParsedObjectives, matching_outputs
 from torchfunc.training.payback import Payback
@@ -78,11 +79,13 @@ class Execution:
         jit: whether steps are compiled: True, False, "auto" or "payback".
         steps: how many steps are executed at once.
         precision: what they compute in.
+        strategy: how several processes share the work: "auto", "ddp", "fsdp"; None if each works for itself.
     """
 
     jit: bool | str
     steps: int
     precision: Precision
+    strategy: str | None = "auto"
 
     @classmethod
     def make(
@@ -91,6 +94,7 @@ class Execution:
         steps_per_execution: int,
         jit_compile: bool | str | None,
         precision: str | int | None,
+        strategy: str | None = "auto",
     ) -> Execution:
         """Check the arguments of `compile`. Raises ValueError for what is none of the choices."""
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
@@ -100,7 +104,9 @@ class Execution:
             raise ValueError(f"`jit_compile` is True, False, 'auto' or 'payback', got {jit_compile!r}.")
         if run_eagerly and jit is True:
             raise ValueError("`run_eagerly=True` and `jit_compile=True` exclude each other.")
-        return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision))
+        if strategy not in STRATEGIES:
+            raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp' or None, got {strategy!r}.")
+        return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision), strategy)
 
     def compiles(self, method: str, device: torch.device) -> bool:
         """Whether this kind of step is compiled on this device, at once or later.
@@ -130,6 +136,7 @@ class TrainingSettings:
         graphs: for each method ("train_step" ...) its compiled steps, by their graph keys.
         payback: says when to compile, if that depends on how long the training takes.
         thread_probe: finds the number of threads for a run, if that is asked for.
+        processes: those that share the work of the current run, if there are several.
         is_known: whether all losses and metrics are torchfunc's or torch's own code.
     """
 
@@ -144,6 +151,7 @@ class TrainingSettings:
     graphs: dict[str, dict[Hashable, CompiledStep]] = field(default_factory=dict)
     payback: Payback | None = None
     thread_probe: ThreadProbe | None = None
+    processes: Processes | None = None
     is_known: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,7 +159,7 @@ class TrainingSettings:
 
     def __getstate__(self) -> dict[str, Any]:
         # Compiled steps are bound to this very model, not to a copy.
-        return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None}
+        return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None, "processes": None}
 
     def apart(self) -> TrainingSettings:
         """The same settings for a run beside another one: copies of the metrics, and steps that are not compiled.

@@ -41,6 +41,9 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
         return _update_metrics(model, run, batch, outputs, parts)
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any weight that is trained, so there is nothing to learn.")
+    # Each process' share of the loss: with the sum of the gradients over all processes, its gradient. What layers
+    # exchange has its own gradients across processes, which need it here already.
+    loss = loss if run.part is None else loss * run.part.share
     gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
     if not settings.missing_gradients_checked:
         _warn_of_missing(model, run.weights, gradients)
@@ -118,7 +121,7 @@ def total_loss(run: RunContext, batch: Batch, outputs: TrainingOutputs) -> tuple
         ValueError: there is no loss at all, or targets do not fit the outputs.
     """
     objectives = run.settings.objectives or run.settings.objectives_for(outputs.y_pred)
-    parts, total = objectives.total_loss(batch, outputs)
+    parts, total = objectives.total_loss(batch, outputs, run.part)
     for loss in run.call_losses:
         total = _added(total, loss)
     for penalty in run.penalties:

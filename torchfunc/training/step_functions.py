@@ -12,18 +12,21 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from torchfunc.batch_parts import without_rows
 from torchfunc.graph import really_set, setting_compiled_parts, writes_to_arguments
 from torchfunc.graph_keys import graph_key_of
+from torchfunc.metrics.snapshots import kept_metrics
 from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, CompiledStep, weights_key
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
+from torchfunc.training.data.parts import PartBatch
 from torchfunc.training.protected_batches import ProtectedStep
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
 from torchfunc.training.trainable import Logs, StepFunction, Trainable
 
-__all__ = ["StepFunctions", "make_prediction_step", "make_step"]
+__all__ = ["StepFunctions", "make_prediction_step", "make_step", "makes_own_logs"]
 
 Step: TypeAlias = Callable[[Any], Logs | None]
 """Takes a batch, or a tuple of batches if several steps are executed at once; returns the logs that the model makes."""
@@ -88,6 +91,11 @@ class StepFunctions(Trainable):
             self.__dict__.pop(name, None)
 
 
+def makes_own_logs(model: Trainable, method: str) -> bool:
+    """Whether a step of this kind may return logs other than the metrics' results."""
+    return model.overrides("compute_metrics") or model.overrides(method) or model.own_function(method) is not None
+
+
 def make_step(model: Trainable, run: RunContext, method: str, device: torch.device, at_once: int = 1) -> Step:
     """The function that the loop calls with each batch of a training or an evaluation.
 
@@ -104,7 +112,8 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
     settings = run.settings
     function = model.own_function(method)
     is_first = model._run_context is run
-    eager = _eager_step(model, method, function, None if is_first else run)
+    in_parts = settings.processes is not None
+    eager = _eager_step(model, method, function, None if is_first else run, in_parts)
     step: Callable[[Any], Outcome] = eager if at_once == 1 else _several(eager)
     if function is None and settings.execution.compiles(method, device):
         step = _compiled_step(model, settings, method, step, at_once)
@@ -153,9 +162,12 @@ def _keeps_batches(
 
 
 def _eager_step(
-    model: Trainable, method: str, function: StepFunction | None, given: RunContext | None
-) -> Callable[[Data], Outcome]:
-    """The step of a run that is given, or else of the model's first run at the time."""
+    model: Trainable, method: str, function: StepFunction | None, given: RunContext | None, in_parts: bool
+) -> Callable[[Any], Outcome]:
+    """The step of a run that is given, or else of the model's first run at the time.
+
+    With `in_parts` it takes a `PartBatch`. Where that has no rows, nothing is counted.
+    """
     overridden = model.overrides(method)
     default = train_batch if method == "train_step" else evaluate_batch
     # A compiled step is kept by the model's settings, and outlives the run that it was made in.
@@ -170,13 +182,28 @@ def _eager_step(
         own = getattr(model, method) if overridden and function is None else function
         return default(model, run, data) if own is None else (own(data), [])
 
-    return step
+    def step_on_part(batch: PartBatch) -> Outcome:
+        model = reference()
+        assert model is not None
+        run = model._run_context if given is None else given
+        assert run is not None
+        data, run.part = batch
+        optimizer = run.settings.optimizer
+        if optimizer is not None and optimizer.gradient_sum is not None:
+            # The default step takes the share of the loss; one of the user's own knows nothing of it.
+            optimizer.gradient_sum.share = run.part.share if overridden or function is not None else 1.0
+        if run.part.rows:
+            return step(data)
+        with kept_metrics(lambda: model.metrics), without_rows():
+            return step(data)[0], []
+
+    return step_on_part if in_parts else step
 
 
-def _several(step: Callable[[Data], Outcome]) -> Callable[[tuple[Data | DeferredBatch, ...]], Outcome]:
+def _several(step: Callable[[Any], Outcome]) -> Callable[[tuple[Data | DeferredBatch | PartBatch, ...]], Outcome]:
     """A step on several batches, one after the other. Batches that are not gathered yet are gathered here."""
 
-    def steps(batches: tuple[Data | DeferredBatch, ...]) -> Outcome:
+    def steps(batches: tuple[Data | DeferredBatch | PartBatch, ...]) -> Outcome:
         outcomes = [step(gathered(batch)) for batch in batches]
         return outcomes[-1][0], [update for _, deferred in outcomes for update in deferred]
 
@@ -188,7 +215,8 @@ def _compiled_step(
 ) -> BatchFunction:
     """The compiled form of a step, reused by later runs."""
     graph_keys = list(_graph_keys(model, settings, method))
-    key = at_once, weights_key(model), *graph_keys
+    processes = settings.processes
+    key = at_once, processes and processes.size, weights_key(model), *graph_keys
     graphs = settings.graphs.setdefault(method, {})
     if key not in graphs:
         if len(graphs) == MAX_GRAPHS:
@@ -210,9 +238,15 @@ def _compiled_step(
         if at_once != 1 and len(data) < at_once:
             # What is left at an epoch's end is not worth a graph of its own.
             return step(data)
+        if processes is not None and _lacks_rows(data if at_once != 1 else (data,)):
+            return step(data)
         return graph(data) if payback is None else payback.run(step, graph, data)
 
-    return run if at_once != 1 or payback is not None else graph
+    return run if at_once != 1 or payback is not None or processes is not None else graph
+
+
+def _lacks_rows(batches: tuple[Any, ...]) -> bool:
+    return any(isinstance(batch, PartBatch) and not batch.part.rows for batch in batches)
 
 
 def _graph_keys(model: Trainable, settings: TrainingSettings, method: str) -> Iterator[Hashable | None]:

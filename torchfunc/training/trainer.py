@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
@@ -11,24 +12,20 @@ import torch
 from torch import Tensor
 
 from torchfunc.callbacks import CallbackList, History
-from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.graph_keys import settings_key
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
-from torchfunc.training import checks, run_modes
+from torchfunc.training import run_modes
 from torchfunc.training.building import build_for_data, built_for
 from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
 from torchfunc.training.current_run import current_run, current_settings, single_call
 from torchfunc.training.data.arrays import (
-    Arrays,
     Batch,
     ClassWeight,
     Data,
-    Expected,
     Tensors,
-    WeighByClass,
 )
 from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.sources import (
@@ -38,20 +35,24 @@ from torchfunc.training.data.sources import (
     takes_batch_size,
     with_validation,
 )
+from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.distributed.agreement import check_agreement
+from torchfunc.training.distributed.processes import Processes, use_own_device
+from torchfunc.training.distributed.runs import joined, shared_training
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
+from torchfunc.training.single_batches import SingleBatches
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, total_loss, train_batch
-from torchfunc.training.step_functions import StepFunctions, make_step
 from torchfunc.training.stopping import StopFlag, stoppable
 from torchfunc.training.trainable import Logs
 
 __all__ = ["Trainer"]
 
 
-class Trainer(StepFunctions):
+class Trainer(SingleBatches):
     """Gives a model `compile`, `fit`, `evaluate`, `predict` and their relatives, under Keras' names and semantics.
 
     Attributes:
@@ -86,6 +87,7 @@ class Trainer(StepFunctions):
         auto_scale_loss: bool = True,
         precision: str | int | None = None,
         device: str | torch.device = "auto",
+        strategy: str | None = "auto",
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -108,12 +110,15 @@ class Trainer(StepFunctions):
             auto_scale_loss: whether, under "16-mixed", the loss is scaled so that small gradients are not lost.
             precision: "32" (what None means), "bf16-mixed" or "16-mixed": what `torch.autocast` computes in.
             device: where to train; "auto" is the accelerator if there is one and the model is still on the CPU.
+            strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
+                model and its part of each batch, and gradients are summed. None: each works for itself.
 
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
                 optimizer holds none of the model's weights.
         """
-        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision)
+        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy)
+        use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss
         if scales and made is not None and not isinstance(made, LossScaleOptimizer):
@@ -331,29 +336,30 @@ class Trainer(StepFunctions):
         expected = self._expected_data()
         data = parse_data(x, y, sample_weight, expected, batch_size)
         data, validation_data = with_validation(data, validation_data, validation_split, expected)
-        batches_of = partial(make_batches, device=device, floats=expected.floats)
-        stream = batches_of(data, batch_size, steps_per_epoch, shuffle, weigh, continues=True)
-        validation = None
-        if validation_data is not None:
-            size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
-            validation = batches_of(validation_data, size, validation_steps)
-        callback_list = self._callback_list(callbacks, verbose, epochs, stream.num_batches, add_history=True)
-        build_for_data(self, stream, device)
-        for part in (stream, validation):
-            if part is not None:
-                check_data(self, settings.objectives, part)
-        try:
+        with joined(settings, device) as processes, contextlib.ExitStack() as closing:
+            batches_of = partial(make_batches, device=device, floats=expected.floats, processes=processes)
+            stream = batches_of(data, batch_size, steps_per_epoch, shuffle, weigh, continues=True)
+            validation = None
+            if validation_data is not None:
+                size = (validation_batch_size or batch_size) if takes_batch_size(validation_data) else None
+                validation = batches_of(validation_data, size, validation_steps)
+            callback_list = self._callback_list(callbacks, verbose, epochs, stream, processes, add_history=True)
+            closing.callback(callback_list.close)
+            build_for_data(self, stream, device)
+            for part in (stream, validation):
+                if part is not None:
+                    check_data(self, settings.objectives, part)
+            numbers = range(initial_epoch, epochs)
+            check_agreement(processes, self, "fit", stream, validation, epochs=numbers, callbacks=callback_list)
             with (
                 run_modes.training(self, settings, device) as run,
                 run_modes.undone_without_a_step(self, settings),
+                shared_training(self, processes),
                 stoppable(self, "stop_training") as stop,
             ):
-                numbers = range(initial_epoch, epochs)
                 run_epochs(self, run, stream, callback_list, numbers, validation, validation_freq, stop)
-        finally:
-            callback_list.close()
-        assert callback_list.history is not None
-        return callback_list.history
+            assert callback_list.history is not None
+            return callback_list.history
 
     def evaluate(
         self,
@@ -379,15 +385,16 @@ class Trainer(StepFunctions):
         check_counts(batch_size=batch_size, steps=steps)
         expected = self._expected_data()
         data = parse_data(x, y, sample_weight, expected, batch_size)
-        stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
-        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
-        build_for_data(self, stream, device)
-        check_data(self, settings.objectives, stream)
-        try:
+        verbose = checked_verbose(verbose)
+        with joined(settings, device) as processes, contextlib.ExitStack() as closing:
+            stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats, processes=processes)
+            callback_list = self._callback_list(callbacks, verbose, 1, stream, processes)
+            closing.callback(callback_list.close)
+            build_for_data(self, stream, device)
+            check_data(self, settings.objectives, stream)
+            check_agreement(processes, self, "evaluate", stream)
             with run_modes.evaluating(self, settings) as run:
                 return run.settings.returned(run_evaluation(self, run, stream, callback_list), return_dict)
-        finally:
-            callback_list.close()
 
     def predict(
         self,
@@ -408,83 +415,34 @@ class Trainer(StepFunctions):
         expected = self._expected_data()
         data = parse_data(x, expected=expected, batch_size=batch_size)
         if not verbose and callbacks is None and is_one_batch(data, batch_size, steps):
+            # Of several processes, each computes it all.
             self.__dict__["stop_predicting"] = False
             batch = built_for(self, data.to(device).packed, device)
             return run_single_prediction(self, settings, batch, device)
-        stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats)
-        callback_list = self._callback_list(callbacks, checked_verbose(verbose), 1, stream.num_batches)
-        build_for_data(self, stream, device)
-        try:
-            return run_prediction(self, settings, stream, callback_list)
-        finally:
-            callback_list.close()
-
-    def _expected_data(self) -> Expected:
-        return Expected(self.input_names, self.output_names, self.data_dtype())
+        verbose = checked_verbose(verbose)
+        with joined(settings, device) as processes, contextlib.ExitStack() as closing:
+            stream = make_batches(data, batch_size, steps, device=device, floats=expected.floats, processes=processes)
+            callback_list = self._callback_list(callbacks, verbose, 1, stream, processes)
+            closing.callback(callback_list.close)
+            build_for_data(self, stream, device)
+            check_agreement(processes, self, "predict", stream)
+            return run_prediction(self, settings, stream, callback_list, processes)
 
     def _callback_list(
-        self, callbacks: Any, verbose: int, epochs: int, steps: int | None, add_history: bool = False
+        self,
+        callbacks: Any,
+        verbose: int,
+        epochs: int,
+        stream: EpochStream,
+        processes: Processes | None,
+        add_history: bool = False,
     ) -> CallbackList:
         """The user's callbacks, with a progress line and a history if asked for; a `CallbackList` is taken as it is."""
+        is_first = processes is None or processes.is_first
         if isinstance(callbacks, CallbackList):
+            callbacks.set_first_process(is_first)
             if add_history:
                 callbacks.ensure_history(self)
             return callbacks
-        return CallbackList(callbacks, add_history, verbose != 0, self, verbose=verbose, epochs=epochs, steps=steps)
-
-    # Single batches ------------------------------------------------------------------------------------------------
-
-    def train_on_batch(
-        self,
-        x: ArrayLike,
-        y: ArrayLike = None,
-        sample_weight: ArrayLike = None,
-        class_weight: ClassWeight | None = None,
-        return_dict: bool = False,
-    ) -> Any:
-        """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does."""
-        settings = self.require_settings("train_on_batch")
-        device = device_of(self, settings.device)
-        weigh = class_weigher(class_weight, self, settings)
-        data = self._one_batch(x, y, sample_weight, weigh, settings, device)
-        with run_modes.training(self, settings, device) as run:
-            self.reset_metrics()
-            logs = make_step(self, run, "train_step", device)(data)
-            logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return run.settings.returned(logs, return_dict)
-
-    def test_on_batch(
-        self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
-    ) -> Any:
-        """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
-        settings = self.require_settings("test_on_batch")
-        device = device_of(self, settings.device)
-        data = self._one_batch(x, y, sample_weight, None, settings, device)
-        with run_modes.evaluating(self, settings) as run:
-            self.reset_metrics()
-            logs = make_step(self, run, "test_step", device)(data)
-            logs = plain_logs(self.get_metrics_result() if logs is None else logs)
-        return run.settings.returned(logs, return_dict)
-
-    def predict_on_batch(self, x: ArrayLike) -> Any:
-        """The outputs for one batch of arrays, as NumPy arrays."""
-        settings = self._training_settings
-        device = device_of(self, None if settings is None else settings.device)
-        data = self._one_batch(x, None, None, None, None, device)
-        return run_single_prediction(self, settings, data, device)
-
-    def _one_batch(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike,
-        weigh: WeighByClass | None,
-        settings: TrainingSettings | None,
-        device: torch.device,
-    ) -> Data:
-        """Arrays as one batch on the device, with the model built for it."""
-        arrays = Arrays.parse(x, y, sample_weight, self._expected_data())
-        data = built_for(self, arrays.to(device).weighted(weigh).packed, device)
-        if settings is not None and y is not None:
-            checks.check_labels(self, settings.objectives, data)
-        return data
+        params = {"verbose": verbose, "epochs": epochs, "steps": stream.num_batches}
+        return CallbackList(callbacks, add_history, verbose != 0 and is_first, self, is_first, **params)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed
 
 from torchfunc import initializers
+from torchfunc.batch_parts import has_no_rows, sum_over_processes
 from torchfunc.config import epsilon as fuzz
 from torchfunc.dtypes import DTypeLike
 from torchfunc.layers.base.argument_types import Config, ConstraintLike, InitializerLike, RegularizerLike
@@ -213,10 +214,7 @@ class BatchNormalization(AffineLayer):
         summed = values.sum(self._reduced)
         if not self._is_distributed():
             return summed
-        # Here, since not every build of torch has it.
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(summed)
+        return sum_over_processes(summed * 0 if has_no_rows() else summed)
 
     def _is_distributed(self) -> bool:
         there = self.synchronized and distributed.is_available() and distributed.is_initialized()

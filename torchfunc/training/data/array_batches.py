@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchfunc.batch_parts import BatchPart
 from torchfunc.graph.torch_internals import storage_use_count
 from torchfunc.structures import map_structure
 from torchfunc.training.data.arrays import Arrays, Data
 from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.parts import PartBatch
 from torchfunc.training.data.transfer import prefetched
+from torchfunc.training.distributed.processes import Processes
 
 __all__ = ["ArrayBatches", "DeferredBatch", "gathered"]
 
@@ -31,8 +34,10 @@ class DeferredBatch(NamedTuple):
     rows: Tensor
 
 
-def gathered(batch: Data | DeferredBatch) -> Data:
+def gathered(batch: Data | DeferredBatch | PartBatch) -> Data | PartBatch:
     """The tensors of a batch."""
+    if isinstance(batch, PartBatch):
+        return PartBatch(gathered(batch.data), batch.part)
     if not isinstance(batch, DeferredBatch):
         return batch
     return map_structure(lambda leaf: None if leaf is None else leaf.index_select(0, batch.rows), batch.data)
@@ -49,6 +54,7 @@ class ArrayBatches(Batches):
         batch_size: rows a batch; the last one holds what is left.
         shuffle: whether to take the rows in a new order each time; "batch" mixes only within each batch.
         device: where batches are needed. Arrays that fit there are moved as a whole.
+        processes: if there are several, each yields its part of each batch, a `PartBatch`.
 
     Attributes:
         arrays: the data, all on one device.
@@ -56,8 +62,16 @@ class ArrayBatches(Batches):
         deferred: whether to yield `DeferredBatch`es, if the data are on the device that needs them.
     """
 
-    def __init__(self, arrays: Arrays, batch_size: int, shuffle: bool | str, device: torch.device) -> None:
+    def __init__(
+        self,
+        arrays: Arrays,
+        batch_size: int,
+        shuffle: bool | str,
+        device: torch.device,
+        processes: Processes | None = None,
+    ) -> None:
         self.batch_size = batch_size
+        self._processes = processes
         self.deferred = False
         self._shuffle = shuffle
         self._device = device
@@ -74,14 +88,13 @@ class ArrayBatches(Batches):
 
     def __iter__(self) -> Iterator[Any]:
         rows, data = self.arrays.rows, self.arrays.packed
-        order = row_order(rows, self.batch_size, self._shuffle)
+        order = row_order(rows, self.batch_size, self._shuffle, self._processes)
         order = None if order is None else order.to(self._home)
         if self.deferred and self._home == self._device:
             order = torch.arange(rows, device=self._home) if order is None else order
-            yield from (DeferredBatch(data, part) for part in order.split(self.batch_size))
+            yield from self._in_parts(DeferredBatch(data, part) for part in self._row_numbers(order))
             return
-        starts = range(0, rows, self.batch_size)
-        parts = order.split(self.batch_size) if order is not None else (slice(i, i + self.batch_size) for i in starts)
+        parts: Iterator[Any] = self._own_rows() if order is None else self._row_numbers(order)
         takers: Any = map_structure(partial(self._taker, gathers=order is not None), data)
 
         def flat_batch(rows: slice | Tensor) -> Data:
@@ -98,7 +111,30 @@ class ArrayBatches(Batches):
             is_flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
             batch_of = flat_batch if is_flat else nested_batch
         batches = map(batch_of, parts)
-        yield from batches if self._home == self._device else prefetched(batches, self._device)
+        yield from self._in_parts(batches if self._home == self._device else prefetched(batches, self._device))
+
+    def _row_numbers(self, order: Tensor) -> Iterator[Tensor]:
+        """The rows of each batch, or of this process' part of it."""
+        return (
+            iter(order.split(self.batch_size)) if self._processes is None else map(order.__getitem__, self._own_rows())
+        )
+
+    def _own_rows(self) -> Iterator[slice]:
+        """Where each batch lies, or this process' part of it: a row that does not count where it has none."""
+        for start in range(0, self.arrays.rows, self.batch_size):
+            count = min(self.batch_size, self.arrays.rows - start)
+            own = range(count) if self._processes is None else self._processes.own_rows(count)
+            yield slice(start + own.start, start + own.stop) if own else slice(start, start + 1)
+
+    def _in_parts(self, batches: Iterator[Data]) -> Iterator[Any]:
+        """Batches with what part of the whole they are, if there are several processes."""
+        if self._processes is None:
+            return batches
+        totals = (
+            min(self.batch_size, self.arrays.rows - start) for start in range(0, self.arrays.rows, self.batch_size)
+        )
+        parts = (BatchPart(len(self._processes.own_rows(total)), total) for total in totals)
+        return map(PartBatch, batches, parts)
 
     def _taker(self, leaf: Tensor | None, gathers: bool) -> Callable[[Any], Tensor] | None:
         """A function that gives rows of a tensor, by a slice or by their indices."""

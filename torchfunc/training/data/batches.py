@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.training.data.arrays import Data
+from torchfunc.training.distributed.processes import Processes
 
 __all__ = ["Batches", "row_order"]
 
@@ -38,16 +39,20 @@ class Batches:
         raise NotImplementedError
 
 
-def row_order(rows: int, batch_size: int, shuffle: bool | str) -> Tensor | None:
+def row_order(rows: int, batch_size: int, shuffle: bool | str, processes: Processes | None = None) -> Tensor | None:
     """A permutation of the rows `(rows,)` by torch's global generator; None without shuffling.
 
     Args:
         rows: how many there are.
         batch_size: rows a batch.
         shuffle: False, True, or "batch" to mix only within each batch.
+        processes: all get the permutation that the first one draws.
     """
     if not shuffle:
         return None
+    if processes is not None:
+        with processes.first_generator():
+            return row_order(rows, batch_size, shuffle)
     if shuffle == "batch":
         parts = torch.arange(rows).split(batch_size)
         return torch.cat([part[torch.randperm(len(part))] for part in parts])

@@ -30,8 +30,11 @@ from torchfunc.training.data.arrays import (
 )
 from torchfunc.training.data.batches import Batches, row_order
 from torchfunc.training.data.conversion import ArrayLike
+from torchfunc.training.data.parts import ExchangedBatches
+from torchfunc.training.data.sharded_loaders import sharded
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.data.transfer import prefetched
+from torchfunc.training.distributed.processes import Processes
 
 __all__ = [
     "IterableBatches",
@@ -139,6 +142,7 @@ def make_batches(
     continues: bool = False,
     device: torch.device,
     floats: torch.dtype | None = None,
+    processes: Processes | None = None,
 ) -> EpochStream:
     """Batches of data that `parse_data` returned.
 
@@ -151,6 +155,8 @@ def make_batches(
         continues: whether, with `steps`, an epoch begins where the last one ended.
         device: where batches are needed.
         floats: what NumPy's floats become; `config.floatx()` by default.
+        processes: those that share the batches, if there are several. `batch_size` is that of all together; what a
+            DataLoader or an iterable yields, that of each.
 
     Raises:
         ValueError: an argument does not go with this kind of data.
@@ -165,15 +171,18 @@ def make_batches(
         # Its tensors need not be taken apart and put together again row by row.
         data = Arrays.parse(*unpack_x_y_sample_weight(data.tensors))
     if isinstance(data, Arrays):
-        batches: Batches = ArrayBatches(data.weighted(class_weight), size, shuffle, device)
+        batches: Batches = ArrayBatches(data.weighted(class_weight), size, shuffle, device, processes)
         return EpochStream(batches, steps, continues)
     if isinstance(data, Dataset):
-        data = _dataset_loader(data, size, shuffle, floats or as_dtype(floatx()))
+        data = _dataset_loader(data, size, shuffle, floats or as_dtype(floatx()), processes)
     elif _is_sequence(data):
-        data = _SequenceReader(data, bool(shuffle))
+        data = _SequenceReader(data, bool(shuffle), processes)
         if data.endless and steps is None:
             raise ValueError("There is no end to these batches (num_batches is None): say how many are a pass.")
-    return EpochStream(IterableBatches(data, device, class_weight, floats), steps, continues)
+    elif processes is not None and isinstance(data, DataLoader):
+        data = sharded(data, processes, keeps_order=not continues)
+    batches = IterableBatches(data, device, class_weight, floats)
+    return EpochStream(batches if processes is None else ExchangedBatches(batches, processes, device), steps, continues)
 
 
 class IterableBatches(Batches):
@@ -244,11 +253,14 @@ class _SequenceReader:
     Args:
         sequence: gives batch number i as `sequence[i]`; `num_batches` (None for no end) or `len` says how many.
         shuffle: whether to take the batches (not the rows in them) in a new order each epoch.
+        processes: if there are several, they take the batches in turns.
     """
 
-    def __init__(self, sequence: Any, shuffle: bool) -> None:
+    def __init__(self, sequence: Any, shuffle: bool, processes: Processes | None) -> None:
         self._sequence = sequence
         self._shuffle = shuffle
+        self._processes = processes
+        self._turn = slice(None) if processes is None else slice(processes.rank, None, processes.size)
 
     @property
     def endless(self) -> bool:
@@ -262,7 +274,7 @@ class _SequenceReader:
         count = self._count()
         if count is None:
             raise TypeError("There is no end to these batches.")
-        return count
+        return count if self._processes is None else math.ceil(count / self._processes.size)
 
     def on_epoch_begin(self) -> None:
         """Tell the sequence."""
@@ -276,8 +288,9 @@ class _SequenceReader:
 
     def __iter__(self) -> Iterator[Any]:
         count = self._count()
-        order = None if count is None else row_order(count, 1, self._shuffle)
+        order = None if count is None else row_order(count, 1, self._shuffle, self._processes)
         numbers: Iterable[int] = order.tolist() if order is not None else _up_to(count)
+        numbers = itertools.islice(numbers, self._turn.start, None, self._turn.step)
         workers = getattr(self._sequence, "workers", 1)
         ahead = max(getattr(self._sequence, "max_queue_size", 10), workers)
         if workers > 0 and getattr(self._sequence, "use_multiprocessing", False):
@@ -321,23 +334,30 @@ def _as_it_is(batch: Any) -> Any:
 
 
 class _RowNumbers:
-    """Batches of row numbers for a DataLoader, drawn as `ArrayBatches` draws them."""
+    """Batches of row numbers for a DataLoader, drawn as `ArrayBatches` draws them.
 
-    def __init__(self, rows: int, batch_size: int, shuffle: bool | str) -> None:
+    Of several processes each has its part of each batch, which may be none.
+    """
+
+    def __init__(self, rows: int, batch_size: int, shuffle: bool | str, processes: Processes | None) -> None:
         self._rows, self._batch_size, self._shuffle = rows, batch_size, shuffle
+        self._processes = processes
 
     def __len__(self) -> int:
         return math.ceil(self._rows / self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = row_order(self._rows, self._batch_size, self._shuffle)
+        order = row_order(self._rows, self._batch_size, self._shuffle, self._processes)
         numbers = range(self._rows) if order is None else order.tolist()
         for start in range(0, self._rows, self._batch_size):
-            yield list(numbers[start : start + self._batch_size])
+            batch = list(numbers[start : start + self._batch_size])
+            own = range(len(batch)) if self._processes is None else self._processes.own_rows(len(batch))
+            if own:
+                yield batch[own.start : own.stop]
 
 
 def _dataset_loader(
-    dataset: Dataset[Any], batch_size: int, shuffle: bool | str, floats: torch.dtype
+    dataset: Dataset[Any], batch_size: int, shuffle: bool | str, floats: torch.dtype, processes: Processes | None
 ) -> DataLoader[Any]:
     """Batches of a Dataset's samples, in this process.
 
@@ -349,14 +369,16 @@ def _dataset_loader(
     """
     collate = partial(_collate, floats=floats)
     if isinstance(dataset, IterableDataset):
-        return DataLoader(dataset, batch_size, collate_fn=collate)
+        # Of which each process has its own.
+        own = batch_size if processes is None else math.ceil(batch_size / processes.size)
+        return DataLoader(dataset, own, collate_fn=collate)
     if not isinstance(dataset, Sized):
         raise ValueError(
             f"{type(dataset).__name__} has no `__len__`, so it is not known which rows there are. Add one, or give a "
             "DataLoader with a sampler."
         )
     # A generator of its own, so that the loader's seed for workers that it has not is not drawn from the global one.
-    numbers = _RowNumbers(len(dataset), batch_size, shuffle)
+    numbers = _RowNumbers(len(dataset), batch_size, shuffle, processes)
     return DataLoader(dataset, batch_sampler=numbers, collate_fn=collate, generator=torch.Generator())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torchfunc.training.data.array_batches import ArrayBatches
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.batches import Batches
+from torchfunc.training.data.parts import data_of
 from torchfunc.training.data.random_states import random_states, set_random_states
 
 __all__ = ["EpochStream"]
@@ -62,7 +63,7 @@ class EpochStream:
         begun, rest = self._start()
         first = begun[0]
         self._iterator = itertools.chain(begun, rest)
-        return first
+        return data_of(first)
 
     def is_used_up(self) -> bool:
         """Whether nothing is left of batches that can be gone through only once."""

@@ -1,0 +1,335 @@
+"""Trainings that several processes share, for test_distributed.py: `shared_training.py FOLDER SIZE ...`.
+
+Each scenario trains, evaluates and predicts, and returns what came out. For each SIZE there are so many processes,
+which are told of each other as torchrun does it. Each writes its results into FOLDER.
+"""
+
+import os
+import signal
+import sys
+import warnings
+
+import numpy as np
+import torch
+import torch._dynamo  # else each process would import it by itself
+import torchmetrics
+from torch import distributed, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from torchfunc import callbacks, layers, losses, metrics, optimizers
+from torchfunc.models import Model
+from torchfunc.training import compiled_step
+
+RANK, SIZE = 0, 1
+SILENT = {"verbose": 0}
+
+
+def draws():
+    return np.random.default_rng(0)
+
+
+def table(rows, classes=3):
+    """Features `(rows, 4)` and class indices."""
+    random = draws()
+    return random.standard_normal((rows, 4)).astype("float32"), random.integers(0, classes, rows)
+
+
+def classifier(**first):
+    inputs = layers.Input((4,))
+    hidden = layers.Dense(8, activation="relu", **first)(inputs)
+    return Model(inputs, layers.Dense(3, activation="softmax")(hidden))
+
+
+def outcome(model, history=None, **more):
+    weights = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
+    buffers = {name: buffer.numpy().copy() for name, buffer in model.named_buffers()}
+    return {"weights": weights, "buffers": buffers, "history": history and history.history, **more}
+
+
+def mlp():
+    """Batches of 11; penalties, constraints, a clipped global norm, moving averages; processes with other weights."""
+    torch.manual_seed(RANK)
+    model = classifier(kernel_regularizer="l2", kernel_constraint="max_norm", activity_regularizer="l1")
+    model.compile(
+        optimizers.Adam(0.02, global_clipnorm=0.1, use_ema=True, ema_momentum=0.8),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    torch.manual_seed(0)
+    x, y = table(37)
+    plateau = callbacks.ReduceLROnPlateau("loss", patience=0, factor=0.5, min_delta=0.5)
+    stop = callbacks.EarlyStopping("val_loss", patience=2, min_delta=0.02, restore_best_weights=True)
+    history = model.fit(
+        x,
+        y,
+        batch_size=11,
+        epochs=6,
+        validation_split=0.3,
+        callbacks=[plateau, stop],
+        validation_batch_size=4,
+        **SILENT,
+    )
+    evaluated = model.evaluate(x, y, batch_size=8, return_dict=True, **SILENT)
+    return outcome(model, history, evaluated=evaluated, predicted=model.predict(x, batch_size=9, **SILENT))
+
+
+def tickets():
+    """Dicts of inputs and outputs, with weights."""
+    torch.manual_seed(0)
+    title, tags = layers.Input((None,), name="title", dtype="int64"), layers.Input((3,), name="tags")
+    features = layers.Concatenate()([layers.LSTM(4)(layers.Embedding(20, 6)(title)), tags])
+    priority = layers.Dense(1, name="priority")(features)
+    department = layers.Dense(4, activation="softmax", name="department")(features)
+    model = Model({"title": title, "tags": tags}, {"priority": priority, "department": department})
+    model.compile(
+        optimizers.RMSprop(0.01),
+        {"priority": "mse", "department": "categorical_crossentropy"},
+        loss_weights={"priority": 1.0, "department": 0.2},
+        metrics={"priority": "mae", "department": ["accuracy", "auc", metrics.F1Score(average="macro")]},
+    )
+    random = draws()
+    x = {"title": random.integers(1, 20, (23, 5)), "tags": random.random((23, 3)).astype("float32")}
+    y = {"priority": random.random((23, 1)), "department": np.eye(4)[random.integers(0, 4, 23)]}
+    weight = {"priority": random.random(23), "department": random.random(23)}
+    history = model.fit(x, y, batch_size=8, epochs=2, sample_weight=weight, **SILENT)
+    return outcome(model, history, predicted=model.predict(x, batch_size=8, **SILENT))
+
+
+def resnet():
+    """A residual block with batch normalization over all processes; the last batch has one row."""
+    torch.manual_seed(0)
+    inputs = layers.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, padding="same")(inputs)
+    x = layers.Activation("relu")(layers.BatchNormalization(synchronized=True, momentum=0.5)(x))
+    y = layers.BatchNormalization(synchronized=True, momentum=0.5)(layers.Conv2D(4, 3, padding="same")(x))
+    outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()([x, y])))
+    model = Model(inputs, outputs)
+    model.compile(optimizers.SGD(0.05, momentum=0.9), nn.CrossEntropyLoss())
+    random = draws()
+    x, y = random.standard_normal((13, 6, 6, 2)).astype("float32"), random.integers(0, 3, 13)
+    history = model.fit(x, y, batch_size=6, epochs=2, validation_data=(x[:5], y[:5]), **SILENT)
+    return outcome(model, history)
+
+
+def sequences():
+    """A masked LSTM with a loss a step: what is divided by differs from process to process."""
+    torch.manual_seed(0)
+    inputs = layers.Input((6,), dtype="int64")
+    x = layers.LSTM(5, return_sequences=True)(layers.Embedding(12, 4, mask_zero=True)(inputs))
+    model = Model(inputs, layers.Dense(3, activation="softmax")(x))
+    model.compile(
+        optimizers.Adam(0.02),
+        losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+        weighted_metrics=["sparse_categorical_crossentropy"],
+    )
+    random = draws()
+    x = random.integers(1, 12, (17, 6)) * (np.arange(6) < random.integers(1, 7, (17, 1)))
+    y, weight = random.integers(0, 3, (17, 6)), random.random((17, 6))
+    history = model.fit(x, y, batch_size=7, epochs=2, sample_weight=weight, validation_data=(x, y), **SILENT)
+    return outcome(model, history, evaluated=model.evaluate(x, y, weight.shape[0], sample_weight=weight, **SILENT))
+
+
+def weights_of_samples():
+    """Losses that divide by something else than rows: sums of weights, counted labels, nothing at all."""
+    found = {}
+    x, y = table(19)
+    y[::4] = 1
+    weight = torch.tensor([1.0, 3.0, 0.5])
+    for name, loss in {
+        "by weight": losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        "ignored": losses.SparseCategoricalCrossentropy(ignore_class=1),
+        "sum": losses.SparseCategoricalCrossentropy(reduction="sum"),
+        "torch": nn.NLLLoss(weight=weight, ignore_index=1),
+        "torch sum": nn.NLLLoss(reduction="sum"),
+        "function": lambda y_true, y_pred: y_pred.square().sum(-1) - y_true,
+        "number": lambda y_true, y_pred: (y_pred.gather(1, y_true.view(-1, 1)) - 1).square().mean(),
+    }.items():
+        torch.manual_seed(0)
+        model = classifier()
+        model.compile(optimizers.SGD(0.02), loss)
+        plain = name not in ("by weight", "ignored", "sum")
+        given = {} if plain else {"class_weight": {0: 0.5, 2: 3.0}}
+        history = model.fit(x, y, batch_size=7, epochs=2, **given, **SILENT)
+        found[name] = outcome(model, history, evaluated=model.evaluate(x, y, batch_size=5, **SILENT))
+    return found
+
+
+def accumulation():
+    """Gradients of two batches an update, the last of them smaller."""
+    torch.manual_seed(0)
+    model = classifier()
+    model.compile(optimizers.Adam(0.02, gradient_accumulation_steps=2, clipnorm=0.5), "sparse_categorical_crossentropy")
+    x, y = table(29)
+    return outcome(model, model.fit(x, y, batch_size=9, epochs=3, **SILENT))
+
+
+def few_rows():
+    """Fewer rows than processes, in all data and in the last batch."""
+    torch.manual_seed(0)
+    x, y = table(3)
+    model = classifier()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, batch_size=2, epochs=2, validation_data=(x[:1], y[:1]), **SILENT)
+    evaluated = model.evaluate(x, y, batch_size=2, **SILENT)
+    predicted = [model.predict(x[:1], **SILENT), model.predict(x, batch_size=1, **SILENT)]
+    return outcome(model, history, evaluated=evaluated, predicted=predicted)
+
+
+class Rows(Dataset):
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index]
+
+
+def loaders():
+    """A Dataset, of which a batch is shared; a DataLoader, whose batches are taken in turns; each once and in order."""
+    found = {}
+    x, y = table(22)
+    size = 8 // SIZE
+    own = [slice(RANK * size, (RANK + 1) * size)] + [slice(8, 10)] * (RANK == 0)
+    kinds = {
+        "dataset": lambda: (Rows(x, y), {"batch_size": 8}),
+        "loader": lambda: (DataLoader(Rows(x, y), size), {}),
+        "tensors": lambda: (TensorDataset(torch.tensor(x), torch.tensor(y)), {"batch_size": 8}),
+        # Of each process its own: the first has two batches, the others have one.
+        "batches": lambda: (iter([(x[rows], y[rows]) for rows in own]), {}),
+    }
+    for name, make in kinds.items():
+        torch.manual_seed(0)
+        model = classifier()
+        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        data, given = make()
+        history = model.fit(data, epochs=1 if name == "batches" else 2, **given, **SILENT)
+        evaluated = model.evaluate(make()[0], **given, **SILENT)
+        found[name] = outcome(
+            model, history, evaluated=evaluated, predicted=model.predict(make()[0], **given, **SILENT)
+        )
+    return found
+
+
+def torch_parts():
+    """A torch optimizer and torchmetrics."""
+    torch.manual_seed(0)
+    x, y = table(19)
+    model = classifier()
+    model.compile(
+        torch.optim.AdamW(model.parameters(), 0.02),
+        losses.SparseCategoricalCrossentropy(),
+        metrics=[torchmetrics.Accuracy("multiclass", num_classes=3), "accuracy"],
+    )
+    history = model.fit(x, y, batch_size=6, epochs=2, validation_data=(x, y), **SILENT)
+    return outcome(model, history)
+
+
+class OwnStep(Model):
+    def train_step(self, data):
+        x, y = data
+        loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = torch.autograd.grad(loss, list(self.parameters()))
+        self.optimizer.apply(gradients, list(self.parameters()))
+        return {"loss": loss, "twice": 2 * loss}
+
+
+def own_steps():
+    """A training step of the user's own; one batch after the other by hand."""
+    torch.manual_seed(0)
+    x, y = table(16)
+    inputs = layers.Input((4,))
+    model = OwnStep(inputs, layers.Dense(3, activation="softmax")(inputs))
+    model.compile(optimizers.Adam(0.05), "sparse_categorical_crossentropy")
+    history = model.fit(x, y, batch_size=8, epochs=2, **SILENT)
+    by_hand = classifier()
+    by_hand.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    rows = slice(RANK * 16 // SIZE, (RANK + 1) * 16 // SIZE)
+    logs = [by_hand.train_on_batch(x[rows], y[rows]) for _ in range(3)]
+    return {"own": outcome(model, history), "by hand": outcome(by_hand, logs=logs, test=by_hand.test_on_batch(x, y))}
+
+
+def compiled():
+    """Whole steps as graphs, with the sum over all processes in them."""
+    whole = compiled_step.compile_whole
+
+    def traced(step, guarded, on_cuda):
+        options = {} if guarded else {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe}
+        return torch.compile(step, fullgraph=True, dynamic=False, backend="aot_eager", options=options)
+
+    compiled_step.compile_whole = traced
+    try:
+        torch.manual_seed(0)
+        model = classifier()
+        model.compile(optimizers.Adam(0.02, global_clipnorm=0.5), "sparse_categorical_crossentropy", jit_compile=True)
+        x, y = table(28)
+        history = model.fit(x, y, batch_size=8, epochs=3, **SILENT)
+        graphs = [graph.graphs for graph in model._training_settings.graphs["train_step"].values()]
+        return outcome(model, history, graphs=graphs)
+    finally:
+        compiled_step.compile_whole = whole
+
+
+class StopAt(callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if RANK == SIZE - 1 and int(self.model.optimizer.iterations) == 5:
+            self.model.stop_training = True
+
+
+def stopped():
+    """One process says that it is enough."""
+    torch.manual_seed(0)
+    model = classifier()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x, y = table(24)
+    history = model.fit(x, y, batch_size=8, epochs=9, callbacks=[StopAt()], **SILENT)
+    return outcome(model, history, steps=int(model.optimizer.iterations))
+
+
+SCENARIOS = (
+    *(mlp, tickets, resnet, sequences, weights_of_samples, accumulation, few_rows, loaders, torch_parts, own_steps),
+    *(compiled, stopped),
+)
+SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders)
+
+
+def work(folder, rank, size, port):
+    """One process: all scenarios, or if there are many processes, those in which their number matters."""
+    global RANK, SIZE
+    RANK, SIZE = rank, size
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # That is, the store is not this process' own.
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    warnings.simplefilter("error")
+    found = {scenario.__name__: scenario() for scenario in (SCENARIOS if size <= 2 else SCENARIOS_OF_MANY)}
+    torch.save(found, f"{folder}/{size}_{rank}.pt")
+
+
+def meeting_place():
+    """A process where others meet, as torchrun is one; its number and its port."""
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(writing, str(store.port).encode())
+        signal.pause()
+    return process, int(os.read(reading, 10))
+
+
+def launch(folder, sizes):
+    """One job after the other."""
+    torch.set_num_threads(1)
+    for size in sizes:
+        meeting, port = meeting_place()
+        # Forks, so that torch is imported once for all of them.
+        children = [os.fork() or sys.exit(work(folder, rank, size, port)) for rank in range(size)]
+        failed = [child for child in children if os.waitpid(child, 0)[1]]
+        os.kill(meeting, signal.SIGKILL)
+        os.waitpid(meeting, 0)
+        assert not failed, f"{len(failed)} of {size} processes have failed"
+
+
+if __name__ == "__main__":
+    launch(sys.argv[1], [int(size) for size in sys.argv[2:]])

@@ -1,0 +1,69 @@
+"""Several processes that train one model together equal one process with the same batches (shared_training.py)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+pytestmark = pytest.mark.skipif(
+    not distributed.is_available() or not hasattr(os, "fork"), reason="there is no torch.distributed, or no fork"
+)
+
+
+def results(folder):
+    """What each process has found, by the number of processes."""
+    program = [sys.executable, str(Path(__file__).with_name("shared_training.py")), str(folder), "1", "2", "4"]
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {
+        size: [torch.load(folder / f"{size}_{rank}.pt", weights_only=False) for rank in range(size)]
+        for size in (1, 2, 4)
+    }
+
+
+def assert_alike(found, expected, where):
+    """Equal but for the rounding of sums in another order."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for name, value in expected.items():
+            assert_alike(found[name], value, f"{where} {name}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for index, value in enumerate(expected):
+            assert_alike(found[index], value, f"{where} {index}")
+    elif expected is None:
+        assert found is None, where
+    else:
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=where)
+
+
+def assert_bits_alike(first, other):
+    """Else processes would drift apart, and take different decisions."""
+    for scenario in ("mlp", "sequences", "few_rows"):
+        assert first[scenario]["history"] == other[scenario]["history"]
+        for name, weight in first[scenario]["weights"].items():
+            assert np.array_equal(weight, other[scenario]["weights"][name]), f"{scenario} {name}"
+
+
+def test_several_processes_equal_one(tmp_path):
+    # (One test, since the processes are started once.)
+    found = results(tmp_path)
+    (alone,) = found[1]
+    for size in (2, 4):
+        for rank, scenarios in enumerate(found[size]):
+            assert_bits_alike(found[size][0], scenarios)
+            for name, result in scenarios.items():
+                assert_alike(result, alone[name], f"{name}, process {rank} of {size}:")
+    assert len(found[2][1]) == len(alone)
+    # What would make the comparison an empty one.
+    assert 2 < len(alone["mlp"]["history"]["loss"]) < 6, "stopped early, not at once"
+    assert len(set(alone["mlp"]["history"]["learning_rate"])) > 1
+    assert alone["stopped"]["steps"] == 5
+    assert alone["compiled"]["graphs"] == [1]

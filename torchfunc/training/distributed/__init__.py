@@ -1,0 +1,1 @@
+"""Training in several processes: what they exchange, and what they have to agree on."""
