@@ -90,6 +90,28 @@ def test_own_logs_under_the_names_of_metrics_are_those_of_the_whole_epoch():
     assert history["loss"] == [pytest.approx(np.mean(seen), rel=1e-5)]
 
 
+@pytest.mark.parametrize("own_tracker", [False, True])
+def test_a_loss_that_no_metric_was_told_of_is_the_steps_own(own_tracker):
+    """Keras logs 0, which is what its metric has; here the last batch's loss is not lost."""
+
+    class Untold(torchfunc.Model):
+        def train_step(self, data):
+            loss = self.compute_loss(data[0], data[1], self(data[0]))
+            if own_tracker:
+                self.tracker.update_state(loss)
+            return {"loss": loss.detach()}
+
+    model = regression(torchfunc, Untold)
+    if own_tracker:
+        model.tracker = torchfunc.metrics.Mean("loss")
+    model.compile("sgd", "mse")
+    seen = []
+    hook = torchfunc.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(logs["loss"]))
+    history = model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[hook]).history
+    assert len(set(seen)) == 3
+    assert history["loss"] == [pytest.approx(np.mean(seen) if own_tracker else seen[-1], rel=1e-5)]
+
+
 def test_a_step_that_one_model_was_given():
     model = regression(torchfunc)
     model.compile("sgd", "mse")

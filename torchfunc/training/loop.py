@@ -167,9 +167,9 @@ def _run_batches(
     callbacks.count_steps(count)
     if own_logs is not None and processes is None:
         # Own logs are usually the results of the model's metrics as of the last batch; then those are the epoch's.
-        # (But not of the loss, if the model's own step computes one and does not tell the tracker.)
+        # (But not if the model's own step computes a loss and tells no tracker.)
         results = model.get_metrics_result()
-        tracked = set(results) == set(own_logs) and bool(settings.loss_tracker.count)
+        tracked = set(results) == set(own_logs) and bool(settings.loss_tracker.count or results["loss"])
         own_logs = results if tracked else own_logs
     return read_logs()
 
