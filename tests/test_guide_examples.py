@@ -38,6 +38,11 @@ PRINTED = {
         Lists and dicts train alike: True
         Predictions: (128, 1) (128, 1)
     """,
+    "image_folder": """
+        Classes: digit-0 digit-1 digit-2 ...
+        Nine of ten images it has not seen are told right: True
+        Probabilities: (200, 10)
+    """,
     "inception": """
         8 layers, 140,160 parameters, maps of (None, 256, 256, 192)
         The last tower's share is the last 64 maps: True
@@ -106,6 +111,10 @@ Use `get_output_at(node_index)` instead.
         In order or by name, the same loss: True
         Outputs: {'priority': (64, 1), 'department': (64, 4)}
         Shorter titles will do: (64, 1)
+    """,
+    "tokenized_text": """
+        Tokens: hue : 0 . 48 1
+        Most lines it has not seen are told right: True
     """,
     "two_images": """
         1,088,720 of 1,092,761 parameters are the model within

@@ -27,17 +27,30 @@ from torchfunc import (
     utils,
 )
 from torchfunc.graph import SymbolicTensor
-from torchfunc.layers import Input, Layer
+from torchfunc.graph import SymbolicTensor as KerasTensor
+from torchfunc.initializers import Initializer
+from torchfunc.layers import Input, InputSpec, Layer
+from torchfunc.losses import Loss
+from torchfunc.metrics import Metric
 from torchfunc.models import Functional, GraphModule, Model, Sequential, from_module
+from torchfunc.optimizers import Optimizer
+from torchfunc.regularizers import Regularizer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Functional",
     "GraphModule",
+    "Initializer",
     "Input",
+    "InputSpec",
+    "KerasTensor",
     "Layer",
+    "Loss",
+    "Metric",
     "Model",
+    "Optimizer",
+    "Regularizer",
     "Sequential",
     "SymbolicTensor",
     "activations",

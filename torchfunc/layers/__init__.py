@@ -45,6 +45,7 @@ from torchfunc.layers.convolution.transpose import (
     Convolution3DTranspose,
 )
 from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
+from torchfunc.layers.core import TorchModule as TorchModuleWrapper
 from torchfunc.layers.einsum_dense import EinsumDense
 from torchfunc.layers.input_layer import Input, InputLayer
 from torchfunc.layers.masking import Masking
@@ -276,6 +277,7 @@ __all__ = [
     "Subtract",
     "TimeDistributed",
     "TorchModule",
+    "TorchModuleWrapper",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",

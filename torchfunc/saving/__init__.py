@@ -9,9 +9,11 @@ from torchfunc.registry import (
     register_serializable,
     serialize_keras_object,
 )
+from torchfunc.registry import custom_object_scope as CustomObjectScope
 from torchfunc.saving.model_files import load_model, save_model
 
 __all__ = [
+    "CustomObjectScope",
     "custom_object_scope",
     "deserialize_keras_object",
     "get_custom_objects",
