@@ -133,6 +133,23 @@ def test_an_expanded_model_is_a_frame_with_its_inside():
     assert_readable(boxes)
 
 
+def test_an_expanded_sequential_takes_its_input_at_its_first_layer():
+    x = Input((4,), name="x")
+    inner = Sequential([Sequential([layers.Dense(2), layers.Dense(3)]), layers.Dense(4)])
+    boxes, arrows = read_svg(model_to_dot(Model(x, inner(x)), expand_nested=True).create())
+    assert len(boxes) == 4
+    assert sorted(arrows) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_the_mask_that_a_nested_model_returns_is_dashed():
+    x, tokens = Input((4, 1), name="x"), Input((4, 1), name="tokens")
+    inner = Model(x, layers.Masking()(layers.Dense(2)(x)))
+    model = Model(tokens, layers.LSTM(3)(inner(tokens)))
+    for expand, ends in ((False, ("1", "2")), (True, ("3", "4"))):
+        source = model_to_dot(model, expand_nested=expand, show_masks=True).source
+        assert ends in re.findall(r"box(\d) -> box(\d) \[style=dashed\]", source)
+
+
 def test_masks_are_dashed_on_request():
     inputs = Input((None,), dtype="int64", name="tokens")
     x = layers.Embedding(10, 4, mask_zero=True)(inputs)

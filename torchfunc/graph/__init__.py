@@ -25,6 +25,7 @@ from torchfunc.graph.inference import (
 from torchfunc.graph.modules_within import modules_within
 from torchfunc.graph.node import (
     Node,
+    ReturnedMask,
     Spec,
     SymbolicValue,
     replay,
@@ -69,6 +70,7 @@ __all__ = [
     "CallMode",
     "FakeTensor",
     "Node",
+    "ReturnedMask",
     "Spec",
     "SymbolicInt",
     "SymbolicTensor",

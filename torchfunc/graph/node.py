@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeAlias
 
 import torch
@@ -23,6 +23,7 @@ __all__ = [
     "Node",
     "Opaque",
     "Outputs",
+    "ReturnedMask",
     "Spec",
     "Specs",
     "SymbolicValue",
@@ -60,6 +61,23 @@ class Spec:
     examples: tuple[Any, Any]
 
 
+@dataclass(frozen=True)
+class ReturnedMask:
+    """The mask of an output that the call returns beside its outputs, if it is asked for; the path of such a value.
+
+    Attributes:
+        index: the number of the output, the first that has this mask.
+        spec: what is known of the mask.
+    """
+
+    index: int
+    spec: Spec = field(compare=False)
+
+    def get(self, outputs: Outputs) -> Any:
+        """The mask that takes its place where the call is made again, and returned these outputs."""
+        return getattr(leaves(outputs)[self.index], "mask", None)
+
+
 class SymbolicValue:
     """An output of a node: stands for a value that exists only when the graph runs."""
 
@@ -71,6 +89,12 @@ class SymbolicValue:
         self.path = path
         # Which the node does not hold.
         self._target = node.target
+
+    @property
+    def returned_mask(self) -> ReturnedMask | None:
+        """What this is if it is a mask that a call returns beside its outputs."""
+        first = self.path[0] if self.path else None
+        return first if isinstance(first, ReturnedMask) else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SymbolicValue:
         # A handle on an immutable graph: a copy would be a tensor of no model.
@@ -123,7 +147,7 @@ class Node:
         args, kwargs: the arguments, with a `SymbolicValue` wherever a value of the graph goes in.
         inputs: the values of the graph among the arguments, in order of appearance.
         specs: what the call returned: any nesting of `Spec`s and constants.
-        masks: the mask of each output that has one, by the output's path.
+        masks: the mask of each output that has one, by the output's path: a value, or what the call itself returns.
         order: a number that grows with every node, so that sorting by it is a topological order.
         source: the user's file and line that made the call.
     """
@@ -169,7 +193,7 @@ class Node:
         self.order = next(_sequence)
         self.source = source or user_source()
         self.specs = specs
-        self.masks: dict[KeyPath, SymbolicValue] = {}
+        self.masks: dict[KeyPath, SymbolicValue | ReturnedMask] = {}
         self._make_value = make_value
         # Those values that somebody has.
         self._values: dict[KeyPath, weakref.ref[SymbolicValue]] = {}
@@ -202,6 +226,21 @@ class Node:
             return [self._value(self.specs, ())]
         paths, _ = tree_flatten_with_path(self.specs)
         return [self._value(leaf, path) for path, leaf in paths if isinstance(leaf, Spec)]
+
+    def mask_value(self, mask: ReturnedMask) -> SymbolicValue:
+        """The value that stands for a mask which the call returns."""
+        return self._value(mask.spec, (mask,))
+
+    @property
+    def returned_masks(self) -> list[SymbolicValue]:
+        """The masks that the call itself returns."""
+        masks = dict.fromkeys(mask for mask in self.masks.values() if isinstance(mask, ReturnedMask))
+        return [self.mask_value(mask) for mask in masks]
+
+    @property
+    def values_made(self) -> list[SymbolicValue]:
+        """The values of the graph among the outputs, and behind them the masks that the call itself returns."""
+        return [*self.output_values, *self.returned_masks] if self.masks else self.output_values
 
     def __repr__(self) -> str:
         target = self.target if isinstance(self.target, str) else getattr(self.target, "__name__", None)
@@ -239,10 +278,14 @@ def replaying(
         return values.get(leaf, leaf) if isinstance(leaf, SymbolicValue) else leaf
 
     for node in nodes:
+        if node.op != "module" and any(values.get(value, value) is None for value in node.inputs):
+            # It is computed from a mask that there is no longer.
+            values.update(dict.fromkeys(node.output_values))
+            continue
         new = call(node, map_structure(substitute, node.args), map_structure(substitute, node.kwargs))
         if isinstance(new, Generator):
             new = yield new
-        for old_value in node.output_values:
+        for old_value in node.values_made:
             found = new
             for key in old_value.path:
                 found = key.get(found)

@@ -18,7 +18,18 @@ from torch.utils._pytree import KeyPath, tree_leaves
 from torchfunc.assignable import VARIABLE_NAMES
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.inference import infer_call, infer_module
-from torchfunc.graph.node import Args, Kwargs, Node, Opaque, Outputs, Spec, Specs, SymbolicValue, symbolic_leaves
+from torchfunc.graph.node import (
+    Args,
+    Kwargs,
+    Node,
+    Opaque,
+    Outputs,
+    ReturnedMask,
+    Spec,
+    Specs,
+    SymbolicValue,
+    symbolic_leaves,
+)
 from torchfunc.graph.source import Source, format_source, located
 from torchfunc.graph.torch_internals import is_all_true, is_of_torch
 from torchfunc.graph.tracing import pass_over
@@ -311,15 +322,19 @@ class SymbolicTensor(_Recorded):
     @property
     def mask(self) -> SymbolicTensor | None:
         found = self.node.masks.get(self.path)
+        if isinstance(found, ReturnedMask):
+            found = self.node.mask_value(found)
         assert found is None or isinstance(found, SymbolicTensor)
         return found
 
     @mask.setter
     def mask(self, mask: SymbolicTensor | None) -> None:
-        if mask is not None:
-            self.node.masks[self.path] = mask
-        else:
+        if mask is None:
             self.node.masks.pop(self.path, None)
+        else:
+            # (A node does not hold what it makes, which refers to it.)
+            own = mask.returned_mask if mask.node is self.node else None
+            self.node.masks[self.path] = own or mask
 
     @property
     def shape(self) -> tuple[int | None, ...]:

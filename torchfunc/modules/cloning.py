@@ -14,7 +14,7 @@ from torchfunc.layers import InputLayer, Layer
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
-from torchfunc.modules.replaying import call_again
+from torchfunc.modules.replaying import call_again, without_found_masks
 from torchfunc.modules.sequential import SequentialNetwork
 from torchfunc.structures import map_structure
 
@@ -91,7 +91,7 @@ class _Cloner:
         parts = _Parts(model, drawn, self.layer)
 
         def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            args, kwargs = map_structure(parts.tensor, (args, kwargs))
+            args, kwargs = map_structure(parts.tensor, (args, without_found_masks(node, kwargs)))
             if node.op != "module":
                 return call_again(node.op, node.target, args, kwargs)
             if self.call_function is not None:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import fx, nn
 from torch.fx.node import map_aggregate
 
-from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, record
+from torchfunc.graph import Node, ReturnedMask, SymbolicTensor, SymbolicValue, record
 from torchfunc.layers import Layer
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph
@@ -46,7 +46,7 @@ class FlatGraph:
         place = {
             value: _Reference(index, output)
             for index, node in enumerate(nodes, start=len(outside))
-            for output, value in enumerate(node.output_values)
+            for output, value in enumerate(node.values_made)
         }
         place.update((value, _Reference(index)) for index, value in enumerate(outside.values()))
 
@@ -65,6 +65,9 @@ class FlatGraph:
             for value, reference in place.items()
             if isinstance(value, SymbolicTensor) and value.mask in place
         }
+        self.returned_masks = [
+            {path: mask for path, mask in node.masks.items() if isinstance(mask, ReturnedMask)} for node in nodes
+        ]
         targets = [node.target if isinstance(node.target, nn.Module) else None for node in nodes]
         self.names = [
             drawn.names[node if target is None else target] for target, node in zip(targets, nodes, strict=True)
@@ -83,12 +86,13 @@ class FlatGraph:
         def look_up(leaf: Any) -> Any:
             return values[leaf.node][leaf.output] if isinstance(leaf, _Reference) else leaf
 
-        for op, target, args, kwargs, specs in self.calls:
+        for (op, target, args, kwargs, specs), masks in zip(self.calls, self.returned_masks, strict=True):
             node = record(op, target, map_aggregate(args, look_up), map_aggregate(kwargs, look_up), specs)
             if isinstance(target, Layer):
                 target.inbound_calls.add(node, held=False)
+            node.masks.update(masks)
             nodes.append(node)
-            values.append(node.output_values)
+            values.append(node.values_made)
         for reference, mask in self.masks_of_values.items():
             look_up(reference).mask = look_up(mask)
         targets = [node.target if isinstance(node.target, nn.Module) else node for node in nodes]

@@ -20,7 +20,6 @@ from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, s
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.augmentation.base import ImageAugmentation
 from torchfunc.layers.base.call_arguments import accepts
-from torchfunc.layers.base.masks import masks_of
 from torchfunc.modules.drawn_graph import DrawnGraph, draw
 from torchfunc.modules.function_names import (
     keras_arguments,
@@ -29,10 +28,10 @@ from torchfunc.modules.function_names import (
     torch_arguments,
     torch_operation,
 )
-from torchfunc.modules.keras_order import Part
+from torchfunc.modules.keras_order import Part, in_keras_order
 from torchfunc.modules.nesting import innermost_first, nested_entries
 from torchfunc.modules.network import Network
-from torchfunc.modules.replaying import call_again
+from torchfunc.modules.replaying import call_again, without_found_masks
 from torchfunc.registry import (
     custom_object_scope,
     deserialize_keras_object,
@@ -41,7 +40,7 @@ from torchfunc.registry import (
     map_items,
     serialize_keras_object,
 )
-from torchfunc.structures import Structure, leaves, map_structure
+from torchfunc.structures import Structure, map_structure
 from torchfunc.torch_functions import check_method, find_function, function_name
 
 __all__ = ["GRAPH_KEYS", "configs_for_keras", "graph_config", "graph_from_config", "name_parts"]
@@ -83,16 +82,17 @@ class _Writer:
             stand_in = InputLayer(batch_shape=given.shape, dtype=given.dtype, name=name)
             layers[name] = {**serialize_keras_object(stand_in), "name": name, "inbound_nodes": []}
             self.places[given] = [name, 0, 0]
-        for node in self.drawn.nodes:
+        for node in _written_calls(self.drawn):
             name = self.drawn.name_of(node)
             if name not in layers:
                 layers[name] = {**self._target(node), "name": name, "inbound_nodes": []}
             calls = layers[name]["inbound_nodes"]
             index = len(calls)
-            for position, value in enumerate(node.output_values):
+            for position, value in enumerate(_in_order(node.outputs, node)):
                 self.places.setdefault(value, [name, index, position])
             if node.op != "input":
-                calls.append({"args": self._write(_as_called(node)), "kwargs": self._write(_options(node))})
+                options = without_found_masks(node, keras_options(node))
+                calls.append({"args": self._write(_as_called(node)), "kwargs": self._write(options)})
 
         def place(value: SymbolicValue) -> list[Any]:
             name, index, position = self.places[value]
@@ -164,6 +164,31 @@ class _Writer:
         return serialize_keras_object(value)
 
 
+def _written_calls(drawn: DrawnGraph) -> list[Node]:
+    """The calls, but those that only make masks of masks which models within the model return.
+
+    In Keras such masks are no part of the graph. Layers find them at their inputs by themselves.
+    """
+    needed = set(symbolic_leaves(drawn.outputs))
+    for node in reversed(drawn.nodes):
+        if node.op == "module" or not needed.isdisjoint(node.output_values):
+            needed.update(symbolic_leaves((node.args, without_found_masks(node, node.kwargs))))
+    kept: list[Node] = []
+    left_out: set[SymbolicValue] = set()
+    for node in drawn.nodes:
+        of_returned = any(value.returned_mask is not None or value in left_out for value in node.inputs)
+        if of_returned and node.op != "module" and needed.isdisjoint(node.output_values):
+            left_out.update(node.output_values)
+        else:
+            kept.append(node)
+    return kept
+
+
+def _in_order(outputs: Structure, node: Node | None) -> list[SymbolicValue]:
+    """What a call makes, as places are counted: what it returns in Keras' order, then masks that it returns beside."""
+    return list(dict.fromkeys([*in_keras_order(outputs), *(node.values_made if node else ())]))
+
+
 def _as_called(node: Node) -> list[Any]:
     """The positional arguments; for a model with nested inputs one, nested like them, as Keras calls it."""
     drawn: DrawnGraph | None = node.target.drawn if isinstance(node.target, Network) else None
@@ -171,14 +196,6 @@ def _as_called(node: Node) -> list[Any]:
         return keras_arguments(node)
     given = dict(zip(drawn.input_tensors, node.args, strict=True))
     return [map_structure(given.__getitem__, drawn.inputs)]
-
-
-def _options(node: Node) -> dict[str, Any]:
-    """The arguments by keyword, without the mask that a layer finds at its input by itself, in either library."""
-    found_again = isinstance(node.target, Layer) and not isinstance(node.target, Network) and node.args
-    if not found_again or leaves(node.kwargs.get("mask")) != leaves(masks_of(node.args[0])):
-        return keras_options(node)
-    return {name: value for name, value in node.kwargs.items() if name != "mask"}
 
 
 def _calls_before(entry: Mapping[str, Any]) -> int:
@@ -305,7 +322,9 @@ class _Reader:
             # `x.T` and its kin: the properties of a tensor, and nothing else of it.
             value, attribute = args
             args = [value, check_method(attribute)]
-        for position, value in enumerate(symbolic_leaves(call_again(op, target, args, kwargs))):
+        made = call_again(op, target, args, kwargs)
+        first = next(iter(symbolic_leaves(made)), None)
+        for position, value in enumerate(_in_order(made, None if first is None else first.node)):
             self.values[name, index, position] = value
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.fx.graph import PythonCode
 from torchfunc.graph import (
     CallMode,
     Node,
+    ReturnedMask,
     contains_symbolic,
     copies_to_share,
     is_hooked,
@@ -179,12 +181,14 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._entry(self, *args, **kwargs)
 
-    def _enter(self, *args: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+    def _enter(
+        self, *args: Any, training: bool | None = None, mask: Any = None, return_masks: bool = False, **kwargs: Any
+    ) -> Any:
         """A call. Each model has a copy of this function, where torch.compile starts and keeps its graphs."""
         drawn = self._drawn or self._draw_for(args)
         if mask is not None and "mask" in drawn.binding.names:
             kwargs, mask = {**kwargs, "mask": mask}, None
-        if mask is None and not kwargs and drawn.binding.fits(args):
+        if mask is None and not return_masks and not kwargs and drawn.binding.fits(args):
             direct = self._direct_calls(self.modules_read)
             if direct is not None:
                 if training is None or bool(training) == self.training:
@@ -203,12 +207,9 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
                     raise
                 # A hook may make of them what the model takes.
                 return self._call_with_hooks(args, {**kwargs, **({} if training is None else {"training": training})})
-        given: dict[str, Any] = {} if training is None else {"training": training}
-        if mask is not None and not self.graph_was_changed:
-            given["mask"] = masks = drawn.binding.arrange((mask,), {})
-            if not contains_symbolic(values, {}):
-                return self._call_with_masks(values, masks, training)
-        return super().__call__(*values, **given)
+        if return_masks or mask is not None:
+            return self._call_with_masks(values, mask, training, return_masks)
+        return super().__call__(*values, **({} if training is None else {"training": training}))
 
     def _draw_for(self, args: Sequence[Any]) -> DrawnGraph:
         """Draw a graph that waits for its first inputs, for these."""
@@ -244,17 +245,53 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         view = with_forward(self, lambda this, *inputs: function(this, *inputs, *further))
         return view(*values) if training is None else view(*values, training=training)
 
+    def _run_for_more(
+        self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None
+    ) -> tuple[Any, list[Any]]:
+        """`_run`, where the code returns more than the outputs, which is no business of hooks.
+
+        Returns:
+            The outputs, and all else. A `forward` of the model's own knows of nothing else.
+        """
+        beside: list[Any] = []
+
+        def forward(this: Any, *inputs: Any) -> Any:
+            outputs, *others = code.function(this, *inputs)
+            beside.extend(others)
+            return outputs
+
+        first = GeneratedCode(code.python, forward, code.modules_read)
+        return self._run(first, values, *further, training=training), beside
+
     def _call_with_hooks(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the model on arguments that its forward pre-hooks, and not it, know how to take."""
         function = self.generated_forward
         view = with_forward(self, lambda this, *inputs: function(this, *this.prepare_inputs(*inputs)))
         return super(GraphNetwork, view).__call__(*args, **kwargs)
 
-    def _call_with_masks(self, values: Sequence[Any], masks: Sequence[Any], training: bool | None) -> Any:
-        code = self._masked.get(masks)
+    def _call_with_masks(self, values: Sequence[Any], mask: Any, training: bool | None, return_masks: bool) -> Any:
+        """A call with masks for its inputs, or that returns a list of the masks of the outputs beside these."""
+        drawn = self._known_graph()
+        masks = [None] * len(values) if mask is None else drawn.binding.arrange((mask,), {})
+        if contains_symbolic(values, {}):
+            given = {} if training is None else {"training": training}
+            outputs = super().__call__(*values, mask=masks, **given)
+            return (outputs, [output.mask for output in leaves(outputs)]) if return_masks else outputs
+        code = None if self.graph_was_changed else self._masked.get(masks, return_masks)
+        if self.graph_was_changed and not torch.compiler.is_compiling():
+            warnings.warn(
+                f"The graph of {self._label} was changed since it was drawn, and nothing is known of it but its code: "
+                "masks do not reach its layers, and none comes out of it. Draw the model anew, or `rewire` it.",
+                stacklevel=2,
+            )
         if code is None:
-            return self(*values, training=training)
-        return self._run(code, values, *(mask for mask in masks if mask is not None), training=training)
+            outputs = self(*values, training=training)
+            return (outputs, [None] * len(drawn.output_tensors)) if return_masks else outputs
+        further = [mask for mask in masks if mask is not None]
+        if not return_masks:
+            return self._run(code, values, *further, training=training)
+        outputs, beside = self._run_for_more(code, values, *further, training=training)
+        return outputs, beside[0] if beside else [None] * len(drawn.output_tensors)
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         drawn = self.drawn
@@ -283,16 +320,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         wanted = tuple((index, activation.within) for index, activation in found if activation is not None)
         if not wanted and not masked:
             return TrainingOutputs(self(*prepared))
-        code = self._training.get(wanted)
-        beside: list[Any] = []
-
-        def forward(this: Any, *inputs: Any) -> Any:
-            y_pred, *others = code.function(this, *inputs)
-            beside.extend(others)
-            return y_pred
-
-        y_pred = self._run(GeneratedCode(code.python, forward, code.modules_read), prepared)
-        # A `forward` of the model's own knows of nothing beside.
+        y_pred, beside = self._run_for_more(self._training.get(wanted), prepared)
         masks, logits = beside or (None, None)
         return TrainingOutputs(y_pred, masks if masked else None, logits if wanted else None)
 
@@ -333,12 +361,26 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         """`record_call` for `unrolled`."""
         own, given = [getattr(value, "mask", None) for value in args], dict(kwargs)
         masks = [a if a is not None else b for a, b in zip(leaves(given.pop("mask", own)), own, strict=True)]
-        used, found = (False, []) if self.graph_was_changed else (yield self._masked.drawing(args, masks))
-        if used:
+        if self.graph_was_changed:
+            # It is not known what belongs to an output.
+            specs, _ = yield reinferring(self._known_graph(), args)
+            return record("module", self, args, given, specs)
+        specs, found, are_taken = yield self._masked.drawing(args, masks)
+        if are_taken:
             given["mask"] = masks[0] if len(masks) == 1 else masks
-        node = record("module", self, args, given, (yield reinferring(self._known_graph(), args)))
+        node = record("module", self, args, given, specs)
+        found = [node.mask_value(mask) if isinstance(mask, ReturnedMask) else mask for mask in found]
+        if type(self).compute_mask is not Layer.compute_mask and None in found:
+            # As in Keras, for outputs that its layers give no mask.
+            own = leaves(self.compute_mask(*(self._nested(each) for each in (args, masks))))
+            found = [mask if mask is not None else other for mask, other in zip(found, own, strict=False)]
         self._set_masks(node.outputs, found)
         return node
+
+    def _nested(self, values: Sequence[Any]) -> Any:
+        """Values for the inputs, nested as these are."""
+        drawn = self._known_graph()
+        return map_structure(dict(zip(drawn.input_tensors, values, strict=True)).__getitem__, drawn.inputs)
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(self._known_graph().binding.names, args, strict=True))
@@ -347,7 +389,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         return True
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
-        return unrolled(reinferring(self._known_graph(), args))
+        return unrolled(reinferring(self._known_graph(), args))[0]
 
     def _has_shape_formula(self) -> bool:
         return True
@@ -358,7 +400,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             InputLayer(batch_shape=shape, dtype=value.dtype).output
             for shape, value in zip(leaves(input_shape, is_leaf=is_shape), drawn.input_tensors, strict=True)
         ]
-        return map_structure(lambda spec: spec.shape, unrolled(reinferring(drawn, stand_ins)))
+        return map_structure(lambda spec: spec.shape, unrolled(reinferring(drawn, stand_ins))[0])
 
     # Configuration
 

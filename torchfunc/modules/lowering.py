@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,13 @@ class BeforeActivation:
     call: Node
 
 
+@dataclass(frozen=True)
+class _MasksOf:
+    """What stands for the masks that a call returns beside its outputs."""
+
+    call: Node
+
+
 def lower(drawn: DrawnGraph, outputs: Any = None) -> fx.Graph:
     """The `fx.Graph` of a drawn graph: one `call_module` node for each call of a layer or module.
 
@@ -51,7 +59,9 @@ class _Lowering:
         self.drawn = drawn
         self.graph = OwnedGraph()
         self.values: dict[Any, fx.Node] = {}
+        # The calls that return more than their outputs.
         self.with_logits: set[Node] = set()
+        self.with_masks: set[Node] = set()
 
     def run(self, nodes: Sequence[Node], outputs: Any) -> fx.Graph:
         written = inputs_written(nodes, self.drawn.input_tensors)
@@ -60,7 +70,12 @@ class _Lowering:
             # The node's name is an identifier, free and of no meaning in the code; the parameter is called like it.
             placeholder.target = placeholder.name
             self.values[value] = self.graph.call_method("clone", (placeholder,)) if value in written else placeholder
-        self.with_logits.update(leaf.call for leaf in leaves(outputs) if isinstance(leaf, BeforeActivation))
+        wanted = leaves(outputs)
+        self.with_logits.update(leaf.call for leaf in wanted if isinstance(leaf, BeforeActivation))
+        values = itertools.chain(wanted, *(node.inputs for node in nodes))
+        self.with_masks.update(
+            value.node for value in values if isinstance(value, SymbolicValue) and value.path and value.returned_mask
+        )
         for node in nodes:
             if node.op != "input":
                 self.values[node] = self._call_with_logits(node) if node in self.with_logits else self._call(node)
@@ -71,21 +86,27 @@ class _Lowering:
         args = map_aggregate(node.args, self._argument)
         kwargs = dict(map_aggregate(node.kwargs, self._argument))
         if node.op == "module":
-            key = self.drawn.keys[node.target]
-            return self.graph.create_node(
-                "call_module", key, args, kwargs, name=_variable(self.drawn.names[node.target])
-            )
+            key, name = self.drawn.keys[node.target], _variable(self.drawn.names[node.target])
+            if node not in self.with_masks:
+                return self.graph.create_node("call_module", key, args, kwargs, name=name)
+            both = self.graph.create_node("call_module", key, args, {**kwargs, "return_masks": True})
+            return self._first(node, both, _MasksOf(node))
         return self.graph.create_node(
             f"call_{node.op}", node.target, args, kwargs, name=_variable(self.drawn.names[node])
         )
 
     def _call_with_logits(self, node: Node) -> fx.Node:
         layer = self.graph.get_attr(self.drawn.keys[node.target])
-        both = self.graph.call_function(outputs_and_logits, (layer, *map_aggregate(node.args, self._argument)))
-        self.values[BeforeActivation(node)] = self.graph.call_function(operator.getitem, (both, 1))
-        return self.graph.create_node(
-            "call_function", operator.getitem, (both, 0), name=_variable(self.drawn.names[node.target])
-        )
+        found = self.graph.call_function(outputs_and_logits, (layer, *map_aggregate(node.args, self._argument)))
+        masks = [_MasksOf(node)] if node in self.with_masks else []
+        return self._first(node, found, BeforeActivation(node), *masks)
+
+    def _first(self, node: Node, found: fx.Node, *others: BeforeActivation | _MasksOf) -> fx.Node:
+        """The outputs, of a call that returns other things behind them."""
+        for place, other in enumerate(others, start=1):
+            self.values[other] = self.graph.call_function(operator.getitem, (found, place))
+        name = _variable(self.drawn.names[node.target])
+        return self.graph.create_node("call_function", operator.getitem, (found, 0), name=name)
 
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, BeforeActivation):
@@ -113,6 +134,10 @@ class _Lowering:
         """The fx node of a value: the call's own, or that of picking it out of what the call returned."""
         if value in self.values:
             return self.values[value]
+        if value.returned_mask is not None:
+            masks, index = self.values[_MasksOf(value.node)], value.returned_mask.index
+            self.values[value] = self.graph.call_function(operator.getitem, (masks, index))
+            return self.values[value]
         found = self.values[value.node]
         for depth, key in enumerate(value.path, start=1):
             step = (value.node, value.path[:depth])
@@ -136,10 +161,12 @@ def _entry(key: object) -> Any:
     return key.idx if isinstance(key, SequenceKey) else key.key
 
 
-def outputs_and_logits(layer: ActivationLast | Network, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-    """What the layer returns, and what its activation is applied to; of a model, if it can tell."""
+def outputs_and_logits(
+    layer: ActivationLast | Network, *inputs: Tensor
+) -> tuple[Tensor, Tensor | None, Sequence[Tensor | None]]:
+    """What the layer returns, what its activation is applied to (of a model, if it can tell), and the output's mask."""
     if isinstance(layer, Network):
         found = layer.forward_for_training(*inputs, logits_of=(0,))
-        return found.y_pred, None if found.logits is None else found.logits[0]
+        return found.y_pred, None if found.logits is None else found.logits[0], found.masks or [None]
     logits = layer.before_activation(*inputs)
-    return layer.activation(logits), logits
+    return layer.activation(logits), logits, [None]

@@ -13,7 +13,7 @@ from torchfunc.layers.base.call_arguments import accepts
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
-from torchfunc.modules.replaying import call_again
+from torchfunc.modules.replaying import call_again, without_found_masks
 from torchfunc.modules.sequential import SequentialNetwork
 from torchfunc.registry import did_you_mean
 from torchfunc.structures import map_structure
@@ -154,6 +154,7 @@ class _Rewiring:
     def _call(self, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         name = self.drawn.name_of(node)
         key = node.target if node.op == "module" else node
+        kwargs = without_found_masks(node, kwargs)
         if key not in self.changes:
             try:
                 return call_again(node.op, node.target, args, kwargs)
@@ -213,5 +214,5 @@ def _that_change(nodes: Iterable[Node], changes: Mapping[Any, Any]) -> Iterable[
             continue
         key = node.target if node.op == "module" else node
         if key in changes or not affected.isdisjoint(node.inputs):
-            affected.update(node.output_values)
+            affected.update(node.values_made)
             yield node

@@ -282,14 +282,20 @@ def _start(leaf: Any, scope: _Scope) -> str | None:
     if inner is None:
         return scope.keys.get(id(target))
     assert inner.drawn is not None
-    place = next(index for index, value in enumerate(node.output_values) if value is leaf)
+    mask = leaf.returned_mask
+    place = mask.index if mask else next(i for i, value in enumerate(node.output_values) if value is leaf)
     return _start(inner.drawn.output_tensors[place], inner)
 
 
 def _input_key(scope: _Scope, index: int) -> str:
     assert scope.drawn is not None
     value = scope.drawn.input_tensors[index]
-    return scope.keys.get(id(value)) or scope.keys[id(value.node.target)]
+    key = scope.keys.get(id(value)) or scope.keys.get(id(value.node.target))
+    if key is not None:
+        return key
+    # A Sequential model has no box for its input, which its first layer takes.
+    first = id(scope.entries[0].target)
+    return _input_key(scope.inner[first], index) if first in scope.inner else scope.keys[first]
 
 
 # What is left out, and what is told

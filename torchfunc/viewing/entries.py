@@ -96,9 +96,16 @@ def _recorded_names(drawn: DrawnGraph, own: Mapping[str, Entry]) -> dict[int, st
 
 
 def _arguments(call: Node, recorded: Mapping[int, str]) -> list[Any]:
-    """The symbolic values and recorded tensors among a call's arguments, in order of appearance."""
+    """The symbolic values and recorded tensors among a call's arguments, in order of appearance.
+
+    The mask that a model within the model returns with its output does not show, as in Keras.
+    """
     arguments = leaves((call.args, call.kwargs))
-    return [leaf for leaf in arguments if isinstance(leaf, SymbolicValue) or id(leaf) in recorded]
+    return [leaf for leaf in arguments if _is_shown(leaf) or id(leaf) in recorded]
+
+
+def _is_shown(leaf: Any) -> bool:
+    return isinstance(leaf, SymbolicValue) and leaf.returned_mask is None
 
 
 def _in_keras_order(drawn: DrawnGraph) -> tuple[list[Entry], bool]:
@@ -113,7 +120,8 @@ def _in_keras_order(drawn: DrawnGraph) -> tuple[list[Entry], bool]:
         else:
             entries.append(Entry(drawn.name_of(calls[target][0]), type(target).__name__, target, calls[target]))
     branches = len(set(drawn.parts.values())) < len(drawn.parts)
-    joins = any(len(entry.calls) > 1 or any(len(node.inputs) > 1 for node in entry.calls) for entry in entries)
+    calls_made = [entry.calls for entry in entries]
+    joins = any(len(nodes) > 1 or any(sum(map(_is_shown, node.inputs)) > 1 for node in nodes) for nodes in calls_made)
     return entries, not branches and not joins
 
 

@@ -123,9 +123,12 @@ class _Recorded:
     follows: frozenset[Node] = frozenset()
 
 
-def _of_model(drawn: DrawnGraph) -> _Recorded:
+def _of_model(drawn: DrawnGraph, returns_masks: bool) -> _Recorded:
     inputs = dict(zip(drawn.binding.names, drawn.input_tensors, strict=True))
-    return _Recorded(inputs, drawn.outputs, drawn.nodes, drawn.keys.__getitem__, drawn.name_of, drawn.paths)
+    outputs, nodes = drawn.outputs, drawn.nodes
+    if returns_masks:
+        outputs, nodes = (outputs, list(drawn.masks)), [*nodes, *drawn.mask_nodes]
+    return _Recorded(inputs, outputs, nodes, drawn.keys.__getitem__, drawn.name_of, drawn.paths)
 
 
 def _of_layer(inner: InnerGraph) -> _Recorded:
@@ -148,9 +151,9 @@ class _Conversion:
         # Of a model or layer that has become a module with a graph of its own, what this depends on.
         self.made_for: dict[Any, Any] = {}
 
-    def model(self, model: Any, drawn: DrawnGraph) -> fx.GraphModule:
+    def model(self, model: Any, drawn: DrawnGraph, returns_masks: bool = False) -> fx.GraphModule:
         """A drawn model as a module."""
-        return _Writer(self, model, _of_model(drawn)).write(model.name)
+        return _Writer(self, model, _of_model(drawn, returns_masks)).write(model.name)
 
     def convert(self, graph: TorchGraph, call: Call) -> Any:
         """Write the call of a layer or module into the graph; its outputs, nested as the layer nests them."""
@@ -187,9 +190,11 @@ class _Conversion:
             return NotImplemented
         masks, symbolic = (_as_list(given.get("mask")) for given in (call.kwargs, call.symbolic_kwargs))
         given = [mask for mask in masks if mask is not None]
-        self._remember(model, [mask is not None for mask in masks])
+        returns_masks = call.kwargs.get("return_masks", False)
+        self._remember(model, {"masks given": [mask is not None for mask in masks], "returned": returns_masks})
         if model not in self.made:
-            self.made[model] = self.model(model, model.masked_forwards.drawn(symbolic) if given else model.drawn)
+            drawn = model.masked_forwards.drawn(symbolic) if given else model.drawn
+            self.made[model] = self.model(model, drawn, returns_masks)
         graph.register(call.path, self.made[model])
         return graph.module(call.path, *call.args, *given, name=call.name)
 
@@ -240,6 +245,11 @@ class _Writer:
         self.recorded = recorded
         self.graph = TorchGraph(conversion.made)
         self.values: dict[Any, Any] = {}
+        taken = [*leaves(recorded.outputs), *(value for node in recorded.nodes for value in node.inputs)]
+        # The models that return masks: at each of their calls, since they become one module.
+        self.returning = {
+            value.node.target for value in taken if isinstance(value, SymbolicValue) and value.returned_mask is not None
+        }
 
     def write(self, name: str) -> fx.GraphModule:
         graph, recorded = self.graph, self.recorded
@@ -279,8 +289,14 @@ class _Writer:
         if node.op == "module":
             if node in recorded.follows:
                 kwargs.pop("training")
+            returns_masks = node.target in self.returning
+            if returns_masks:
+                kwargs["return_masks"] = True
             call = Call(node.target, recorded.path_of(node.target), name, args, kwargs, node.args, node.kwargs)
-            return self.conversion.convert(self.graph, call)
+            result = self.conversion.convert(self.graph, call)
+            if returns_masks:
+                result, self.values[node, "masks"] = (self._pick(result, SequenceKey(place)) for place in (0, 1))
+            return result
         if node in recorded.follows:
             # A call of `F.dropout` that is told the mode: the module knows it by itself.
             share = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
@@ -307,7 +323,10 @@ class _Writer:
         """What stands for a value: the call's result, or what is picked out of it."""
         if value in self.values:
             return self.values[value]
-        found = self.values[value.node]
+        found, mask = self.values[value.node], value.returned_mask
+        if mask is not None:
+            self.values[value] = self._pick(self.values[value.node, "masks"], SequenceKey(mask.index))
+            return self.values[value]
         for depth, key in enumerate(value.path, start=1):
             step = (value.node, value.path[:depth])
             if step not in self.values:

@@ -158,7 +158,7 @@ def _merged(training: InnerGraph, otherwise: InnerGraph) -> InnerGraph | None:
 def _places(graph: InnerGraph) -> dict[Any, tuple[int, int]]:
     found: dict[Any, tuple[int, int]] = {value: (-1, index) for index, value in enumerate(graph.inputs)}
     for number, node in enumerate(graph.nodes):
-        found.update({value: (number, index) for index, value in enumerate(node.output_values)})
+        found.update({value: (number, index) for index, value in enumerate(node.values_made)})
     return found
 
 
