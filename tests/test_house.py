@@ -26,7 +26,7 @@ FLOORS = (
     ),
     ("torch_module_config",),
     ("config", "registry", "graph"),
-    ("arrays",),
+    ("arrays", "families"),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),
     ("metrics", "optimizers", "ops", "random"),
     ("layers",),

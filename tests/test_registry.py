@@ -12,6 +12,7 @@ import torch
 from keras.src.saving import object_registration
 
 from torchfunc import activations, constraints, initializers, registry, regularizers
+from torchfunc.families import Family
 
 FAMILIES = {
     "activations": activations,
@@ -221,7 +222,7 @@ def test_a_family_prefers_its_own():
 
     config = {"class_name": "Zeros", "config": {}}
     with mock.patch.dict(registry._builtins), mock.patch.dict(registry._builtin_places):
-        other = registry.Family("other", "tests.others", {"Zeros": Zeros})
+        other = Family("other", "tests.others", {"Zeros": Zeros})
         assert type(other.get(config)) is Zeros
         assert type(initializers.get(config)) is initializers.Zeros
 

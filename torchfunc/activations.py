@@ -17,7 +17,7 @@ from torch import Tensor
 from torchfunc.arrays import as_tensor
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.registry import Family
+from torchfunc.families import Family
 
 __all__ = [
     *("celu", "deserialize", "elu", "exponential", "gelu", "get", "glu", "hard_shrink", "hard_sigmoid", "hard_silu"),

@@ -63,6 +63,14 @@ class Model(Trainer, Convertible):
         outputs: symbolic tensor, or list, tuple or dict of them, nested as the model shall return them.
         name: the model's name.
         trainable: whether training may change the weights.
+
+    >>> inputs = Input((4,))
+    >>> hidden = layers.Dense(8, activation="relu")(inputs)
+    >>> model = Model(inputs, layers.Dense(1)(hidden))
+    >>> model(torch.zeros(2, 4)).shape
+    torch.Size([2, 1])
+    >>> list(model.state_dict())
+    ['dense.weight', 'dense.bias', 'dense_1.weight', 'dense_1.bias']
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +92,13 @@ class Model(Trainer, Convertible):
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
-        """Make a model from `get_config`'s result: a drawn one if the config holds a graph, else `cls(**config)`."""
+        """Make a model from `get_config`'s result: a drawn one if the config holds a graph, else `cls(**config)`.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(1)(inputs))
+        >>> Model.from_config(model.get_config()).count_params()
+        5
+        """
         if "input_layers" in config:
             return cls._drawn_class().from_config(config, custom_objects)
         return cls(**deserialize_arguments(config, custom_objects))
@@ -114,6 +128,21 @@ class Model(Trainer, Convertible):
 
         Raises:
             ValueError: no layer is called so, there is no such column, or the columns do not fit the width.
+
+        >>> inputs = Input((4,), name="x")
+        >>> model = Model(inputs, layers.Dense(1)(inputs), name="small")
+        >>> model.summary()
+        Model: "small"
+        ┏━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━━━┓
+        ┃ Layer (type)                    ┃ Output Shape           ┃       Param # ┃
+        ┡━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━━━┩
+        │ x (InputLayer)                  │ (None, 4)              │             0 │
+        ├─────────────────────────────────┼────────────────────────┼───────────────┤
+        │ dense (Dense)                   │ (None, 1)              │             5 │
+        └─────────────────────────────────┴────────────────────────┴───────────────┘
+         Total params: 5 (20.00 B)
+         Trainable params: 5 (20.00 B)
+         Non-trainable params: 0 (0.00 B)
         """
         summary = summarize(self, line_length, positions, expand_nested, show_trainable, layer_range, show)
         if print_fn is not None:
@@ -163,6 +192,11 @@ class Model(Trainer, Convertible):
 
         Raises:
             RuntimeError: there are targets, but `compile` was not called.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, torch.relu(layers.Dense(3, name="hidden")(inputs)))
+        >>> [row[0] for row in model.profile(np.ones((8, 4))).rows()]
+        ['hidden (Dense)', '(elsewhere)', 'total']
         """
         inputs = self.prepare_inputs(*(x if isinstance(x, tuple) else [x]))
         self.build_from_inputs(*inputs)
@@ -177,7 +211,14 @@ class Model(Trainer, Convertible):
         return profile_layers(self, inputs, loss)
 
     def save(self, filepath: PathLike, overwrite: bool = True, include_optimizer: bool = True) -> None:
-        """Write the whole model to a file. See `saving.save_model`."""
+        """Write the whole model to a file. See `saving.save_model`.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(1)(inputs))
+        >>> model.save("model.keras")
+        >>> models.load_model("model.keras").count_params()
+        5
+        """
         save_model(self, filepath, overwrite, include_optimizer)
 
     def to_json(self, **kwargs: Any) -> str:
@@ -188,6 +229,11 @@ class Model(Trainer, Convertible):
 
         Raises:
             ValueError: a part of the model has no config; the message names it.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(1)(inputs))
+        >>> models.model_from_json(model.to_json()).count_params()
+        5
         """
         return json.dumps(config_of_model(self), **kwargs)
 
@@ -196,6 +242,11 @@ class Model(Trainer, Convertible):
 
         Raises:
             ValueError: an optimizer, loss or metric cannot be written; the message names it.
+
+        >>> model = Sequential([Input((4,)), layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> model.get_compile_config()["loss"]
+        'mse'
         """
         return compile_config(self.require_settings("get_compile_config")) if self.compiled else None
 
@@ -224,6 +275,9 @@ class Model(Trainer, Convertible):
         Raises:
             ValueError: the name ends otherwise, or no weights of the model are made yet.
             FileExistsError: the file is there and must not be replaced.
+
+        >>> model = Sequential([Input((4,)), layers.Dense(1)])
+        >>> model.save_weights("model.weights.h5")
         """
         if not self.is_fully_built() and not self.weights:
             raise ValueError(f"The model {self.name!r} has no weights to save yet: call it on data, or `build` it.")
@@ -243,6 +297,13 @@ class Model(Trainer, Convertible):
         Raises:
             ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it holds other
                 weights than the model has; then nothing is changed.
+
+        >>> model = Sequential([Input((4,)), layers.Dense(1)])
+        >>> other = Sequential([Input((4,)), layers.Dense(1)])
+        >>> model.save_weights("model.safetensors")
+        >>> other.load_weights("model.safetensors")
+        >>> torch.equal(model(torch.ones(2, 4)), other(torch.ones(2, 4)))
+        True
         """
         if not self.is_fully_built() and not self.weights:
             raise ValueError(f"The model {self.name!r} has no weights to fill yet: call it on data, or `build` it.")
@@ -250,11 +311,22 @@ class Model(Trainer, Convertible):
 
 
 class Functional(GraphNetwork, Model):
-    """A model drawn by calling layers on symbolic tensors; a `torch.fx.GraphModule`. See `Model`."""
+    """A model drawn by calling layers on symbolic tensors; a `torch.fx.GraphModule`. See `Model`.
+
+    >>> inputs = Input((4,))
+    >>> model = Model(inputs, layers.Dense(1)(inputs))
+    >>> isinstance(model, Functional), isinstance(model, torch.fx.GraphModule)
+    (True, True)
+    """
 
 
 class Sequential(SequentialNetwork, Model):
-    """Layers in a row, each called on the output of the one before. See `SequentialNetwork`."""
+    """Layers in a row, each called on the output of the one before. See `SequentialNetwork`.
+
+    >>> model = Sequential([Input((4,)), layers.Dense(8, activation="relu"), layers.Dense(1)])
+    >>> model.output_shape, len(model.layers), model.count_params()
+    ((None, 1), 2, 49)
+    """
 
 
 GraphModule = Functional
@@ -282,6 +354,13 @@ def from_module(module: nn.Module, example_inputs: Any, name: str | None = None)
     Raises:
         TypeError: the inputs are no tensors.
         ValueError: the module cannot be drawn; the message says why not.
+
+    >>> module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> model = from_module(module, torch.zeros(1, 4))
+    >>> model.output_shape, list(model.state_dict())
+    ((None, 1), ['0.weight', '0.bias', '2.weight', '2.bias'])
+    >>> model.get_layer("0") is module[0]  # shared
+    True
     """
     return model_of_module(Functional, module, example_inputs, name)
 
@@ -310,6 +389,11 @@ def clone_model(
 
     Raises:
         ValueError: a layer has no config.
+
+    >>> model = Sequential([Input((4,)), layers.Dense(1)])
+    >>> copy = models.clone_model(model)
+    >>> copy.count_params(), torch.equal(copy.layers[0].weight, model.layers[0].weight)
+    (5, False)
     """
     clone = clone_network(model, input_tensors, clone_function, call_function, recursive, **kwargs)
     if isinstance(model, Model) and model.compiled and isinstance(clone, Model):

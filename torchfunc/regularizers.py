@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchfunc.arrays import as_tensor
 from torchfunc.config import epsilon
-from torchfunc.registry import Family
+from torchfunc.families import Family
 
 if TYPE_CHECKING:
     from typing_extensions import Self

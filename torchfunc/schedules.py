@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfunc.registry import Family
+from torchfunc.families import Family
 
 __all__ = [
     "CosineDecay",

@@ -18,6 +18,10 @@ def load_data(path: str = "boston_housing.npz", test_split: float = 0.2, seed: i
 
     Raises:
         ValueError: `test_split` is something else.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.boston_housing.load_data()  # doctest: +SKIP
+    >>> x_train.shape, x_test.shape  # doctest: +SKIP
+    ((404, 13), (102, 13))
     """
     check_split(test_split)
     return split(read_arrays(fetch("boston_housing", path)), test_split, seed)

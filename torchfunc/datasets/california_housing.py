@@ -21,6 +21,10 @@ def load_data(
 
     Raises:
         ValueError: an argument is something else.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.california_housing.load_data(version="small")  # doctest: +SKIP
+    >>> x_train.shape, x_test.shape  # doctest: +SKIP
+    ((480, 8), (120, 8))
     """
     check_split(test_split)
     if version not in ("small", "large"):

@@ -14,6 +14,10 @@ def load_data() -> Split:
     """`(x_train, y_train), (x_test, y_test)`: x (50000 or 10000, 32, 32, 3) from 0 to 255, y (..., 1), all uint8.
 
     The images are (3, 32, 32) if `config.image_data_format()` is "channels_first".
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.cifar10.load_data()  # doctest: +SKIP
+    >>> x_train.shape, y_train.shape  # doctest: +SKIP
+    ((50000, 32, 32, 3), (50000, 1))
     """
     folder = unpacked("cifar10", "cifar-10-batches-py")
     x_train, y_train = part(folder, [f"data_batch_{number}" for number in range(1, 6)], "labels")

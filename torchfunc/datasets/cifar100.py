@@ -18,6 +18,10 @@ def load_data(label_mode: str = "fine") -> Split:
 
     Raises:
         ValueError: `label_mode` is something else.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.cifar100.load_data(label_mode="coarse")  # doctest: +SKIP
+    >>> x_train.shape, y_train.shape  # doctest: +SKIP
+    ((50000, 32, 32, 3), (50000, 1))
     """
     if label_mode not in ("fine", "coarse"):
         raise ValueError(f"load_data() takes 'fine' or 'coarse' for label_mode, got {label_mode!r}.")

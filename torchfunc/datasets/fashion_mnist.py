@@ -13,7 +13,12 @@ __all__ = ["load_data"]
 
 
 def load_data() -> Split:
-    """`(x_train, y_train), (x_test, y_test)`: x (60000 or 10000, 28, 28) from 0 to 255, y from 0 to 9, all uint8."""
+    """`(x_train, y_train), (x_test, y_test)`: x (60000 or 10000, 28, 28) from 0 to 255, y from 0 to 9, all uint8.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.fashion_mnist.load_data()  # doctest: +SKIP
+    >>> x_train.shape, y_train.shape  # doctest: +SKIP
+    ((60000, 28, 28), (60000,))
+    """
     return _part("train"), _part("t10k")
 
 

@@ -35,6 +35,10 @@ def load_data(
 
     Raises:
         ValueError: no review is shorter than `maxlen`.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.imdb.load_data(num_words=10000)  # doctest: +SKIP
+    >>> x_train.shape, y_train.shape  # doctest: +SKIP
+    ((25000,), (25000,))
     """
     numbers = WordNumbers(num_words, skip_top, maxlen, start_char, oov_char, index_from)
     arrays, generator = read_arrays(fetch("imdb", path)), np.random.RandomState(seed)
@@ -51,5 +55,8 @@ def get_word_index(path: str = "imdb_word_index.json") -> dict[str, int]:
 
     Args:
         path: the file's name in the cache.
+
+    >>> datasets.imdb.get_word_index()["the"]  # doctest: +SKIP
+    1
     """
     return read_index(fetch("imdb_word_index", path))

@@ -12,6 +12,10 @@ def load_data(path: str = "mnist.npz") -> Split:
 
     Args:
         path: the file's name in the cache.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.mnist.load_data()  # doctest: +SKIP
+    >>> x_train.shape, y_train.shape  # doctest: +SKIP
+    ((60000, 28, 28), (60000,))
     """
     arrays = read_arrays(fetch("mnist", path))
     return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])

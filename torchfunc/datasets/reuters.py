@@ -35,6 +35,10 @@ def load_data(
 
     Raises:
         ValueError: no newswire is shorter than `maxlen`.
+
+    >>> (x_train, y_train), (x_test, y_test) = datasets.reuters.load_data(num_words=10000)  # doctest: +SKIP
+    >>> x_train.shape, x_test.shape  # doctest: +SKIP
+    ((8982,), (2246,))
     """
     numbers = WordNumbers(num_words, skip_top, maxlen, start_char, oov_char, index_from)
     arrays = read_arrays(fetch("reuters", path))
@@ -50,10 +54,17 @@ def get_word_index(path: str = "reuters_word_index.json") -> dict[str, int]:
 
     Args:
         path: the file's name in the cache.
+
+    >>> datasets.reuters.get_word_index()["the"]  # doctest: +SKIP
+    1
     """
     return read_index(fetch("reuters_word_index", path))
 
 
 def get_label_names() -> tuple[str, ...]:
-    """The names of the topics, in the order of their numbers."""
+    """The names of the topics, in the order of their numbers.
+
+    >>> datasets.reuters.get_label_names()[:3]
+    ('cocoa', 'grain', 'veg-oil')
+    """
     return tuple(_TOPICS.split())

@@ -315,6 +315,16 @@ class SymbolicTensor(_Recorded):
         name: the name of the input or layer that made it.
         node: the recorded call that made it.
         mask: the symbolic boolean tensor that says which steps count, or None.
+
+    >>> x = Input((4,), name="x")
+    >>> (2 * x + 1).shape
+    (None, 4)
+    >>> x[:, :2].shape, torch.cat([x, x], dim=-1).shape
+    ((None, 2), (None, 8))
+    >>> bool(x)
+    Traceback (most recent call last):
+        ...
+    TypeError: `if`, `and`, `while` or bool() needs a value, but ...
     """
 
     __slots__ = ()

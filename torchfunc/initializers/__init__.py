@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from torchfunc.families import Family
 from torchfunc.initializers.base import Initializer
 from torchfunc.initializers.constant import STFT, Constant, Identity, Ones, Zeros
 from torchfunc.initializers.random import (
@@ -30,7 +31,6 @@ from torchfunc.initializers.random import (
     VarianceScaling,
     compute_fans,
 )
-from torchfunc.registry import Family
 
 __all__ = [
     "STFT",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torchfunc.families import Family
 from torchfunc.losses import focal, hinge, overlap, sequence, similarity
 from torchfunc.losses import probabilistic as prob
 from torchfunc.losses import regression as reg
 from torchfunc.losses.base import FunctionLoss, Loss, LossFunctionWrapper
-from torchfunc.registry import Family, serialize_keras_object
+from torchfunc.registry import serialize_keras_object
 
 __all__ = ["CLASS_OF_FUNCTION", "deserialize", "get", "serialize"]
 

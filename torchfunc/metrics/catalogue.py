@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torchfunc.families import Family
 from torchfunc.metrics import (
     accuracy,
     auc,
@@ -17,7 +18,7 @@ from torchfunc.metrics import (
     reduction,
 )
 from torchfunc.metrics.base import Metric
-from torchfunc.registry import Family, register_builtins, serialize_keras_object
+from torchfunc.registry import register_builtins, serialize_keras_object
 
 __all__ = ["deserialize", "get", "serialize"]
 

@@ -135,6 +135,11 @@ class Network(TypedByWeights):
 
         Raises:
             ValueError: there is no such layer, or neither or both of name and index were given.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(1)(layers.Dense(3, name="hidden")(inputs)))
+        >>> model.get_layer("hidden").units, model.get_layer(index=-1).units
+        (3, 1)
         """
         if (name is None) == (index is None):
             raise ValueError("get_layer() takes a name or an index.")

@@ -73,6 +73,11 @@ class SequentialNetwork(GraphNetwork):
         Raises:
             TypeError: it is neither a layer nor a module.
             ValueError: an input comes after other layers, or the layer does not fit the output before it.
+
+        >>> model = Sequential([Input((4,))])
+        >>> model.add(layers.Dense(3))
+        >>> model.output_shape
+        (None, 3)
         """
         if isinstance(layer, SymbolicTensor):
             layer = layer.node.target
@@ -91,7 +96,12 @@ class SequentialNetwork(GraphNetwork):
         self._last, self._drawn = output, None
 
     def pop(self, rebuild: bool = True) -> nn.Module:
-        """Take the last layer off and return it."""
+        """Take the last layer off and return it.
+
+        >>> model = Sequential([Input((4,)), layers.Dense(3), layers.Dense(1)])
+        >>> model.pop().units, model.output_shape
+        (1, (None, 3))
+        """
         if not self._stack:
             raise ValueError(f"{self._label} has no layer to take off.")
         layer: nn.Module = self._stack.pop()

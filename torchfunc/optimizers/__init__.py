@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchfunc.families import Family
 from torchfunc.optimizers import schedules
 from torchfunc.optimizers.adafactor import Adafactor
 from torchfunc.optimizers.adagrad import Adadelta, Adagrad
@@ -23,7 +24,7 @@ from torchfunc.optimizers.nadam import Nadam
 from torchfunc.optimizers.rmsprop import RMSprop
 from torchfunc.optimizers.sgd import SGD
 from torchfunc.optimizers.torch_optimizer import TorchOptimizer
-from torchfunc.registry import Family, register_builtins
+from torchfunc.registry import register_builtins
 
 __all__ = [
     "SGD",

@@ -33,6 +33,11 @@ class Convertible(Network):
 
         Raises:
             ValueError: the model is not built yet, or is none that can be drawn.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(3, name="hidden")(inputs))
+        >>> model.to_torch().hidden
+        Linear(in_features=4, out_features=3, bias=True)
         """
         return to_torch(self)
 
@@ -56,6 +61,12 @@ class Convertible(Network):
             TypeError: the model cannot be rewired, or a replacement cannot be called.
             ValueError: there is no such layer, one without a single input is to be left out, or something does not fit;
                 the message names the first such place.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(10, name="head")(layers.Dense(3, name="hidden")(inputs)))
+        >>> tuned = model.rewire({"head": layers.Dense(2)})
+        >>> tuned.output_shape, tuned.get_layer("hidden") is model.get_layer("hidden")
+        ((None, 2), True)
         """
         return rewire(self, changes)
 
@@ -74,6 +85,13 @@ class Convertible(Network):
         Raises:
             ValueError: there is no such format, the name ends otherwise, or the model is not built yet.
             ImportError: the packages that write ONNX are not installed.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, layers.Dense(3)(inputs))
+        >>> model.export("model.pt2")
+        >>> program = torch.export.load("model.pt2").module()
+        >>> program(torch.zeros(7, 4)).shape
+        torch.Size([7, 3])
         """
         export_model(self, path, format)
 
@@ -93,6 +111,21 @@ class Convertible(Network):
 
         Raises:
             ValueError: the model is not built yet, or holds something that cannot be written so; the message names it.
+
+        >>> inputs = Input((4,))
+        >>> model = Model(inputs, torch.relu(layers.Dense(3, name="hidden")(inputs)), name="small")
+        >>> text = model.to_source("small.py")
+        >>> print(text[text.index("class") :])
+        class Small(nn.Module):
+            ...
+            def __init__(self) -> None:
+                super().__init__()
+                self.hidden = nn.Linear(4, 3)
+        <BLANKLINE>
+            def forward(self, input_layer: torch.Tensor):
+                hidden = self.hidden(input_layer)
+                return torch.relu(hidden)
+        <BLANKLINE>
         """
         source = to_source(self, class_name)
         if path is not None:

@@ -51,6 +51,10 @@ def model_from_json(json_string: str, custom_objects: Mapping[str, Any] | None =
 
     Raises:
         ValueError: it is no JSON of a model, or names something unknown.
+
+    >>> text = Sequential([Input((4,)), layers.Dense(1)]).to_json()
+    >>> models.model_from_json(text).count_params()
+    5
     """
     config = parse_json(json_string)
     if not isinstance(config, dict):

@@ -72,6 +72,10 @@ def save_model(model: Any, filepath: PathLike, overwrite: bool = True, include_o
         ValueError: the name ends otherwise, or the model has a part that cannot be written; the message names it.
         FileExistsError: the file is there and must not be replaced.
         OSError: the file cannot be written.
+
+    >>> models.save_model(Sequential([Input((4,)), layers.Dense(1)]), "model.torchfunc")
+    >>> models.load_model("model.torchfunc").count_params()
+    5
     """
     write = _FORMATS[check_model_path(filepath)].write
     assert write is not None
@@ -100,6 +104,10 @@ def load_model(
     Raises:
         ValueError: the file is damaged, or names a class or function that is not known.
         OSError: the file cannot be read.
+
+    >>> Sequential([Input((4,)), layers.Dense(1)]).save("model.keras")
+    >>> models.load_model("model.keras").predict(np.ones((2, 4)), verbose=0).shape
+    (2, 1)
     """
     name = os.fspath(filepath)
     ending = _ending(name)

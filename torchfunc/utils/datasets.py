@@ -51,6 +51,10 @@ def split_dataset(
     Raises:
         ValueError: the sizes do not fit the data.
         TypeError: this is no such data.
+
+    >>> left, right = utils.split_dataset(np.arange(10), left_size=0.7)
+    >>> len(left), len(right)
+    (7, 3)
     """
     if preferred_backend not in (None, "torch"):
         raise ValueError(f"`preferred_backend` is None or 'torch', got {preferred_backend!r}.")
@@ -151,6 +155,10 @@ def timeseries_dataset_from_array(
 
     Raises:
         ValueError: an index, a stride or the rate lies outside the data, or no window fits in.
+
+    >>> windows = utils.timeseries_dataset_from_array(np.arange(5), targets=None, sequence_length=3, batch_size=2)
+    >>> [batch.tolist() for batch in windows]
+    [[[0, 1, 2], [1, 2, 3]], [[2, 3, 4]]]
     """
     steps = len(data)
     first, last = start_index or 0, steps if end_index is None else end_index

@@ -61,6 +61,14 @@ def get_file(
         ValueError: no `origin` is given, an argument is something else, the download has another hash, or the file
             is no archive or one that is not safe.
         OSError: the file cannot be downloaded, or not be written; set `cache_dir` to a folder that can be.
+
+    >>> import pathlib
+    >>> pathlib.Path("numbers.txt").write_text("1 2 3")
+    5
+    >>> origin = pathlib.Path("numbers.txt").absolute().as_uri()
+    >>> path = utils.get_file("copy.txt", origin, cache_dir="cache")
+    >>> pathlib.Path(path).read_text()
+    '1 2 3'
     """
     if origin is None:
         raise ValueError("get_file() needs origin, the URL of the file.")

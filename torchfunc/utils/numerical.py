@@ -27,6 +27,10 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
 
     Raises:
         ValueError: an index is negative or not below `num_classes`.
+
+    >>> utils.to_categorical([0, 2], num_classes=3)
+    array([[1., 0., 0.],
+           [0., 0., 1.]])
     """
     classes = x if isinstance(x, Tensor) else torch.from_numpy(np.array(x, dtype="int64"))
     if classes.ndim > 1 and classes.shape[-1] == 1:
@@ -52,6 +56,9 @@ def normalize(x: Any, axis: int = -1, order: float = 2) -> Any:
 
     Returns:
         a NumPy array, or for a tensor a tensor, of the same shape.
+
+    >>> utils.normalize([[3.0, 4.0]])
+    array([[0.6, 0.8]])
     """
     if isinstance(x, Tensor):
         return F.normalize(x if x.is_floating_point() else x.to(as_dtype(floatx())), p=order, dim=axis)

@@ -22,6 +22,19 @@ class PyDataset:
         workers: threads (or processes) that make batches ahead; 0 or 1 for none.
         use_multiprocessing: whether these are processes. Then the object is copied into each of them.
         max_queue_size: how many batches are made ahead at most.
+
+    >>> class Squares(utils.PyDataset):
+    ...     def __len__(self):
+    ...         return 3
+    ...
+    ...     def __getitem__(self, batch):
+    ...         x = np.full((4, 1), float(batch))
+    ...         return x, x**2
+    >>> model = Sequential([Input((1,)), layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(Squares(), epochs=2, verbose=0)
+    >>> history.params["steps"]
+    3
     """
 
     workers = 1

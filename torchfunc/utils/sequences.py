@@ -32,6 +32,13 @@ def pad_sequences(
 
     Raises:
         ValueError: something is no sequence, samples have different shapes, or an argument is none of these.
+
+    >>> utils.pad_sequences([[1], [2, 3, 4]], maxlen=2)
+    array([[0, 1],
+           [3, 4]], dtype=int32)
+    >>> utils.pad_sequences([[1], [2, 3]], padding="post")
+    array([[1, 0],
+           [2, 3]], dtype=int32)
     """
     for name, end in (("padding", padding), ("truncating", truncating)):
         if end not in _ENDS:

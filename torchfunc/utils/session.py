@@ -16,6 +16,12 @@ def set_random_seed(seed: int) -> None:
 
     Raises:
         ValueError: `seed` is no integer from 0 to 2**32 - 1.
+
+    >>> utils.set_random_seed(1)
+    >>> first = torch.rand(3)
+    >>> utils.set_random_seed(1)
+    >>> torch.equal(first, torch.rand(3))
+    True
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"A seed is an integer from 0 to 2**32 - 1, got {seed!r}.")
@@ -31,6 +37,8 @@ def clear_session(free_memory: bool = True) -> None:
 
     Args:
         free_memory: whether to collect garbage and give cached memory of the device back.
+
+    >>> utils.clear_session()
     """
     torch.compiler.reset()
     if free_memory:

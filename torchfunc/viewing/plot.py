@@ -177,6 +177,14 @@ def plot_model(
         ImportError: there is no Graphviz, or no svglib for a `.pdf`. The extra `plot` brings them.
         ValueError: the model is not built, the file's ending is unknown, `rankdir` is not a direction, or no layer
             matches `layer_range`.
+
+    >>> inputs = Input((4,), name="x")
+    >>> model = Model(inputs, layers.Dense(1)(inputs))
+    >>> utils.plot_model(model, "model.mmd", show_layer_names=True)
+    <Drawing of 'functional': 2 boxes, 1 arrows>
+    >>> with open("model.mmd") as file:
+    ...     print(file.readline().strip())
+    flowchart TB
     """
     ending = Path(to_file).suffix[1:].lower()
     if ending not in _ENDINGS:

@@ -193,6 +193,10 @@ def unpack_x_y_sample_weight(data: Any) -> Batch:
 
     Raises:
         ValueError: a tuple or list of another length.
+
+    >>> x, y, sample_weight = utils.unpack_x_y_sample_weight(([1.0], [2.0]))
+    >>> x, y, sample_weight
+    ([1.0], [2.0], None)
     """
     if not isinstance(data, (tuple, list)):
         return Batch(data)
@@ -204,7 +208,11 @@ def unpack_x_y_sample_weight(data: Any) -> Batch:
 
 
 def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """The counterpart of `unpack_x_y_sample_weight`, as short as it can be."""
+    """The counterpart of `unpack_x_y_sample_weight`, as short as it can be.
+
+    >>> utils.pack_x_y_sample_weight([1.0], [2.0])
+    ([1.0], [2.0])
+    """
     if sample_weight is not None:
         return x, y, sample_weight
     if y is not None:
