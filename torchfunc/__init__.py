@@ -1,10 +1,6 @@
 """torchfunc: the Keras functional API for people who live in PyTorch.
 
-The examples in docstrings take three lines for granted:
-
-    import numpy as np
-    import torch
-    from torchfunc import *
+The examples in docstrings leave out `import numpy as np`, `import torch` and `from torchfunc import *`.
 """
 
 from torchfunc import (

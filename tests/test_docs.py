@@ -1,0 +1,55 @@
+"""`scripts/docs.py` builds the reference: pages that show signatures and examples, and ask for nothing of a network."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pdoc")
+
+ROOT = Path(__file__).parents[1]
+MODULES = ("torchfunc.constraints", "torchfunc.datasets.mnist", "torchfunc.schedules")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        importlib.import_module("docs").build(folder, MODULES)
+    return folder
+
+
+def text(page: Path) -> str:
+    return re.sub(r"<[^>]*>", "", page.read_text(encoding="utf-8"))
+
+
+def test_a_module_has_a_page_with_signatures_and_examples(folder):
+    page = text(folder / "torchfunc" / "schedules.html")
+    assert "initial_learning_rate: float" in page
+    assert "end_learning_rate: float = 0.0001" in page
+    assert "&gt;&gt;&gt; schedule = schedules.PolynomialDecay(1.0" in page
+
+
+def test_the_index_leads_to_modules_and_notebooks(folder):
+    links = re.findall(r'href="([^"#]*)', (folder / "index.html").read_text(encoding="utf-8"))
+    ours = [link for link in links if link and not link.startswith("http")]
+    assert {"torchfunc/datasets/mnist.html", "examples/notebooks/1-draw.html"} <= set(ours)
+    assert [link for link in ours if not (folder / link).exists()] == []
+
+
+def test_notebooks_show_their_pictures(folder):
+    page = (folder / "examples" / "notebooks" / "1-draw.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert 'class="output"><pre>&lt;SymbolicTensor' in page
+
+
+def test_pages_ask_for_nothing_elsewhere(folder):
+    pages = list(folder.rglob("*.html"))
+    asked = [re.findall(r'(?:src|<link[^>]*href)="(https?:[^"]*)', page.read_text(encoding="utf-8")) for page in pages]
+    assert len(pages) > len(MODULES)
+    assert not any(asked)
