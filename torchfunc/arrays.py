@@ -9,6 +9,7 @@ import torch
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.readable_arrays import readable
 
 __all__ = ["as_tensor"]
 
@@ -22,5 +23,5 @@ def as_tensor(x: Any) -> Any:
     """
     if not isinstance(x, _ARRAYS):
         return x
-    array = np.asarray(x)
+    array = readable(np.asarray(x))
     return torch.as_tensor(array, dtype=as_dtype(floatx() if array.dtype == np.float64 else array.dtype))

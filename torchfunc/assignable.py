@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from torchfunc.readable_arrays import readable
+
 __all__ = ["VARIABLE_NAMES", "Named", "assignable_view", "set_place"]
 
 VARIABLE_NAMES = ("assign", "assign_add", "assign_sub", "value", "path")
@@ -80,7 +82,11 @@ def _numpy(self: Tensor, *, force: bool = False) -> np.ndarray:
 
 def _operand(value: Any, weight: Tensor) -> Any:
     """A value as torch's in-place methods take it. (torch.compile wants numbers and tensors left as they are.)"""
-    return value if isinstance(value, (int, float, Tensor)) else torch.as_tensor(value).to(weight.device)
+    return (
+        value
+        if isinstance(value, (int, float, Tensor))
+        else torch.as_tensor(readable(np.asarray(value))).to(weight.device)
+    )
 
 
 def _check_shape(weight: Tensor, shape: tuple[int, ...]) -> None:
@@ -107,7 +113,7 @@ class AssignableView(Tensor):
     numpy = _numpy
 
     def assign(self, value: Any) -> Any:
-        value = torch.as_tensor(value, device=self.device, dtype=self.dtype)
+        value = torch.as_tensor(_operand(value, self), device=self.device, dtype=self.dtype)
         _check_shape(self, value.shape)
         self.write(value)
         # It may be a copy of what was written.
@@ -115,10 +121,10 @@ class AssignableView(Tensor):
         return self
 
     def assign_add(self, value: Any) -> Any:
-        return self.assign(self.detach() + torch.as_tensor(value, device=self.device))
+        return self.assign(self.detach() + _operand(value, self))
 
     def assign_sub(self, value: Any) -> Any:
-        return self.assign(self.detach() - torch.as_tensor(value, device=self.device))
+        return self.assign(self.detach() - _operand(value, self))
 
 
 def assignable_view(value: Tensor, write: Callable[[Tensor], None], owner: Named, name: str) -> Tensor:

@@ -33,6 +33,7 @@ from torchfunc.graph.node import (
 from torchfunc.graph.source import Source, format_source, located
 from torchfunc.graph.torch_internals import is_all_true, is_of_torch
 from torchfunc.graph.tracing import pass_over
+from torchfunc.readable_arrays import readable
 from torchfunc.structures import Structure, map_structure
 
 __all__ = [
@@ -155,7 +156,7 @@ def _constants(args: Args, kwargs: Kwargs) -> tuple[tuple[Any, ...], dict[str, A
 
 def _constant(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
-        leaf = torch.from_numpy(leaf)
+        leaf = torch.from_numpy(readable(leaf))
         return leaf.to(torch.get_default_dtype()) if leaf.dtype == torch.float64 else leaf
     if isinstance(leaf, Opaque):
         raise ValueError(leaf.refusal)

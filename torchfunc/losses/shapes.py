@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.readable_arrays import readable
 
 __all__ = ["TensorLike", "as_tensors", "class_indices", "match_ranks", "same_shape", "target_kind"]
 
@@ -30,7 +31,7 @@ def as_tensors(y_true: TensorLike, y_pred: TensorLike) -> tuple[Tensor, Tensor]:
 
 
 def _from_numbers(values: TensorLike, device: torch.device | None) -> Tensor:
-    tensor = torch.as_tensor(values, device=device)
+    tensor = torch.as_tensor(readable(values) if isinstance(values, np.ndarray) else values, device=device)
     return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
 
 

@@ -15,6 +15,7 @@ from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
 from torchfunc.layers.base.shapes import differ
 from torchfunc.modules.input_nesting import arrays_in, is_nested, match_nested
+from torchfunc.readable_arrays import readable
 from torchfunc.registry import did_you_mean
 from torchfunc.structures import Structure, leaves, map_structure
 
@@ -189,7 +190,7 @@ class InputBinding:
 
     def _as_tensor(self, value: Any, name: str) -> Tensor:
         try:
-            return torch.from_numpy(value) if isinstance(value, np.ndarray) else torch.as_tensor(value)
+            return torch.from_numpy(readable(value)) if isinstance(value, np.ndarray) else torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             kind = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""
             raise ValueError(

@@ -13,6 +13,7 @@ from torchfunc import arrays
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import SymbolicInt, SymbolicTensor, SymbolicValue, symbolic_leaves
+from torchfunc.readable_arrays import readable
 
 __all__ = [
     "Axes",
@@ -60,7 +61,7 @@ def convert_to_tensor(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         return x if dtype is None else x.to(as_dtype(dtype))  # type: ignore[return-value, union-attr]
     if isinstance(x, (list, tuple)) and (symbolic_leaves(x) or any(isinstance(item, Tensor) for item in x)):
         return torch.stack([convert_to_tensor(item, dtype) for item in x])
-    return arrays.as_tensor(x) if dtype is None else torch.as_tensor(np.asarray(x), dtype=as_dtype(dtype))
+    return arrays.as_tensor(x) if dtype is None else torch.as_tensor(readable(np.asarray(x)), dtype=as_dtype(dtype))
 
 
 def convert_to_numpy(x: TensorLike) -> np.ndarray:

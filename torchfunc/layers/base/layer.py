@@ -46,6 +46,7 @@ from torchfunc.layers.base.tracking import restore_tracking, track
 from torchfunc.layers.base.weights import set_trainable
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
+from torchfunc.readable_arrays import readable
 from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import map_structure
 
@@ -207,7 +208,7 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         if not isinstance(value, np.ndarray):
             return value
         # A copy: not all that is called here leaves its arguments as they are.
-        tensor = torch.from_numpy(value.copy())
+        tensor = torch.from_numpy(readable(value.copy()))
         here = next(self.parameters(), None)
         tensor = tensor.to(as_dtype(floatx())) if tensor.dtype == torch.float64 else tensor
         return tensor if here is None else tensor.to(here.device)

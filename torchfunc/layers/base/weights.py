@@ -23,6 +23,7 @@ from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import modules_within
 from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
+from torchfunc.readable_arrays import readable
 from torchfunc.unfilled_weights import weight_budget
 
 __all__ = [
@@ -344,7 +345,7 @@ class WeightHolder(nn.Module):
         name = getattr(self, "name", type(self).__name__)
         if len(entries) != len(weights):
             raise ValueError(f"{name!r} has {len(entries)} weights, but set_weights() got {len(weights)} arrays.")
-        values = [torch.as_tensor(np.asarray(value)) for value in weights]
+        values = [torch.as_tensor(readable(np.asarray(value))) for value in weights]
         for index, ((owner, weight), value) in enumerate(zip(entries, values, strict=True)):
             expected = tuple(weight.get(owner).shape)
             if expected != tuple(value.shape):

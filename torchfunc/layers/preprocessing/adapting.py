@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfunc.readable_arrays import readable
+
 __all__ = ["batches"]
 
 
@@ -35,7 +37,7 @@ def batches(data: object, owner: str) -> Iterator[Tensor]:
         inputs = batch[0] if isinstance(batch, tuple) or _is_pair(batch) else batch
         if not isinstance(inputs, (np.ndarray, np.generic, Tensor, list)):
             raise TypeError(f"{owner}.adapt() takes batches that are arrays or tensors, got {type(inputs).__name__}.")
-        tensor = inputs if isinstance(inputs, Tensor) else torch.from_numpy(np.asarray(inputs))
+        tensor = inputs if isinstance(inputs, Tensor) else torch.from_numpy(readable(np.asarray(inputs)))
         yield tensor.detach().to("cpu", torch.float64)
         found = True
     if not found:

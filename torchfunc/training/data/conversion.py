@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.readable_arrays import readable
 from torchfunc.structures import holds_numbers
 
 __all__ = ["PLAIN_ARRAYS", "ArrayLike", "is_frame", "named_tensors", "to_tensors"]
@@ -91,9 +92,7 @@ def _array_to_tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
                 "Give floats, or smaller numbers."
             )
         array = array.astype(_WIDER[array.dtype])
-    # torch reads neither foreign byte orders nor negative strides, and warns of arrays that are not writable.
-    array = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-    tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
+    tensor = torch.from_numpy(readable(np.asarray(array, order="C")))
     return tensor.to(floats) if tensor.is_floating_point() else tensor
 
 
