@@ -36,7 +36,7 @@ FLOORS = (
     ("callbacks",),
     ("training",),
     ("models", "utils"),
-    ("datasets",),
+    ("applications", "datasets"),
     ("__init__",),
 )
 

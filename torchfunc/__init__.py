@@ -5,6 +5,7 @@ The examples in docstrings leave out `import numpy as np`, `import torch` and `f
 
 from torchfunc import (
     activations,
+    applications,
     callbacks,
     config,
     constraints,
@@ -50,6 +51,7 @@ __all__ = [
     "Sequential",
     "SymbolicTensor",
     "activations",
+    "applications",
     "callbacks",
     "config",
     "constraints",

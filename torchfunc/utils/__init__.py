@@ -13,6 +13,7 @@ from torchfunc.registry import register_serializable as register_keras_serializa
 from torchfunc.training.data.arrays import pack_x_y_sample_weight, unpack_x_y_sample_weight
 from torchfunc.utils.datasets import split_dataset, timeseries_dataset_from_array
 from torchfunc.utils.downloads import get_file
+from torchfunc.utils.graphs import get_source_inputs
 from torchfunc.utils.numerical import normalize, to_categorical
 from torchfunc.utils.py_dataset import PyDataset
 from torchfunc.utils.py_dataset import PyDataset as Sequence
@@ -31,6 +32,7 @@ __all__ = [
     "get_file",
     "get_registered_name",
     "get_registered_object",
+    "get_source_inputs",
     "model_to_dot",
     "normalize",
     "pack_x_y_sample_weight",
