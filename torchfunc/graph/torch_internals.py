@@ -63,6 +63,7 @@ __all__ = [
     "sample_gamma",
     "skip_code",
     "storage_use_count",
+    "unbind_untracked",
 ]
 
 # Operators that torch's counter of FLOPs knows nothing of.
@@ -169,6 +170,15 @@ def remove_forward_hooks(module: nn.Module) -> None:
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Whether hooks run before or after the optimizer's `step`."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def unbind_untracked(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Views of the slices along the first axis, of which autograd does not know that they are views.
+
+    It allows less to be done with the outputs of one operation that are views than with tensors of their own.
+    """
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        return tensor.unbind()
 
 
 def storage_use_count(storage: torch.UntypedStorage) -> int:

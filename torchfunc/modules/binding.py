@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["InputBinding"]
 
 # Integers of these types index a table as they are; others are cast.
 _INDICES = (torch.int64, torch.int32)
+_TENSORS = {Tensor}
+_dtype, _shape = operator.attrgetter("dtype"), operator.attrgetter("shape")
 _INTEGERS = (*_INDICES, torch.int16, torch.int8, torch.uint8)
 
 
@@ -42,6 +45,7 @@ class InputBinding:
         self._structure = structure
         self._is_nested = is_nested(structure)
         self.keys = self.names if self._is_nested else _keys_of(structure) or self.names
+        self._key_set = frozenset(self.keys)
         self.follow(None, None)
 
     def follow(self, drawn_in: torch.dtype | None, moved_to: torch.dtype | None) -> None:
@@ -57,11 +61,21 @@ class InputBinding:
             (_accepted(dtype), tensor.shape, tensor.shape[1:])
             for dtype, tensor in zip(self.dtypes, self.tensors, strict=True)
         ]
+        # Where all inputs are alike, as the columns of a table, and only their batch is unknown: what they are.
+        first, *others = self._expected
+        alike = first[1][:1] == (None,) and None not in first[2] and all(other == first for other in others)
+        self._common = (frozenset(first[0]), first[2]) if alike and others else None
 
     def fits(self, values: Sequence[Any]) -> bool:
         """Whether these are plain tensors, one for each input, that need no conversion."""
         if len(values) != len(self._expected):
             return False
+        if self._common is not None:
+            common, without_batch = self._common
+            # (One by one, the hundreds of columns of a table take longer than a layer.)
+            if set(map(type, values)) != _TENSORS or not set(map(_dtype, values)) <= common:
+                return False
+            return {shape[1:] for shape in set(map(_shape, values))} == {without_batch}
         for value, (dtypes, shape, without_batch) in zip(values, self._expected, strict=True):
             if type(value) is not Tensor or value.dtype not in dtypes:
                 return False
@@ -70,6 +84,23 @@ class InputBinding:
             if not (given[1:] == without_batch and shape[:1] == (None,)) and differ(given, shape):
                 return False
         return True
+
+    def as_given(self, args: Sequence[Any]) -> Sequence[Any] | None:
+        """The values of a call in the order of the inputs, where they `fit` as they are; else None."""
+        values: Sequence[Any] = args
+        if len(args) == 1 and not self._is_nested:
+            value, kind = args[0], type(args[0])
+            if kind is list or kind is tuple:
+                values = value
+            elif kind is dict and value.keys() == self._key_set:
+                values = [value[key] for key in self.keys]
+        if self.fits(values):
+            return tuple(values)
+        if self._common is None or self._common[1] != (1,):
+            return None
+        # The columns of a frame.
+        values = [v.unsqueeze(-1) if type(v) is Tensor and v.ndim == 1 else v for v in values]
+        return tuple(values) if self.fits(values) else None
 
     def arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The values of a call `model(*args, **kwargs)` in the order of the inputs.
@@ -120,14 +151,17 @@ class InputBinding:
         return self.names if _count(self.names, values) > _count(self.keys, values) else self.keys
 
     def _by_key(self, values: Mapping[str, Any], keys: Sequence[str], what: str) -> list[Any]:
-        optional = {
-            key
-            for names in (self.keys, self.names)
-            for key, tensor in zip(names, self.tensors, strict=True)
-            if _is_optional(tensor)
-        }
-        missing = [key for key in keys if key not in values and key not in optional]
-        unknown = [key for key in values if key not in keys]
+        missing = [key for key in keys if key not in values]
+        if missing:
+            optional = {
+                key
+                for names in (self.keys, self.names)
+                for key, tensor in zip(names, self.tensors, strict=True)
+                if _is_optional(tensor)
+            }
+            missing = [key for key in missing if key not in optional]
+        known = frozenset(keys)
+        unknown = [key for key in values if key not in known]
         if missing or (unknown and what == "keyword arguments"):
             problem = f"missing {missing}" if missing else f"unknown {unknown}"
             hint = did_you_mean(unknown[0], missing or keys) if unknown else ""

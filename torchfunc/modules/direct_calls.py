@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from torchfunc import activations
 from torchfunc.graph import GLOBAL_HOOKS, hook_tables, is_hooked
-from torchfunc.layers import Dense, Layer
+from torchfunc.layers import Dense, InputLayer, Layer
 
 __all__ = ["DirectCalls"]
 
@@ -43,9 +43,7 @@ class DirectCalls:
 
     def __init__(self, model: nn.Module, modules_read: Set[str]) -> None:
         modules = model._modules
-        direct = {
-            key: module if module is None or key in modules_read else _direct(module) for key, module in modules.items()
-        }
+        direct = {key: module if key in modules_read else _direct(module) for key, module in modules.items()}
         self.calls = _Calls(direct, model._parameters, model._buffers)
         self.misses = 0
         # All of these must stay as they are.
@@ -84,8 +82,11 @@ class _Calls:
         return self.__parameters[name] if name in self.__parameters else self.__buffers[name]
 
 
-def _direct(module: nn.Module) -> Callable[..., Any]:
+def _direct(module: nn.Module | None) -> Any:
     """What to call in place of a module: its forward if that is all that a call of it does, else the module."""
+    if module is None or isinstance(module, InputLayer):
+        # (An input layer is not called.)
+        return module
     kind = type(module)
     is_drawn_model = getattr(kind, "runs_its_graph", False)
     is_own_call = not is_drawn_model and kind.__call__ not in (nn.Module.__call__, Layer.__call__)

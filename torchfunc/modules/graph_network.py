@@ -297,8 +297,9 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         drawn = self.drawn
         if drawn is None:
             return super().prepare_inputs(*args, **kwargs)
-        if not kwargs and drawn.binding.fits(args):
-            return args
+        values = None if kwargs else drawn.binding.as_given(args)
+        if values is not None:
+            return tuple(values)
         return drawn.binding.convert(drawn.binding.arrange(args, kwargs), self._first_weight, is_inside_a_call())
 
     # Training

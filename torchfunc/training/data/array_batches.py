@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from torchfunc.batch_parts import BatchPart
-from torchfunc.graph.torch_internals import storage_use_count
-from torchfunc.structures import map_structure
+from torchfunc.structures import leaves, map_structure
 from torchfunc.training.data.arrays import Arrays, Data
 from torchfunc.training.data.batches import Batches, row_order
+from torchfunc.training.data.buffers import BufferRing
 from torchfunc.training.data.parts import PartBatch
 from torchfunc.training.data.transfer import prefetched
+from torchfunc.training.data.wide_tables import is_wide, wide_batches
 from torchfunc.training.distributed.processes import Processes
 
 __all__ = ["ArrayBatches", "DeferredBatch", "gathered"]
@@ -95,6 +97,25 @@ class ArrayBatches(Batches):
             yield from self._in_parts(DeferredBatch(data, part) for part in self._row_numbers(order))
             return
         parts: Iterator[Any] = self._own_rows() if order is None else self._row_numbers(order)
+        one_process_on_cpu = self._processes is None and self._device.type == "cpu"
+        if one_process_on_cpu and any(leaves(map_structure(is_wide, data, is_leaf=is_wide))):
+            yield from self._with_wide_tables(data, order, list(parts))
+            return
+        batches = self._each_alone(data, order, parts)
+        yield from self._in_parts(batches if self._home == self._device else prefetched(batches, self._device))
+
+    def _with_wide_tables(self, data: Data, order: Tensor | None, parts: Sequence[slice | Tensor]) -> Iterator[Data]:
+        def batches_of(part: Any) -> Iterator[Any]:
+            if is_wide(part):
+                return wide_batches(part, order, self.batch_size, batches_of)
+            taker = self._taker(part, gathers=order is not None)
+            return itertools.repeat(None) if taker is None else map(taker, parts)
+
+        sources = map_structure(batches_of, data, is_leaf=is_wide)
+        for _ in parts:
+            yield map_structure(next, sources)
+
+    def _each_alone(self, data: Data, order: Tensor | None, parts: Iterator[Any]) -> Iterator[Data]:
         takers: Any = map_structure(partial(self._taker, gathers=order is not None), data)
 
         def flat_batch(rows: slice | Tensor) -> Data:
@@ -110,8 +131,7 @@ class ArrayBatches(Batches):
         else:
             is_flat = type(data) is tuple and all(isinstance(each, Tensor) for each in data)
             batch_of = flat_batch if is_flat else nested_batch
-        batches = map(batch_of, parts)
-        yield from self._in_parts(batches if self._home == self._device else prefetched(batches, self._device))
+        return map(batch_of, parts)
 
     def _row_numbers(self, order: Tensor) -> Iterator[Tensor]:
         """The rows of each batch, or of this process' part of it."""
@@ -145,7 +165,7 @@ class ArrayBatches(Batches):
         if not gathers:
             return leaf.__getitem__
         if leaf.is_cpu and type(leaf) is Tensor and not leaf.requires_grad:
-            return _Buffers(leaf, min(self.batch_size, self.arrays.rows)).take
+            return _Gatherer(leaf, min(self.batch_size, self.arrays.rows)).take
         return partial(leaf.index_select, 0)
 
 
@@ -157,11 +177,8 @@ def _pinned(leaf: Tensor, rows: slice | Tensor) -> Tensor:
     return torch.index_select(leaf.detach(), 0, rows, out=target)
 
 
-class _Buffers:
-    """Memory that rows are gathered into again and again: in fresh memory a large batch costs several times its copy.
-
-    Memory that something else still refers to (a callback, a metric that collects, outputs that alias inputs) is not
-    reused. There are two buffers in turn, since a loop still refers to one batch while it asks for the next.
+class _Gatherer:
+    """Gathers rows of a tensor into memory that nothing else refers to.
 
     Args:
         source: the tensor whose rows are wanted.
@@ -169,26 +186,16 @@ class _Buffers:
     """
 
     def __init__(self, source: Tensor, rows: int) -> None:
-        self._source = source
-        self._shape = (rows, *source.shape[1:])
-        self._ring = [self._new(), self._new()]
+        self._source, self._rows = source, rows
+        self._ring = BufferRing((rows, *source.shape[1:]), source.dtype)
 
     def take(self, rows: Tensor) -> Tensor:
-        """These rows, in memory that nothing else refers to."""
-        buffer, storage, alone = self._ring.pop(0)
-        if storage_use_count(storage) != alone:
-            buffer, storage, alone = self._new()
-        self._ring.append((buffer, storage, alone))
+        """These rows."""
+        buffer = self._ring.next()
         count = rows.shape[0]
-        target = buffer if count == self._shape[0] else buffer[:count]
+        target = buffer if count == self._rows else buffer[:count]
         torch.index_select(self._source, 0, rows, out=target)
         return target.detach()
-
-    def _new(self) -> tuple[Tensor, torch.UntypedStorage, int]:
-        with torch.inference_mode(False):
-            buffer = torch.empty(self._shape, dtype=self._source.dtype)
-        storage = buffer.untyped_storage()
-        return buffer, storage, storage_use_count(storage)
 
 
 def _fits(tensors: list[Tensor], device: torch.device) -> bool:
