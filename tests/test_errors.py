@@ -81,7 +81,7 @@ MISTAKES = {
     "sizes that do not broadcast": (lambda it: it.a + it.hidden, ValueError, ["add", "(None, 8)", "(None, 4)"]),
     "one tensor to merge": (lambda it: layers.Concatenate(name="join")(it.a), ValueError, ["join", "list"]),
     "an error in a layer": (
-        lambda it: Failing(name="look_up")(it.a), ValueError, ["'look_up'", "KeyError", "vocabulary"],
+        lambda it: Failing(name="look_up")(it.a), KeyError, ["vocabulary", "Failing 'look_up'", "(None, 8)"],
     ),
     "a build that needs a size": (lambda it: NeedsSize(name="map")(Input((None,))), (TypeError, ValueError), ["None"]),
     "a computed tensor as a constant": (
@@ -168,8 +168,9 @@ def test_mistakes_are_named_and_leave_the_model_as_it_was(it, case):
     expected = it.model(A, B)
     with pytest.raises(error) as caught:
         mistake(it)
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     for part in parts:
-        assert part in str(caught.value)
+        assert part in said
     torch.testing.assert_close(it.model.state_dict(), before)
     torch.testing.assert_close(it.model(A, B), expected)
     assert it.model.layer_names() == ["pixels", "words", "encoder", "head"]

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # those above, nor from another room of its floor.
 FLOORS = (
     ("readable_arrays",),
-    ("assignable",),
+    ("assignable", "errors"),
     (
         *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "structures", "torch_functions"),
         "unfilled_weights",

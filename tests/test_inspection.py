@@ -40,7 +40,7 @@ def test_activations_are_those_of_models_that_end_there(image_model):
 
 def test_activations_by_name_in_the_order_given(image_model):
     assert list(image_model.activations(torch.from_numpy(IMAGES), ["out", "image", "conv"])) == ["out", "image", "conv"]
-    with pytest.raises(ValueError, match=r"has no layer called 'cnov'. Is it 'conv'\? Its layers are: image, conv"):
+    with pytest.raises(ValueError, match=r"no layer called 'cnov'. Did you mean 'conv'\? Its layers are: image, conv"):
         image_model.activations(IMAGES, ["cnov"])
 
 

@@ -3,6 +3,8 @@
 The examples in docstrings leave out `import numpy as np`, `import torch` and `from torchfunc import *`.
 """
 
+import sys
+
 from torchfunc import (
     activations,
     applications,
@@ -23,6 +25,7 @@ from torchfunc import (
     schedules,
     utils,
 )
+from torchfunc.errors import suggest_names
 from torchfunc.graph import SymbolicTensor
 from torchfunc.graph import SymbolicTensor as KerasTensor
 from torchfunc.initializers import Initializer
@@ -70,3 +73,12 @@ __all__ = [
     "schedules",
     "utils",
 ]
+
+# (`ops` also says what to write in place of Keras' operations that are not here.)
+for _module in (
+    sys.modules[__name__],
+    *(activations, callbacks, config, constraints, datasets, initializers, layers, losses, metrics, models),
+    *(optimizers, random, regularizers, saving, schedules, utils),
+):
+    suggest_names(_module)
+del _module

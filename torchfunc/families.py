@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torchfunc.errors import did_you_mean
 from torchfunc.registry import (
     custom_object_scope,
     deserialize_keras_object,
-    did_you_mean,
     get_registered_object,
     register_builtins,
     serialize_keras_object,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,6 @@ __all__ = [
     "custom_object_scope",
     "deserialize_arguments",
     "deserialize_keras_object",
-    "did_you_mean",
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
@@ -63,15 +61,6 @@ def to_snake_case(name: str) -> str:
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def did_you_mean(name: Any, known: Iterable[Any]) -> str:
-    """A sentence for messages that offers what is spelled like `name`, with a space before it; else nothing."""
-    names = [str(each) for each in known]
-    near = [
-        found for spelling in (str(name), str(name).lower()) for found in difflib.get_close_matches(spelling, names)
-    ]
-    return f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
 
 
 def register_builtins(module: str, members: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from torchfunc.errors import SuggestsAttributes
 from torchfunc.viewing.progress import print_message
 
 __all__ = ["Callback", "Logs", "without_wrapper"]
@@ -14,7 +15,7 @@ __all__ = ["Callback", "Logs", "without_wrapper"]
 Logs = Mapping[str, Any]
 
 
-class Callback:
+class Callback(SuggestsAttributes):
     """Base class: override the hooks you need.
 
     `logs` holds plain numbers under Keras' names ("loss", "accuracy", "val_loss"). A hook for batches that is not

@@ -10,6 +10,7 @@ from torchfunc.graph.call_mode import (
     train_mode,
 )
 from torchfunc.graph.example_sizes import example_shapes
+from torchfunc.graph.failures import CALL_ERRORS, FailedCall, failed_calls
 from torchfunc.graph.hook import entering, install_hook
 from torchfunc.graph.inference import (
     check_modes,
@@ -65,9 +66,11 @@ from torchfunc.graph.tracing import once_for_all, pass_over, with_own_code
 
 __all__ = [
     "ATTENTION_ON_CPU",
+    "CALL_ERRORS",
     "CUDNN_SEQUENCE",
     "GLOBAL_HOOKS",
     "CallMode",
+    "FailedCall",
     "FakeTensor",
     "Node",
     "ReturnedMask",
@@ -82,6 +85,7 @@ __all__ = [
     "copy_mode",
     "entering",
     "example_shapes",
+    "failed_calls",
     "fake_copy",
     "flipped",
     "format_source",

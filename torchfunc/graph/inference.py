@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import register_dataclass, tree_flatten, tree_leaves, tree_unflatten
 
 from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
+from torchfunc.graph.failures import CALL_ERRORS, explained
 from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature, function_signature
 from torchfunc.graph.source import located
@@ -55,8 +56,6 @@ __all__ = [
     "writes_to_arguments",
 ]
 
-# What a user's forward may raise when it is given something it cannot work with.
-_CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # What torch says where it looks for the data of a fake tensor unprepared.
 _NO_DATA = "its data is not allocated yet"
 _VALUES = (
@@ -108,7 +107,8 @@ def infer(
         owner: the module that is called, which is marked if it is seen to write to an argument.
 
     Raises:
-        ValueError: the target fails on arguments of these shapes, or its result depends on data values.
+        ValueError: torch cannot run the target on arguments of these shapes, or its result depends on data values.
+        Exception: what the target's own code raises, with a note that says which call it was.
     """
     values = symbolic_leaves((args, kwargs))
     # What is computed from an unknown size is unknown, even where both examples give the same (`x.size(0) > 3`).
@@ -126,11 +126,13 @@ def infer(
         except _CallFailed as failed:
             failure = failure or failed
             continue
-        if len(tried) == 1:
-            return _compare(*runs, sizes, label)
-        return recorded_again(_compare(*runs, sizes, label), recorded, examples)
+        specs = _compare(*runs, sizes, label)
+        if specs is None and owner is not None:
+            raise ValueError(located(f"{label} returns None. Is a `return` missing in its `call` or `forward`?"))
+        return specs if len(tried) == 1 else recorded_again(specs, recorded, examples)
     assert failure is not None
-    raise ValueError(located(_failure(label, values, tried, failure.error))) from failure.error
+    error, cause = explained(label, values, tried, failure.error)
+    raise error from cause
 
 
 class _CallFailed(Exception):
@@ -140,7 +142,7 @@ class _CallFailed(Exception):
         error: what it raised.
     """
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
 
@@ -211,8 +213,9 @@ class _Call:
                 return result
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
             raise _ValuesNeeded(error) from error
-        except _CALL_ERRORS as error:
-            raise (_ValuesNeeded if _NO_DATA in str(error) else _CallFailed)(error) from error
+        except Exception as error:
+            needs_data = isinstance(error, CALL_ERRORS) and _NO_DATA in str(error)
+            raise (_ValuesNeeded if needs_data else _CallFailed)(error) from error
         finally:
             _running.active = False
 
@@ -329,20 +332,6 @@ def _faker(
         return leaf
 
     return fake
-
-
-def _failure(
-    label: str, values: Sequence[SymbolicValue], tried: Sequence[Sequence[Examples]], error: BaseException
-) -> str:
-    shapes = ", ".join(str(value.spec.shape) for value in values if value.spec.shape is not None)
-    message = f"{label} cannot be called on {shapes or 'these arguments'}: {type(error).__name__}: {error}"
-    if any(value.spec.shape is None or None in value.spec.shape for value in values):
-        sizes = "; ".join(", ".join(str(pair[0]) for pair in examples) for examples in tried)
-        message += (
-            f"\n(The unknown sizes were tried as {sizes}. If only some sizes work, give them to Input(...), "
-            "or wrap the module as layers.TorchModule(module, output_shape=...).)"
-        )
-    return message
 
 
 def _compare(first: Structure, second: Structure, sizes: bool, label: str) -> Specs:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from types import FrameType
 
 import torch
 
-__all__ = ["Source", "format_source", "located", "user_source"]
+__all__ = ["Source", "format_source", "is_of_library", "located", "user_source"]
 
 Source = tuple[str, int]
 
@@ -19,9 +20,14 @@ _LIBRARIES = (_PACKAGE + os.sep, os.path.dirname(os.path.abspath(torch.__file__)
 def user_source() -> Source | None:
     """The file and line of the innermost frame that belongs to neither torch nor this package."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+    while frame is not None and is_of_library(frame):
         frame = frame.f_back  # type: ignore[assignment]
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def is_of_library(frame: FrameType | None) -> bool:
+    """Whether the code of a frame is torch's or this package's, and not somebody else's."""
+    return frame is None or frame.f_code.co_filename.startswith(_LIBRARIES)
 
 
 def format_source(source: Source | None) -> str:

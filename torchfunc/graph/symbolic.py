@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import operator
 import sys
@@ -16,6 +15,7 @@ from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.assignable import VARIABLE_NAMES
+from torchfunc.errors import MissingAttribute
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.inference import infer_call, infer_module
 from torchfunc.graph.node import (
@@ -386,6 +386,9 @@ class SymbolicTensor(_Recorded):
     def tolist(self) -> NoReturn:
         self._no_value(".tolist()", "the tensor itself")
 
+    def backward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._no_value("backward()", "model.compile() and fit(), or backward() on the loss of what the model returns")
+
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._no_value("A NumPy function", "the torch function of that name")
 
@@ -413,10 +416,8 @@ class SymbolicTensor(_Recorded):
             )
         attribute = None if name.startswith("__") or name in VARIABLE_NAMES else getattr(torch.Tensor, name, None)
         if attribute is None:
-            near = difflib.get_close_matches(name, [*dir(type(self)), *dir(torch.Tensor)], 1)
-            raise AttributeError(
-                f"A symbolic tensor has no attribute {name!r}; neither has torch.Tensor."
-                + (f" Did you mean {near[0]!r}?" if near else "")
+            raise MissingAttribute(
+                f"A symbolic tensor has no attribute {name!r}; neither has torch.Tensor.", name, _attributes
             )
         if not callable(attribute):
             return record_function(getattr, (self, name), {})
@@ -435,6 +436,10 @@ class SymbolicTensor(_Recorded):
         """What a notebook shows: beside the usual, the line that made it."""
         made_at = format_source(self.node.source)
         return {"text/plain": f"{self!r}\n  made at {made_at}" if made_at else repr(self)}
+
+
+def _attributes() -> list[str]:
+    return [*dir(SymbolicTensor), *dir(torch.Tensor)]
 
 
 def symbolic_tensors(structure: Structure) -> list[SymbolicTensor]:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import dtype_name
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
 from torchfunc.layers.base.shapes import differ
 from torchfunc.modules.input_nesting import arrays_in, is_nested, match_nested
 from torchfunc.readable_arrays import readable
-from torchfunc.registry import did_you_mean
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = ["InputBinding"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.graph import modules_within, pass_over, record_input
+from torchfunc.errors import did_you_mean
+from torchfunc.graph import CALL_ERRORS, modules_within, pass_over, record_input
 from torchfunc.layers import Layer
 from torchfunc.layers.base.tracking import TrackedDict, TrackedList, TrackedTuple
 from torchfunc.modules.float_dtype import TypedByWeights
@@ -149,7 +150,10 @@ class Network(TypedByWeights):
                 raise ValueError(f"Model {self.name!r} has {len(names)} layers, there is none at index {index}.")
             return self.layers[index]
         if name not in names:
-            raise ValueError(f"Model {self.name!r} has no layer called {name!r}. Its layers are: {', '.join(names)}.")
+            raise ValueError(
+                f"Model {self.name!r} has no layer called {name!r}.{did_you_mean(name, names)} "
+                f"Its layers are: {', '.join(names)}."
+            )
         return self.layers[names.index(name)]
 
     @property
@@ -193,12 +197,13 @@ class Network(TypedByWeights):
 
         try:
             self._infer_first_call(map_structure(lambda leaf: stand_in(leaf, batch=False), inputs))
-        except ValueError as error:
+        except CALL_ERRORS as error:
             # The call may depend on the size of the batch.
             try:
                 self._infer_first_call(map_structure(lambda leaf: stand_in(leaf, batch=True), inputs))
-            except ValueError:
-                raise error from None
+            except CALL_ERRORS:
+                # (As it was raised: its cause is what a reader needs.)
+                raise error from error.__cause__
 
     def is_fully_built(self) -> bool:
         """Whether this model and every layer in it have their weights."""

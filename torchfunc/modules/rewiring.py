@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from torch import nn
 
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, format_source, replay
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.call_arguments import accepts
@@ -15,7 +16,6 @@ from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again, without_found_masks
 from torchfunc.modules.sequential import SequentialNetwork
-from torchfunc.registry import did_you_mean
 from torchfunc.structures import map_structure
 
 __all__ = ["rewire"]

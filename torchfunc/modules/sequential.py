@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
-from torchfunc.graph import SymbolicTensor, infer_module, record_input, record_module
+from torchfunc.graph import CALL_ERRORS, SymbolicTensor, infer_module, record_input, record_module
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.shapes import Shape, differ, is_shape, merge_shapes
 from torchfunc.layers.base.weights import set_trainable
@@ -250,7 +250,7 @@ class SequentialNetwork(GraphNetwork):
         try:
             for layer in self._stack:
                 values.append(self._call(layer, values[-1]))
-        except ValueError:
+        except CALL_ERRORS:
             self._forget(values)
             return None
         return values

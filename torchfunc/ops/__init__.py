@@ -7,6 +7,7 @@ numbers are int64. New tensors are made on torch's default device. What is not h
 
 from typing import NoReturn
 
+from torchfunc.errors import MissingAttribute
 from torchfunc.ops import (
     arithmetic,
     arrays,
@@ -87,4 +88,4 @@ __all__ = [
 
 def __getattr__(name: str) -> NoReturn:
     hint = f" Use {ABSENT[name]}." if name in ABSENT else ""
-    raise AttributeError(f"torchfunc.ops has no {name!r}.{hint}")
+    raise MissingAttribute(f"torchfunc.ops has no {name!r}.{hint}", name, lambda: () if hint else __all__)

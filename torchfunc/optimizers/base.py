@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torchfunc.errors import SuggestsAttributes
 from torchfunc.graph_keys import is_known_code, settings_key
 from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
@@ -33,7 +34,7 @@ from torchfunc.schedules import Scalar
 __all__ = ["Optimizer"]
 
 
-class Optimizer(OptimizerState):
+class Optimizer(OptimizerState, SuggestsAttributes):
     """Base class: what every optimizer can do besides its own update rule.
 
     To write one, override `__init__`, `get_config`, `build` (make state with `add_variable_from_reference`) and either

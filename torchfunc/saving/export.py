@@ -15,11 +15,11 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import SymbolicTensor, really_set, record_input
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.network import Network
-from torchfunc.registry import did_you_mean
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.structures import leaves, map_structure
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.utils._pytree import GetAttrKey, SequenceKey, tree_flatten_with_path, tree_leaves
 
+from torchfunc.errors import did_you_mean
 from torchfunc.metrics import Metric
-from torchfunc.registry import did_you_mean
 from torchfunc.structures import leaves
 from torchfunc.training.data.arrays import Tensors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import Node
 from torchfunc.modules import GraphNetwork, Network
 from torchfunc.structures import map_structure
@@ -86,9 +86,7 @@ def _one_or_all(outputs: Sequence[Any]) -> Any:
 def _check(model: Network, wanted: Sequence[str], known: Mapping[str, nn.Module | Sequence[Node]]) -> None:
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
             raise ValueError(
-                f"Model {model.name!r} has no layer called {name!r}. "
-                + (f"Is it {near[0]!r}? " if near else "")
-                + f"Its layers are: {', '.join(known)}."
+                f"Model {model.name!r} has no layer called {name!r}.{did_you_mean(name, known)} "
+                f"Its layers are: {', '.join(known)}."
             )

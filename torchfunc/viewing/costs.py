@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from torchfunc.dtypes import dtype_name
 from torchfunc.graph import (
     ATTENTION_ON_CPU,
+    CALL_ERRORS,
     CUDNN_SEQUENCE,
     Node,
     Spec,
@@ -129,8 +130,8 @@ def _call_cost(node: Node, batch: _Batch) -> Cost:
     given = [value.spec for value in node.inputs]
     try:
         counts = _counted(node.target, node.args, node.kwargs)
-    except (ValueError, RuntimeError):
-        # It was inferred, and cannot be run: the user said what it returns.
+    except CALL_ERRORS:
+        # The user said what it returns, and it cannot be run without data.
         return Cost(None, memory, returned.dtypes)
     return Cost(batch.for_one(counts, [*given, *specs]), memory, returned.dtypes)
 
@@ -222,7 +223,7 @@ def _costs_in_run(model: Network) -> Costs:
     for dtype in (model.float_dtype() or torch.get_default_dtype(), torch.int64):
         shapes = list(model.build_shapes.values())
         inputs = [map_shapes(lambda shape, dtype=dtype: _input(shape, dtype), each) for each in shapes]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(*CALL_ERRORS):
             return _costs_on(model, inputs)
     return {}
 

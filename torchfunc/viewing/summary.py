@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import SymbolicValue
 from torchfunc.layers import Layer
 from torchfunc.layers.base.call_arguments import call_with_shapes
 from torchfunc.layers.base.shapes import Shape, is_shape
 from torchfunc.modules import GraphNetwork, Network
-from torchfunc.registry import did_you_mean
 from torchfunc.structures import leaves, map_structure
 from torchfunc.viewing.costs import Cost, Costs, costs_of, total_cost
 from torchfunc.viewing.entries import Entry, connections, entries_of, select_range

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.call_arguments import bind_call, call_with_shapes
@@ -27,9 +28,14 @@ class BuildRecord:
     built: bool
     build_shapes: dict[str, Shapes] | None
     build: Callable[..., None]
+    describe: Callable[[], str]
 
     def build_from_shapes(self, shapes: Mapping[str, Any]) -> None:
         """Call `build` with the shapes it takes, given as `{"<argument>_shape": shape}`, and record them."""
+        if type(self).forward is nn.Module.forward:  # type: ignore[attr-defined]
+            raise NotImplementedError(
+                f"{self.describe()} says nowhere what it computes: write `call(self, inputs)`, or torch's `forward`."
+            )
         # Weights made for a first call in inference mode have to be trainable afterwards.
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext():
             call_with_shapes(self.build, shapes)

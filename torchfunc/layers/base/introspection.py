@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
+from torchfunc.errors import MissingAttribute
 from torchfunc.graph import Node, symbolic_leaves, symbolic_tensors
 from torchfunc.layers.base.shapes import Shape, Shapes
 
 __all__ = ["InboundNodes", "NodeIntrospection"]
+
+
+WITHOUT_INIT = (
+    "{0} has no weights or layers of its own yet: its `__init__` calls `super().__init__()` late or not at all. "
+    "Call it first, as `super().__init__(**kwargs)`, and set attributes after that."
+)
 
 
 class InboundNodes:
@@ -76,12 +85,16 @@ class NodeIntrospection:
             return parameters[name]
         try:
             return nn.Module.__getattr__(self, name)  # type: ignore[arg-type]
-        except AttributeError:
+        except AttributeError as error:
+            if parameters is None and not name.startswith("__"):
+                raise AttributeError(WITHOUT_INIT.format(type(self).__name__)) from None
             weight = self.keras_weight(name)
             if weight is not None:
                 return weight
             if not isinstance(getattr(type(self), name, None), property):
-                raise
+                if name.startswith("__") or torch.compiler.is_compiling():
+                    raise
+                raise MissingAttribute(f"{error}.", name, partial(dir, self)) from None
         # Python calls this when a property raises AttributeError: raise the property's own error again.
         return getattr(type(self), name).__get__(self)
 

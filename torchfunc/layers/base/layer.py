@@ -36,7 +36,7 @@ from torchfunc.layers.base.build_record import BuildRecord, marking_built
 from torchfunc.layers.base.call_arguments import accepts, bind_call, shapes_of
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
-from torchfunc.layers.base.introspection import InboundNodes, NodeIntrospection
+from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
 from torchfunc.layers.base.layer_name import LayerName
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masks import Masks, masks_of, set_masks
@@ -152,6 +152,8 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
             # Most attributes: nothing to register, and nothing registered under the name to remove.
             object.__setattr__(self, name, value)
             return
+        if isinstance(value, (nn.Parameter, nn.Module)) and "_modules" not in self.__dict__:
+            raise AttributeError(WITHOUT_INIT.format(type(self).__name__))
         if isinstance(value, Tensor) and "_provisional" in self.__dict__ and self.rename_weight(name, value):
             return
         if isinstance(value, Tensor) and any(

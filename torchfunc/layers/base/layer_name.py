@@ -44,13 +44,16 @@ class LayerName:
 
     def extra_repr(self) -> str:
         """The arguments the layer was made with, those with a short repr."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._short_arguments())
+
+    def _short_arguments(self) -> list[tuple[str, Any]]:
         args, kwargs = self._init_arguments
         given = bind_call(type(self).__init__, self, args, kwargs) if args or kwargs else {}
-        return ", ".join(f"{name}={value!r}" for name, value in given.items() if _is_short(value))
+        return [item for item in given.items() if _is_short(item[1])]
 
     def describe(self) -> str:
         """`Dense 'dense_1' (units=64, activation='relu')`, for messages."""
-        arguments = self.extra_repr()
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._short_arguments() if name != "name")
         return f"{type(self).__name__} {self.name!r}" + (f" ({arguments})" if arguments else "")
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfunc.registry import did_you_mean
+from torchfunc.errors import did_you_mean
 from torchfunc.structures import holds_numbers, leaves, map_structure
 from torchfunc.training.data.conversion import PLAIN_ARRAYS, ArrayLike, is_frame, named_tensors
 

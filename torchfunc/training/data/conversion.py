@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.graph import SymbolicValue
 from torchfunc.readable_arrays import readable
 from torchfunc.structures import holds_numbers
 
@@ -40,6 +41,7 @@ def to_tensors(structure: ArrayLike, name: str, floats: torch.dtype | None = Non
 
     Raises:
         ValueError: an array holds objects or text, or something is no array, or is a tensor that has no rows to take.
+        TypeError: something is symbolic.
     """
     return named_tensors(structure, name, {}, floats)
 
@@ -97,6 +99,11 @@ def _array_to_tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
+    if isinstance(value, SymbolicValue):
+        raise TypeError(
+            f"{name} is {value!r}, which stands for data and holds none. Give arrays, tensors or a loader here. To see "
+            "what a model returns for it, or to go on drawing, call the model on it: model(x)."
+        )
     try:
         return np.asarray(value)
     except ValueError as error:
