@@ -36,18 +36,17 @@ METHODS = {
 
 
 # Those whose examples do not run, and why not.
+_DATA = ("boston_housing", "california_housing", "cifar10", "cifar100", "fashion_mnist", "imdb", "mnist", "reuters")
 NOT_RUN = {
-    f"torchfunc.datasets.{name}": "it downloads the data"
-    for name in (
-        *("boston_housing.load_data", "california_housing.load_data", "cifar10.load_data", "cifar100.load_data"),
-        *("fashion_mnist.load_data", "imdb.load_data", "imdb.get_word_index", "mnist.load_data"),
-        *("reuters.load_data", "reuters.get_word_index"),
-    )
+    **{f"torchfunc.datasets.{name}.load_data": "it downloads the data" for name in _DATA},
+    "torchfunc.datasets.imdb.get_word_index": "it downloads the words",
+    "torchfunc.datasets.reuters.get_word_index": "it downloads the words",
+    "torchfunc.applications.efficientnet.decode_predictions": "it downloads the names of the classes",
 }
 
 
 def public_names(namespace: ModuleType = torchfunc) -> Iterator[tuple[str, Any]]:
-    """The classes and functions of a namespace and those within it, each once, by the first name that it has."""
+    """What can be called in a namespace and those within it, each once, by the first name that it has."""
     seen: set[int] = set()
     pending = [namespace]
     for module in pending:
@@ -55,10 +54,11 @@ def public_names(namespace: ModuleType = torchfunc) -> Iterator[tuple[str, Any]]
             value = getattr(module, name)
             if inspect.ismodule(value):
                 pending.append(value)
-            elif (inspect.isclass(value) or inspect.isroutine(value)) and id(value) not in seen:
+            elif callable(value) and id(value) not in seen:
                 seen.add(id(value))
-                yield f"{module.__name__}.{name}", value
-                for method in METHODS.get(value, ()):
+                is_object = not (inspect.isclass(value) or inspect.isroutine(value))
+                yield f"{module.__name__}.{name}", value.__call__ if is_object else value
+                for method in METHODS.get(value, ()) if inspect.isclass(value) else ():
                     yield f"{module.__name__}.{name}.{method}", getattr(value, method)
 
 

@@ -36,3 +36,12 @@ def test_examples_show_what_they_say(path, tmp_path, monkeypatch):
         runner.run(each, out=report.write)
     if report.getvalue():
         pytest.fail(report.getvalue(), pytrace=False)
+
+
+def test_every_public_name_has_an_example(monkeypatch):
+    monkeypatch.syspath_prepend(str(PACKAGE.parent / "scripts"))
+    undocumented = importlib.import_module("undocumented")
+    names = [name for name, _ in undocumented.public_names()]
+    assert {"torchfunc.Model.fit", "torchfunc.ops.image.resize", "torchfunc.losses.CTC"} <= set(names)
+    assert undocumented.without_example() == []
+    assert set(undocumented.NOT_RUN) <= set(names), "reasons for names that are gone"

@@ -128,5 +128,10 @@ EfficientNetB4, EfficientNetB5, EfficientNetB6, EfficientNetB7 = _all[4:]
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """The images themselves: these networks scale them on their own."""
+    """The images themselves: these networks scale them on their own.
+
+    >>> images = np.zeros((1, 32, 32, 3))
+    >>> applications.efficientnet.preprocess_input(images) is images
+    True
+    """
     return x

@@ -56,12 +56,20 @@ def preprocess_input(x: Any, data_format: str | None = None, mode: str = "caffe"
 
 
 def preprocess_caffe(x: Any, data_format: str | None = None) -> Any:
-    """`imagenet_utils.preprocess_input` in the mode "caffe": in BGR, less the mean of each channel."""
+    """`imagenet_utils.preprocess_input` in the mode "caffe": in BGR, less the mean of each channel.
+
+    >>> applications.resnet50.preprocess_input(np.full((1, 1, 3), 255)).round(1)
+    array([[[151.1, 138.2, 131.3]]], dtype=float32)
+    """
     return preprocess_input(x, data_format, "caffe")
 
 
 def preprocess_tf(x: Any, data_format: str | None = None) -> Any:
-    """`imagenet_utils.preprocess_input` in the mode "tf": from -1 to 1."""
+    """`imagenet_utils.preprocess_input` in the mode "tf": from -1 to 1.
+
+    >>> applications.mobilenet_v2.preprocess_input(np.full((1, 1, 3), 255))
+    array([[[1., 1., 1.]]], dtype=float32)
+    """
     return preprocess_input(x, data_format, "tf")
 
 
@@ -75,6 +83,10 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     Raises:
         ValueError: the scores have another shape.
         OSError: Keras' list of the classes cannot be downloaded.
+
+    >>> scores = applications.ResNet50()(images)  # doctest: +SKIP
+    >>> applications.imagenet_utils.decode_predictions(scores, top=1)[0][0][:2]  # doctest: +SKIP
+    ('n02123045', 'tabby')
     """
     scores = preds.detach().cpu().numpy() if isinstance(preds, Tensor) else np.asarray(preds)
     if scores.ndim != 2 or scores.shape[1] != 1000:

@@ -88,6 +88,10 @@ def MobileNetV2(
     Raises:
         ValueError: the arguments fit neither each other nor the weights.
         OSError: the weights cannot be downloaded.
+
+    >>> model = applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=10)
+    >>> model.output_shape
+    (None, 10)
     """
     if weights == "imagenet" and alpha not in _ALPHAS:
         raise ValueError(f"There are weights for ImageNet for an alpha of {_ALPHAS}, got {alpha}.")

@@ -45,7 +45,13 @@ class SingleBatches(StepFunctions):
         class_weight: ClassWeight | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does."""
+        """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
+        >>> model.compile("sgd", "mse")
+        >>> model.train_on_batch(np.ones((8, 1)), np.full((8, 1), 3.0))  # the loss before the step
+        4.0
+        """
         settings = self.require_settings("train_on_batch")
         device = device_of(self, settings.device)
         weigh = class_weigher(class_weight, self, settings)
@@ -58,7 +64,13 @@ class SingleBatches(StepFunctions):
     def test_on_batch(
         self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
     ) -> Any:
-        """The loss and metrics of one batch of arrays, as `evaluate` returns them."""
+        """The loss and metrics of one batch of arrays, as `evaluate` returns them.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
+        >>> model.compile("sgd", "mse", metrics=["mae"])
+        >>> model.test_on_batch(np.ones((8, 1)), np.full((8, 1), 3.0), return_dict=True)
+        {'loss': 4.0, 'mae': 2.0}
+        """
         settings = self.require_settings("test_on_batch")
         device = device_of(self, settings.device)
         data = self._one_batch(x, y, sample_weight, None, settings, device)
@@ -78,7 +90,12 @@ class SingleBatches(StepFunctions):
         return shared_logs(processes, self, logs, makes_own_logs(self, method))
 
     def predict_on_batch(self, x: ArrayLike) -> Any:
-        """The outputs for one batch of arrays, as NumPy arrays."""
+        """The outputs for one batch of arrays, as NumPy arrays.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
+        >>> model.predict_on_batch(np.array([[3.0]]))
+        array([[3.]], dtype=float32)
+        """
         settings = self._training_settings
         device = device_of(self, None if settings is None else settings.device)
         data = self._one_batch(x, None, None, None, None, device)

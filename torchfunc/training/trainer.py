@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchfunc.callbacks import CallbackList, History
 from torchfunc.graph_keys import settings_key
@@ -20,12 +19,9 @@ from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.building import build_for_data, built_for
 from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
-from torchfunc.training.current_run import current_run, current_settings, single_call
+from torchfunc.training.current_run import current_run, current_settings
 from torchfunc.training.data.arrays import (
-    Batch,
     ClassWeight,
-    Data,
-    Tensors,
 )
 from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.sources import (
@@ -42,17 +38,16 @@ from torchfunc.training.distributed.runs import joined, shared_training
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
+from torchfunc.training.overridable_steps import OverridableSteps
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
-from torchfunc.training.single_batches import SingleBatches
-from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, total_loss, train_batch
 from torchfunc.training.stopping import StopFlag, stoppable
 from torchfunc.training.trainable import Logs
 
 __all__ = ["Trainer"]
 
 
-class Trainer(SingleBatches):
+class Trainer(OverridableSteps):
     """Gives a model `compile`, `fit`, `evaluate`, `predict` and their relatives, under Keras' names and semantics.
 
     Attributes:
@@ -116,6 +111,10 @@ class Trainer(SingleBatches):
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
                 optimizer holds none of the model's weights.
+
+        >>> model = Sequential([Input((4,)), layers.Dense(1)])
+        >>> model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
+        >>> model.compile(torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.MSELoss())
         """
         execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy)
         use_own_device(strategy)
@@ -182,7 +181,12 @@ class Trainer(SingleBatches):
         return settings.in_order({**settings.results(), **names})
 
     def reset_metrics(self) -> None:
-        """Reset all metrics."""
+        """Reset all metrics.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1)])
+        >>> model.compile("sgd", "mse", metrics=["mae"])
+        >>> model.reset_metrics()
+        """
         for metric in self.metrics:
             metric.reset_state()
 
@@ -196,81 +200,6 @@ class Trainer(SingleBatches):
         """The settings that a compiled step takes for constants; as for `Layer.graph_key`."""
         # These are for the loop.
         return settings_key(self, ignored=("stop_training", "stop_evaluating", "stop_predicting"))
-
-    # One batch: the methods to override ----------------------------------------------------------------------------
-
-    def train_step(self, data: Data) -> Logs:
-        """Train on one batch; override it for a step of your own.
-
-        Args:
-            data: `x`, `(x, y)` or `(x, y, sample_weight)`, tensors on the model's device.
-
-        Returns:
-            logs: numbers or scalar tensors by name.
-        """
-        run = current_run(self)
-        if run is None:
-            return self._outside_run("train_step", Trainer.train_step, data)
-        return self._logs_of(train_batch(self, run, data))
-
-    def test_step(self, data: Data) -> Logs:
-        """Evaluate one batch; arguments and result as for `train_step`."""
-        run = current_run(self)
-        if run is None:
-            return self._outside_run("test_step", Trainer.test_step, data)
-        return self._logs_of(evaluate_batch(self, run, data))
-
-    def _logs_of(self, outcome: Outcome) -> Logs:
-        logs, deferred = outcome
-        for metric, target, prediction in deferred:
-            metric.update_state(target, prediction)
-        return self.get_metrics_result() if logs is None else logs
-
-    def _outside_run(self, method: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method of `Trainer` in a context for one batch, in a loop of the user's."""
-        with single_call(self, run_modes.new_context(self, self.require_settings(method))):
-            return function(self, *arguments)
-
-    def predict_step(self, data: Data) -> Any:
-        """The outputs for one batch; `data` as for `train_step`."""
-        return predict_batch(self, data)
-
-    def compute_loss(
-        self,
-        x: Tensors = None,
-        y: Tensors = None,
-        y_pred: Any = None,
-        sample_weight: Tensors = None,
-        training: bool = True,
-    ) -> Tensor:
-        """The total loss of one batch: the outputs' weighted losses, penalties on weights, and what `add_loss` added.
-
-        Args:
-            x: what went into the model.
-            y: the targets.
-            y_pred: what came out.
-            sample_weight: weights of the samples.
-            training: whether this is for training or evaluation.
-
-        Returns:
-            a scalar.
-
-        Raises:
-            ValueError: there is no loss at all, or targets do not fit the outputs.
-        """
-        run = current_run(self)
-        if run is None:
-            return self._outside_run("compute_loss", Trainer.compute_loss, x, y, y_pred, sample_weight, training)
-        return total_loss(run, Batch(x, y, sample_weight), run.outputs_for(y_pred))[1]
-
-    def compute_metrics(self, x: Tensors, y: Tensors, y_pred: Any, sample_weight: Tensors = None) -> Logs:
-        """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`."""
-        run = current_run(self)
-        if run is None:
-            return self._outside_run("compute_metrics", Trainer.compute_metrics, x, y, y_pred, sample_weight)
-        objectives = run.settings.objectives_for(y_pred)
-        parts = objectives.match_batch(Batch(x, y, sample_weight), run.outputs_for(y_pred))
-        return self._logs_of((None, objectives.update_metrics(parts)))
 
     # Whole data sets -----------------------------------------------------------------------------------------------
 
@@ -319,6 +248,13 @@ class Trainer(SingleBatches):
 
         Raises:
             ValueError: the data do not fit each other or the model, or the model was not compiled.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1)])
+        >>> model.compile(optimizers.SGD(0.5), "mse")
+        >>> x = np.linspace(-1, 1, 64)[:, None]
+        >>> history = model.fit(x, 3 * x + 2, epochs=50, verbose=0)
+        >>> [round(weight.item(), 2) for weight in model.weights]
+        [3.0, 2.0]
         """
         settings = self.require_settings("fit")
         device = device_of(self, settings.device)
@@ -379,6 +315,11 @@ class Trainer(SingleBatches):
 
         Raises:
             ValueError: the data do not fit each other or the model, or the model was not compiled.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
+        >>> model.compile("sgd", "mse", metrics=["mae"])
+        >>> model.evaluate(np.ones((8, 1)), np.full((8, 1), 3.0), verbose=0)
+        [4.0, 2.0]
         """
         settings = self.require_settings("evaluate")
         device = device_of(self, settings.device)
@@ -408,6 +349,11 @@ class Trainer(SingleBatches):
 
         Returns:
             NumPy arrays `(rows, ...)` in the structure that the model returns.
+
+        >>> model = Sequential([Input((1,)), layers.Dense(2, kernel_initializer="ones")])
+        >>> model.predict(np.array([[3.0], [5.0]]), verbose=0)
+        array([[3., 3.],
+               [5., 5.]], dtype=float32)
         """
         settings = self._training_settings
         device = device_of(self, None if settings is None else settings.device)
