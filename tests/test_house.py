@@ -35,8 +35,8 @@ FLOORS = (
     ("saving", "viewing"),
     ("callbacks",),
     ("training",),
-    ("models", "utils"),
-    ("applications", "datasets"),
+    ("mixed_precision", "models", "utils"),
+    ("applications", "backend", "datasets", "preprocessing"),
     ("__init__",),
 )
 

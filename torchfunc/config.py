@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,12 +10,20 @@ import torch
 from torchfunc.dtypes import dtype_name
 
 __all__ = [
+    "DTypePolicy",
+    "backend",
+    "disable_interactive_logging",
     "disable_traceback_filtering",
+    "dtype_policy",
+    "enable_interactive_logging",
+    "enable_traceback_filtering",
     "epsilon",
     "floatx",
     "image_data_format",
+    "is_interactive_logging_enabled",
     "is_traceback_filtering_enabled",
     "probes_threads",
+    "set_dtype_policy",
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",
@@ -24,11 +33,14 @@ __all__ = [
 
 _FLOAT_TYPES = ("bfloat16", "float16", "float32", "float64")
 _DATA_FORMATS = ("channels_last", "channels_first")
+_MIXED = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 _values: dict[str, Any] = {
     "floatx": "float32",
     "epsilon": 1e-7,
     "image_data_format": "channels_last",
     "probes_threads": False,
+    "mixed": None,
+    "interactive_logging": True,
 }
 
 
@@ -53,6 +65,74 @@ def set_floatx(value: str) -> None:
     if name not in _FLOAT_TYPES:
         raise ValueError(f"set_floatx() takes one of {', '.join(_FLOAT_TYPES)}, got {value!r}.")
     _values["floatx"] = name
+
+
+@dataclass(frozen=True)
+class DTypePolicy:
+    """What a model computes in, and what its weights are: "float32", "mixed_bfloat16" ...
+
+    Attributes:
+        name: "mixed_bfloat16", "mixed_float16", or a float type.
+
+    Raises:
+        ValueError: there is no such policy.
+
+    >>> config.DTypePolicy("mixed_bfloat16").compute_dtype
+    'bfloat16'
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in (*_FLOAT_TYPES, *_MIXED):
+            raise ValueError(f"A dtype policy is one of {', '.join((*_FLOAT_TYPES, *_MIXED))}, got {self.name!r}.")
+
+    @property
+    def compute_dtype(self) -> str:
+        """What the steps of `fit`, `evaluate` and `predict` compute in."""
+        return _MIXED.get(self.name, self.name)
+
+    @property
+    def variable_dtype(self) -> str:
+        """The type of weights."""
+        return "float32" if self.name in _MIXED else self.name
+
+
+def set_dtype_policy(policy: str | DTypePolicy) -> None:
+    """Set what models compute in that are compiled from now on without `precision`; or the type of new weights.
+
+    "mixed_bfloat16" and "mixed_float16" are the default of `compile(precision=...)`: weights stay float32, and
+    `torch.autocast` picks the type of each kernel within steps. A float type is set as `set_floatx` does.
+
+    Raises:
+        ValueError: there is no such policy.
+
+    >>> config.set_dtype_policy("mixed_bfloat16")
+    >>> config.dtype_policy()
+    DTypePolicy(name='mixed_bfloat16')
+    >>> config.set_dtype_policy("float32")
+    """
+    policy = policy if isinstance(policy, DTypePolicy) else DTypePolicy(policy)
+    _values["mixed"] = policy.name if policy.name in _MIXED else None
+    set_floatx(policy.variable_dtype)
+
+
+def dtype_policy() -> DTypePolicy:
+    """What `set_dtype_policy` set; `floatx()` by default.
+
+    >>> config.dtype_policy().name
+    'float32'
+    """
+    return DTypePolicy(_values["mixed"] or floatx())
+
+
+def backend() -> str:
+    """ "torch": there is no other.
+
+    >>> config.backend()
+    'torch'
+    """
+    return "torch"
 
 
 def epsilon() -> float:
@@ -134,6 +214,13 @@ def disable_traceback_filtering() -> None:
     """
 
 
+def enable_traceback_filtering() -> None:
+    """Nothing to do: tracebacks stay complete. For code that was written for Keras.
+
+    >>> config.enable_traceback_filtering()
+    """
+
+
 def is_traceback_filtering_enabled() -> bool:
     """False: tracebacks are always complete.
 
@@ -141,6 +228,34 @@ def is_traceback_filtering_enabled() -> bool:
     False
     """
     return False
+
+
+def disable_interactive_logging() -> None:
+    """Let `verbose="auto"` mean one plain line for each epoch, as a log file wants it, and no progress bar.
+
+    >>> config.disable_interactive_logging()
+    >>> config.is_interactive_logging_enabled()
+    False
+    >>> config.enable_interactive_logging()
+    """
+    _values["interactive_logging"] = False
+
+
+def enable_interactive_logging() -> None:
+    """Let `verbose="auto"` mean a progress bar, as at first.
+
+    >>> config.enable_interactive_logging()
+    """
+    _values["interactive_logging"] = True
+
+
+def is_interactive_logging_enabled() -> bool:
+    """Whether `verbose="auto"` means a progress bar. Default True.
+
+    >>> config.is_interactive_logging_enabled()
+    True
+    """
+    return _values["interactive_logging"]
 
 
 def standardize_data_format(data_format: str | None) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc import losses
+from torchfunc.config import is_interactive_logging_enabled
 from torchfunc.structures import leaves
 from torchfunc.training.class_weight import ClassWeights
 from torchfunc.training.data.array_batches import ArrayBatches
@@ -40,9 +41,9 @@ def check_counts(least: int = 1, optional: bool = True, **counts: Any) -> None:
 
 
 def checked_verbose(verbose: Any) -> int:
-    """0, 1 or 2; "auto" is 1. Raises ValueError for anything else."""
+    """0, 1 or 2; "auto" is 1, or 2 where no progress bar is wanted. Raises ValueError for anything else."""
     if verbose == "auto":
-        return 1
+        return 1 if is_interactive_logging_enabled() else 2
     if verbose in (0, 1, 2):
         return int(verbose)
     raise ValueError(f"`verbose` is 'auto', 0, 1 or 2, got {verbose!r}.")

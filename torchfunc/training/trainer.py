@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from torchfunc.callbacks import CallbackList, History
+from torchfunc.config import dtype_policy
 from torchfunc.graph_keys import settings_key
 from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
@@ -103,7 +104,8 @@ class Trainer(OverridableSteps):
                 False; "auto": on CUDA, unless a step cannot be compiled, which is said once; "payback": as soon as
                 enough steps are to come that compiling them saves time.
             auto_scale_loss: whether, under "16-mixed", the loss is scaled so that small gradients are not lost.
-            precision: "32" (what None means), "bf16-mixed" or "16-mixed": what `torch.autocast` computes in.
+            precision: "32" (what None means unless `config.set_dtype_policy` said otherwise), "bf16-mixed" or
+                "16-mixed": what `torch.autocast` computes in.
             device: where to train; "auto" is the accelerator if there is one and the model is still on the CPU.
             strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
                 model and its part of each batch, and gradients are summed. None: each works for itself.
@@ -116,6 +118,9 @@ class Trainer(OverridableSteps):
         >>> model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
         >>> model.compile(torch.optim.SGD(model.parameters(), lr=0.1), torch.nn.MSELoss())
         """
+        policy = dtype_policy()
+        if precision is None and policy.compute_dtype != policy.variable_dtype:
+            precision = policy.name
         execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy)
         use_own_device(strategy)
         made = get_optimizer(optimizer)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchfunc.graph import SymbolicTensor, SymbolicValue, topological_order
 
-__all__ = ["get_source_inputs"]
+__all__ = ["get_source_inputs", "is_keras_tensor"]
 
 
 def get_source_inputs(tensor: SymbolicTensor) -> list[SymbolicValue]:
@@ -20,3 +22,12 @@ def get_source_inputs(tensor: SymbolicTensor) -> list[SymbolicValue]:
     if not isinstance(tensor, SymbolicValue):
         raise TypeError(f"get_source_inputs() takes a symbolic tensor, such as Input(...), got {tensor!r}.")
     return [value for node in topological_order([tensor]) if node.op == "input" for value in node.output_values]
+
+
+def is_keras_tensor(x: Any) -> bool:
+    """Whether it is symbolic: what `Input` returns, and what is drawn from it.
+
+    >>> utils.is_keras_tensor(Input((3,))), utils.is_keras_tensor(torch.ones(3))
+    (True, False)
+    """
+    return isinstance(x, SymbolicValue)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from torchfunc.config import floatx
-from torchfunc.dtypes import as_dtype
+from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 
-__all__ = ["normalize", "to_categorical"]
+__all__ = ["normalize", "standardize_dtype", "to_categorical"]
 
 
 def to_categorical(x: Any, num_classes: int | None = None) -> Any:
@@ -65,3 +65,12 @@ def normalize(x: Any, axis: int = -1, order: float = 2) -> Any:
     array = np.asarray(x)
     norm = np.linalg.norm(array, order, axis, keepdims=True)
     return array / np.where(norm == 0, 1, norm)
+
+
+def standardize_dtype(dtype: DTypeLike | None) -> str:
+    """The name of a dtype, of `config.floatx()` for None.
+
+    >>> utils.standardize_dtype(torch.int64)
+    'int64'
+    """
+    return floatx() if dtype is None else dtype_name(as_dtype(dtype))

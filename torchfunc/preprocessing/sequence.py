@@ -1,0 +1,5 @@
+"""Sequences; see `utils.pad_sequences`."""
+
+from torchfunc.utils import pad_sequences
+
+__all__ = ["pad_sequences"]
