@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import re
 import shutil
 import subprocess
 from itertools import combinations
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -181,6 +183,28 @@ def test_what_boxes_tell():
     assert ">relu<" not in bare
     assert "dense" not in bare
     assert "<b>Dense</b>" in bare
+
+
+@pytest.mark.skipif(shutil.which("dot") is not None, reason="a Graphviz of the system shares widths out otherwise")
+def test_names_of_facts_leave_the_room_to_the_values():
+    model = Sequential([Input((4,)), layers.BatchNormalization(name="a_long_name_of_a_layer")])
+    cells, _ = read_svg(model_to_dot(model, show_shapes=True).create())[0][0]
+    left, right = min(cell[0] for cell in cells), max(cell[2] for cell in cells)
+    names = [cell[2] - left for cell in cells if cell[0] == left and cell[2] < right]
+    assert len(names) >= 2  # input and output
+    assert max(names) < (right - left) / 3
+
+
+def test_the_pictures_of_the_readme_are_those_of_the_script(tmp_path, monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(str(root / "scripts"))
+    importlib.import_module("pictures").draw(tmp_path)
+    shown = re.findall(r"!\[.*\]\((examples/pictures/.*)\)", (root / "README.md").read_text(encoding="utf-8"))
+    assert sorted(Path(each).name for each in shown) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(root / each for each in shown) == sorted((root / "examples" / "pictures").iterdir())
+    for path in shown:
+        with Image.open(root / path) as committed, Image.open(tmp_path / Path(path).name) as drawn:
+            assert shutil.which("dot") or committed.size == drawn.size
 
 
 def test_a_model_with_parameters_constants_and_modules():

@@ -24,6 +24,8 @@ COLORS = {
 }
 """The colors of a box's title and of what is below it, by role."""
 
+_COLUMNS = 12
+
 
 @dataclass(frozen=True)
 class Style:
@@ -94,11 +96,12 @@ def _label(box: Box, style: Style) -> str:
         title = f"<b>{title}</b> ({kind})"
     else:
         title = f"<b>{title or kind}</b>"
-    rows = [f'<tr><td colspan="2" bgcolor="{dark}"><font color="white">{title}</font></td></tr>']
+    # graphviz-pure shares out the width that a long title needs among all columns: most of it to those of the value.
+    rows = [f'<tr><td colspan="{_COLUMNS}" bgcolor="{dark}"><font color="white">{title}</font></td></tr>']
     for name, value in style.facts(box):
         rows.append(
             f'<tr><td align="left" bgcolor="{light}"><font color="#6b7280">{name}</font></td>'
-            f'<td align="left" bgcolor="{light}">{_escaped(value)}</td></tr>'
+            f'<td colspan="{_COLUMNS - 1}" align="left" bgcolor="{light}">{_escaped(value)}</td></tr>'
         )
     return (
         f'<table border="0" cellborder="1" cellspacing="0" cellpadding="5" color="{dark}" bgcolor="{light}">'
