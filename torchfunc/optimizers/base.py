@@ -253,6 +253,11 @@ class Optimizer(OptimizerState, SuggestsAttributes):
         """The weights that the optimizer was built for, in order."""
         return list(self._params)
 
+    @property
+    def accumulated(self) -> list[Tensor]:
+        """The sums of gradients since the last update, of which several processes have one each."""
+        return list(self._accumulated)
+
     def changing_variables(self) -> list[Tensor]:
         """All state that a step changes; so not the learning rate."""
         return [variable for variable in self.variables if variable is not self._rate.tensor]

@@ -94,6 +94,11 @@ class LossScaleOptimizer(Optimizer):
         return [None] * len(self._variables) + self.inner_optimizer.served_weights()
 
     @property
+    def accumulated(self) -> list[Tensor]:
+        """The inner optimizer's, which are those of all processes already."""
+        return []
+
+    @property
     def iterations(self) -> Tensor:
         """How many good updates were made: an integer tensor of shape ()."""
         return self.inner_optimizer.iterations

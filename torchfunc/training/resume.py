@@ -12,9 +12,11 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
+from torchfunc.training.current_run import current_settings
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.random_states import random_states, set_random_states
 from torchfunc.training.data.stream import EpochStream
+from torchfunc.training.distributed.states import own_state
 from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["TrainingRun"]
@@ -31,6 +33,8 @@ _PARTS = {
 class TrainingRun:
     """One `fit`, for a callback that saves it or resumes one that was saved (`BackupAndRestore`).
 
+    What one process must know of its own, several write into one state, and as many or others can resume it.
+
     On the CPU, a resumed run ends with the very bits of one that was never interrupted, if it is given the same data.
     Data that draw from torch's global generator while batches are made (a Dataset's own augmentation in the main
     process) are the exception: what they drew between the steps cannot be drawn again without the steps.
@@ -44,6 +48,8 @@ class TrainingRun:
         self._model = model
         self._data = data
         self._callbacks = callbacks
+        settings = current_settings(model)
+        self._processes = None if settings is None else settings.processes
         self._resumed: TrainingState | None = None
 
     def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> TrainingState:
@@ -54,18 +60,24 @@ class TrainingRun:
             batches: how many batches of it are done.
             logs: the logs as of now.
         """
+        own = {
+            "place": self._data.place(batches),
+            "generators": random_states(),
+            # An epoch begins with metrics that are reset.
+            "metrics": [_metric_state(metric) for metric in self._model.metrics] if batches else [],
+            "sums": [] if self._model.optimizer is None else self._model.optimizer.accumulated,
+        }
+        if self._processes is not None:
+            own["processes"] = self._processes.gather(dict(own))
         return {
+            **own,
             "epoch": epoch,
             "batches": batches,
             "steps": self._data.num_batches,
             "logs": dict(logs or {}),
             "stop_training": self._model.stop_training,
-            "place": self._data.place(batches),
-            "generators": random_states(),
             "weights": _weights(self._model),
             "optimizer": _optimizer_state(self._model.optimizer),
-            # An epoch begins with metrics that are reset.
-            "metrics": [_metric_state(metric) for metric in self._model.metrics] if batches else [],
             "callbacks": self._callbacks.states(),
         }
 
@@ -91,7 +103,7 @@ class TrainingRun:
                 f"there are {self._data.num_batches} now, so its place in the data cannot be found."
             )
         _check_optimizer_state(self._model.optimizer, state["optimizer"])
-        self._resumed = state
+        self._resumed = own_state(state, self._processes)
 
     def begin(self, epochs: range) -> range:
         """Restore the state that `resume` was given, if it was called. Returns the epochs that are to be run."""
@@ -132,6 +144,9 @@ class TrainingRun:
             _fill(_weights(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.
             _set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
+            sums = [] if self._model.optimizer is None else self._model.optimizer.accumulated
+            for total, value in zip(sums, state.get("sums", ()), strict=False):
+                total.copy_(value)
         self._callbacks.set_states(copy.deepcopy(state["callbacks"]))
         set_random_states(state["generators"])
 

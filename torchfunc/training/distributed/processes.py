@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import datetime
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import get_worker_info
 
-__all__ = ["STRATEGIES", "Processes", "find_processes", "is_launched", "use_own_device"]
+__all__ = ["STRATEGIES", "Processes", "find_processes", "is_launched", "note_failure", "use_own_device"]
 
 STRATEGIES = ("auto", "ddp", "fsdp", None)
 """What `compile(strategy=...)` takes."""
 
 # What torchrun, and whoever starts processes in its way, tells each of them.
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-_FAREWELL = datetime.timedelta(seconds=10)
+_LEFT = "left"
+_FAREWELL = 10.0
 
 
 class Processes:
@@ -102,10 +105,6 @@ class Processes:
         distributed.all_gather(found, padded, self._hosts)
         return [each[:count] for each, count in zip(found, counts, strict=True)]
 
-    def wait(self, at_most: datetime.timedelta) -> None:
-        """Wait for all processes. Raises RuntimeError if one of them does not come."""
-        distributed.monitored_barrier(self._hosts, at_most)
-
     @contextlib.contextmanager
     def first_generator(self) -> Iterator[None]:
         """Let torch's global generator on the CPU be that of the first process, so that all draw the same numbers."""
@@ -136,7 +135,18 @@ def _spread(flat: Tensor, tensors: list[Tensor]) -> None:
             tensor.copy_(part.view(tensor.shape))
 
 
-_known: Processes | None = None
+class _State:
+    """What this process knows of its job.
+
+    Attributes:
+        known: the processes that it has joined.
+        failed: whether a run has failed here.
+        left: whether the others know that it has come to its end.
+    """
+
+    known: Processes | None = None
+    failed = False
+    left = False
 
 
 def is_launched() -> bool:
@@ -159,27 +169,44 @@ def find_processes(strategy: str | None, device: torch.device) -> Processes | No
         strategy: what `compile` was given; under None each process works for itself.
         device: where the model is.
     """
-    global _known
     if strategy is None or not distributed.is_available():
         return None
     if not distributed.is_initialized():
         if not is_launched():
             return None
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_leave)
+        _start("nccl" if device.type == "cuda" else "gloo")
     if distributed.get_world_size() == 1:
         return None
-    if _known is None or _known.group is not distributed.group.WORLD:
-        _known = Processes()
-    return _known
+    if _State.known is None or _State.known.group is not distributed.group.WORLD:
+        _State.known = Processes()
+    return _State.known
 
 
-def _leave() -> None:
-    """Leave the group that was initialized here, not before the others are done with it."""
+def note_failure() -> None:
+    """Note that a run has failed here, so that this process leaves without waiting for others."""
+    _State.failed = True
+
+
+def _start(backend: str) -> None:
+    """Initialize torch.distributed in processes that were launched together."""
+    store, rank, size = next(rendezvous("env://"))
+    # Processes that torchrun has started again must not meet those that were killed, which its store still knows.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = PrefixStore(f"torchfunc/{attempt}", store)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    atexit.register(_leave, store, size)
+
+
+def _leave(store: Any, size: int) -> None:
+    """Leave the group that was initialized here, but not before the others have come to their end, too."""
     if not distributed.is_initialized():
         return
-    if _known is not None and not hasattr(sys, "last_value"):
-        # (Who is waited for may have failed.)
+    # (An error of the script's own, beyond all runs, is in `last_value`.)
+    if not (_State.failed or hasattr(sys, "last_value")):
+        deadline = time.monotonic() + _FAREWELL
+        # Whoever keeps the store may have left already.
         with contextlib.suppress(RuntimeError):
-            _known.wait(_FAREWELL)
+            while store.add(_LEFT, 0 if _State.left else 1) < size and time.monotonic() < deadline:
+                _State.left = True
+                time.sleep(0.01)
     distributed.destroy_process_group()

@@ -15,7 +15,7 @@ from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers.gradient_sum import GradientSum
 from torchfunc.training.current_run import current_settings
-from torchfunc.training.distributed.processes import Processes, find_processes
+from torchfunc.training.distributed.processes import Processes, find_processes, note_failure
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.trainable import Logs, Trainable
 
@@ -41,8 +41,9 @@ def joined(settings: TrainingSettings | None, device: torch.device) -> Iterator[
         if settings is not None:
             settings.processes = processes
         yield processes
-    except RuntimeError as error:
-        if any(words in str(error) for words in _GONE):
+    except BaseException as error:
+        note_failure()
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE):
             raise RuntimeError(
                 f"Process {processes.rank} cannot go on: another process of this job has ended. Its own error says why."
             ) from error
