@@ -26,6 +26,16 @@ PRINTED = {
         Errors differ: True
         The mean's error is less than the mean error: True
     """,
+    "features": """
+        22 layers, 20,024,384 parameters
+        No weights of its own: True
+        input_layer: (1, 64, 64, 3)
+        block1_conv1: (1, 64, 64, 64)
+        block1_conv2: (1, 64, 64, 64)
+        block1_pool: (1, 32, 32, 64)
+        The last is what the network gives: True
+        Which maps go together: (512, 512)
+    """,
     "first_model": """
         Parameters: 3466 and 3466
         Trained alike, they predict the same: True

@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_leaves
 
 from torchfunc import Input, Model, ops
 from torchfunc.graph import SymbolicTensor
-from torchfunc.ops.absent import ABSENT
 
 SHAPE = (2, 3, 4)
 NAMESPACES = ("image", "linalg", "nn", "numpy")
@@ -53,24 +52,6 @@ REAL = {**DRAWN, **dict(of_one(word) for word in ONE if word.endswith((":eager",
 
 def public(module):
     return {name for name in dir(module) if not name.startswith("_")}
-
-
-def test_every_name_of_keras_is_here_or_absent_for_a_reason():
-    names = public(keras.ops) | {
-        f"{space}.{name}" for space in NAMESPACES for name in public(getattr(keras.ops, space))
-    }
-    here = set()
-    for name in names:
-        try:
-            here.add(name) if find(ops, name) is not None else None
-        except AttributeError:
-            assert name in ABSENT or name.partition(".")[2] in ABSENT, name
-    assert not here & set(ABSENT)
-    assert set(ABSENT) <= names
-    with pytest.raises(AttributeError, match=r"no 'correlate'\. Use torch.nn.functional.conv1d"):
-        find(ops, "correlate")
-    with pytest.raises(AttributeError, match="no 'nonsense'"):
-        find(ops, "nonsense")
 
 
 def test_namespaces_hold_the_same_functions():

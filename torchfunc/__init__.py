@@ -28,6 +28,7 @@ from torchfunc import (
     schedules,
     utils,
 )
+from torchfunc.config import DTypePolicy
 from torchfunc.errors import suggest_names
 from torchfunc.graph import SymbolicTensor
 from torchfunc.graph import SymbolicTensor as KerasTensor
@@ -42,6 +43,7 @@ from torchfunc.regularizers import Regularizer
 __version__ = "0.1.0"
 
 __all__ = [
+    "DTypePolicy",
     "Functional",
     "GraphModule",
     "Initializer",
@@ -80,11 +82,11 @@ __all__ = [
     "utils",
 ]
 
-# (`ops` also says what to write in place of Keras' operations that are not here.)
 for _module in (
     sys.modules[__name__],
-    *(activations, callbacks, config, constraints, datasets, initializers, layers, losses, metrics, models),
-    *(optimizers, random, regularizers, saving, schedules, utils),
+    *(activations, applications, backend, callbacks, config, constraints, datasets, initializers, layers, losses),
+    *(metrics, mixed_precision, models, ops, ops.image, ops.linalg, ops.nn, ops.numpy, optimizers, preprocessing),
+    *(random, regularizers, saving, schedules, utils),
 ):
     suggest_names(_module)
 del _module

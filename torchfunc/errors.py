@@ -8,6 +8,8 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from torchfunc.absent import instead_of
+
 __all__ = ["MissingAttribute", "SuggestsAttributes", "add_note", "did_you_mean", "suggest_names"]
 
 
@@ -72,9 +74,12 @@ class SuggestsAttributes:
 
 
 def suggest_names(module: ModuleType) -> None:
-    """Let a module say, when it is asked for a name it lacks, which one may be meant."""
+    """Let a module say, when it is asked for a name it lacks, what to write instead or which one may be meant."""
     module.__getattr__ = partial(_no_such_name, module)  # type: ignore[method-assign]
 
 
 def _no_such_name(module: ModuleType, name: str) -> NoReturn:
+    instead = instead_of(module.__name__.partition(".")[2], name)
+    if instead is not None:
+        raise MissingAttribute(f"{module.__name__} has no {name!r}: {instead}.", name, tuple)
     raise MissingAttribute(f"{module.__name__} has no {name!r}.", name, lambda: getattr(module, "__all__", dir(module)))

@@ -2,12 +2,9 @@
 
 Each takes tensors, symbolic tensors (and records itself on them), NumPy arrays, lists and plain numbers, with Keras'
 argument names and defaults, and returns a tensor, symbolic where an argument is. Dtypes follow torch's rules, so whole
-numbers are int64. New tensors are made on torch's default device. What is not here is in `absent.py`.
+numbers are int64. New tensors are made on torch's default device. What is not here is in `torchfunc/absent.py`.
 """
 
-from typing import NoReturn
-
-from torchfunc.errors import MissingAttribute
 from torchfunc.ops import (
     arithmetic,
     arrays,
@@ -24,7 +21,6 @@ from torchfunc.ops import (
     shaping,
     statistics,
 )
-from torchfunc.ops.absent import ABSENT
 from torchfunc.ops.arithmetic import *  # noqa: F403
 from torchfunc.ops.arrays import *  # noqa: F403
 from torchfunc.ops.control import *  # noqa: F403
@@ -84,8 +80,3 @@ __all__ = [
     *shaping.__all__,
     *statistics.__all__,
 ]
-
-
-def __getattr__(name: str) -> NoReturn:
-    hint = f" Use {ABSENT[name]}." if name in ABSENT else ""
-    raise MissingAttribute(f"torchfunc.ops has no {name!r}.{hint}", name, lambda: () if hint else __all__)
