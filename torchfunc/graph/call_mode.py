@@ -38,6 +38,11 @@ __all__ = [
 ]
 
 
+# torch.compile (2.11) takes `module.__dict__["training"]` for `module.training`, and so for what is just about to read
+# it; and attributes of a thread for those of their class. What is asked of `object` it asks itself, without tracing it.
+_TRACED_OTHERWISE = torch.torch_version.TorchVersion(torch.__version__) < "2.12"
+
+
 class _Thread(threading.local):
     """The modes that modules have in the current call of this thread; None outside of all such calls."""
 
@@ -55,9 +60,12 @@ class _Training:
     Whether torch.compile takes the thread's table for a constant makes no difference to what it sees.
     """
 
+    @pass_over
     def __get__(self, module: nn.Module | None, owner: type | None = None) -> Any:
         if module is None:
             return self
+        if _TRACED_OTHERWISE and torch.compiler.is_dynamo_compiling():
+            return super(nn.Module, module).__getattribute__("training")
         modes = _thread.modes
         if modes is not None and not torch.compiler.is_compiling():
             mode = modes.get(module)
@@ -70,7 +78,8 @@ class _Training:
             raise AttributeError(f"{type(module).__name__!r} object has no attribute 'training'") from None
 
     def __set__(self, module: nn.Module, mode: bool) -> None:
-        modes = _thread.modes
+        traced = _TRACED_OTHERWISE and torch.compiler.is_dynamo_compiling()
+        modes = None if traced else _thread.modes
         if modes is not None and module in modes and not torch.compiler.is_compiling():
             modes[module] = mode
         else:
@@ -283,6 +292,8 @@ def _untold(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 def copy_mode(module: nn.Module, other: nn.Module) -> None:
     """Let `other`, which stands for the module in the current call, be in its mode."""
+    if torch.compiler.is_compiling():
+        return
     modes = _thread.modes
-    if modes is not None and module in modes and not torch.compiler.is_compiling():
+    if modes is not None and module in modes:
         modes[other] = modes[module]
