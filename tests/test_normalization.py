@@ -348,21 +348,26 @@ def test_copies():
         assert torch.equal(twin(x, training=False), layer(x, training=False))
 
 
-def test_called_twice_before_backward():
+@pytest.mark.parametrize("masked", [False, True])
+def test_called_twice_before_backward(masked):
     layer = BatchNormalization(momentum=0.9)
     inputs = [torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)]
     layer(torch.randn(4, 3))
     mean, variance = layer.running_mean.clone(), layer.running_var.clone()
     upstream = torch.randn(4, 3)
-    outputs = [layer(each) for each in inputs]
+    # Of the second call a row may not count.
+    counts = [torch.ones(4, 1), torch.tensor([1.0, 1.0, 0.0 if masked else 1.0, 1.0]).unsqueeze(1)]
+    outputs = [layer(inputs[0]), layer(inputs[1], mask=counts[1][:, 0] > 0 if masked else None)]
     found = torch.autograd.grad(sum((output * upstream).sum() for output in outputs), [*inputs, layer.weight])
 
     # By the formula, one call after the other.
     by_formula = []
-    for each in inputs:
-        mean = 0.9 * mean + 0.1 * each.mean(0)
-        variance = 0.9 * variance + 0.1 * each.var(0, correction=0)
-        by_formula.append((each - each.mean(0)) * torch.rsqrt(each.var(0, correction=0) + 1e-3) * layer.weight)
+    for each, count in zip(inputs, counts, strict=True):
+        own_mean = (each * count).sum(0) / count.sum()
+        own_variance = ((each - own_mean).square() * count).sum(0) / count.sum()
+        mean = 0.9 * mean + 0.1 * own_mean
+        variance = 0.9 * variance + 0.1 * own_variance
+        by_formula.append((each - own_mean) * torch.rsqrt(own_variance + 1e-3) * layer.weight)
     expected = torch.autograd.grad(sum((output * upstream).sum() for output in by_formula), [*inputs, layer.weight])
     for ours, theirs in zip([*outputs, *found], [*by_formula, *expected], strict=True):
         torch.testing.assert_close(ours, theirs)

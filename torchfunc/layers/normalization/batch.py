@@ -222,8 +222,11 @@ class BatchNormalization(AffineLayer):
 
     def _update(self, name: str, value: Tensor, momentum: float) -> None:
         average: Tensor = getattr(self, name)
+        # The kernel of another call in this step may have saved the mean, which its backward pass does not need: by
+        # way of `data`, autograd does not notice that it changes.
+        target = average.data if name == "running_mean" else average
         with torch.no_grad():
-            average.lerp_(value.to(average.dtype), 1 - momentum)
+            target.lerp_(value.to(average.dtype), 1 - momentum)
 
     def _renormalize(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """The scale and the shift that lead from the batch's statistics to the moving ones; and move those."""

@@ -40,7 +40,8 @@ def batch_norm(
         return output
     batch_mean, batch_variance, centered = moments(inputs, mask)
     with torch.no_grad():
-        mean.lerp_(batch_mean, share)
+        # (Another call in this step may have saved the mean, which its backward pass does not need.)
+        mean.data.lerp_(batch_mean, share)
         variance.lerp_(batch_variance, share)
     return scaled(centered, batch_variance, eps, weight, bias)
 
