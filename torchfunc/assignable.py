@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfunc.readable_arrays import readable
 
@@ -31,13 +30,27 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-# Beside the tensors: attributes of theirs would be pickled and copied with them.
-_places: Any = WeakTensorKeyDictionary()
+# By the tensor's `id`, beside the tensors: attributes of theirs would be pickled and copied with them. (Torch's
+# `WeakTensorKeyDictionary` takes several times as long for an entry, and each layer that is drawn makes some.)
+_places: dict[int, tuple[_TensorReference, weakref.ref[Named], str]] = {}
+
+
+class _TensorReference(weakref.ref[Tensor]):
+    """A reference to a tensor that has an entry, until it ends."""
+
+    __slots__ = ("key",)
+    key: int
+
+
+def _forget(reference: _TensorReference) -> None:
+    _places.pop(reference.key, None)
 
 
 def set_place(tensor: Tensor, owner: Named, name: str) -> None:
     """Say what a weight belongs to and what it is called there, for its `path`."""
-    _places[tensor] = (weakref.ref(owner), name)
+    reference = _TensorReference(tensor, _forget)
+    reference.key = id(tensor)
+    _places[reference.key] = reference, weakref.ref(owner), name
 
 
 def _assign(self: Tensor, value: Any) -> Tensor:
@@ -67,7 +80,9 @@ def _value(self: Tensor) -> Tensor:
 
 def _path(self: Tensor) -> str:
     """The name of the layer or metric, and of the weight in it: `dense/kernel`; "" for one that belongs to none."""
-    owner, name = _places.get(self, (None, ""))
+    reference, owner, name = _places.get(id(self), (None, None, ""))
+    if reference is not None and reference() is not self:
+        return ""
     found = None if owner is None else owner()
     return name if found is None else f"{found.name}/{name}"
 

@@ -28,6 +28,7 @@ from torch.utils._pytree import register_dataclass, tree_flatten, tree_leaves, t
 
 from torchfunc.graph.example_sizes import OTHER_SIZES, Examples, recorded_again, rescaled
 from torchfunc.graph.failures import CALL_ERRORS, explained
+from torchfunc.graph.modules_within import modules_within
 from torchfunc.graph.node import Args, Kwargs, Opaque, Spec, Specs, SymbolicValue, symbolic_leaves
 from torchfunc.graph.signatures import call_signature, function_signature
 from torchfunc.graph.source import located
@@ -294,7 +295,8 @@ def tensor_method(name: str) -> Callable[..., Any]:
 
 def writes_to_arguments(module: nn.Module) -> bool:
     """Whether a module was seen to change an argument in place, or holds one that says it does (`inplace=True`)."""
-    return any(part.__dict__.get("inplace") or _WRITES in part.__dict__ for part in module.modules())
+    parts = modules_within(module) if module._modules else [module]
+    return any(part.__dict__.get("inplace") or _WRITES in part.__dict__ for part in parts)
 
 
 def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:

@@ -54,6 +54,8 @@ class Dense(KernelLayer):
     [[4.0, 4.0], [0.0, 0.0]]
     """
 
+    supports_masking = True
+
     def __init__(
         self,
         units: int,
@@ -78,14 +80,13 @@ class Dense(KernelLayer):
         }
         super().__init__(activation, use_bias, weights, activity_regularizer=activity_regularizer, **kwargs)
         self.units = positive(units, "units", "Dense")
-        self.input_spec = InputSpec(min_ndim=2)
-        self.supports_masking = True
+        self.declare_input(InputSpec(min_ndim=2))
 
     def build(self, input_shape: Shape) -> None:
         features = known_size(input_shape, -1, self)
         self._make_weight("kernel", (features, self.units), "weight", LINEAR)
         self._make_bias((self.units,))
-        self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
+        self.declare_input(InputSpec(min_ndim=2, axes={-1: features}))
 
     def before_activation(self, inputs: Tensor) -> Tensor:
         return F.linear(in_dtype_of(self.weight, inputs), self.weight, self.bias)

@@ -160,8 +160,9 @@ def draw(
     tensors = _find_tensors(everything, set(nodes), keys, names=called)
     binding = InputBinding(inputs, _input_names(values, named), owner)
     for node in everything:
-        if isinstance(node.target, Layer):
-            node.target.inbound_calls.release(node)
+        target = node.target
+        if isinstance(target, Layer):
+            target.inbound_calls.release(node)
     return DrawnGraph(inputs, outputs, nodes, masks, mask_nodes, parts, named, keys, tensors, binding)
 
 

@@ -74,8 +74,11 @@ class OwnedGraph(fx.Graph):
     @property
     def owning_module(self) -> Any:
         """The module that took the graph last, of those that are still there."""
-        living = (owner() for owner in reversed(self._owners_met))
-        return next((owner for owner in living if owner is not None), None)
+        for owner in reversed(self._owners_met):
+            living = owner()
+            if living is not None:
+                return living
+        return None
 
     @owning_module.setter
     def owning_module(self, module: fx.GraphModule | None) -> None:

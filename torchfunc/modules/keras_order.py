@@ -34,8 +34,7 @@ def parts_by_depth(
     finished, order = _walk_back(outputs, outside)
     vertex_depths: dict[Vertex, int] = {}
     depths: dict[Part, int] = {}
-    for vertex in reversed(finished):
-        part = _part(vertex)
+    for vertex, part in reversed(finished):
         # A shared layer stands where its earliest call does.
         depth = max(vertex_depths.get(vertex, 0), depths.get(part, 0))
         vertex_depths[vertex] = depths[part] = depth
@@ -50,24 +49,25 @@ def parts_by_depth(
 
 def _walk_back(
     outputs: Iterable[SymbolicValue], outside: Collection[SymbolicValue]
-) -> tuple[list[Vertex], dict[Part, int]]:
-    """Depth first from the outputs: the vertices, each behind what it depends on, and when each part was met."""
-    finished: list[Vertex] = []
+) -> tuple[list[tuple[Vertex, Part]], dict[Part, int]]:
+    """Depth first from the outputs: the vertices with their parts, behind what they depend on; when parts were met."""
+    finished: list[tuple[Vertex, Part]] = []
     order: dict[Part, int] = {}
     seen: set[Vertex] = set()
-    path: list[tuple[Vertex, Iterator[Vertex]]] = []
+    path: list[tuple[Vertex, Part, Iterator[Vertex]]] = []
     for output in outputs:
         ahead: Iterator[Vertex] = iter([_vertex(output, outside)])
         while True:
             vertex = next(ahead, None)
             if vertex is not None and vertex not in seen:
                 seen.add(vertex)
-                order.setdefault(_part(vertex), len(order))
-                path.append((vertex, ahead))
+                part = _part(vertex)
+                order.setdefault(part, len(order))
+                path.append((vertex, part, ahead))
                 ahead = iter(_before(vertex, outside))
             elif vertex is None and path:
-                vertex, ahead = path.pop()
-                finished.append(vertex)
+                vertex, part, ahead = path.pop()
+                finished.append((vertex, part))
             elif vertex is None:
                 break
     return finished, order
@@ -103,4 +103,5 @@ def in_keras_order(structure: Structure) -> list[SymbolicValue]:
 
 
 def _part(vertex: Vertex) -> Part:
-    return vertex.target if isinstance(vertex, Node) and isinstance(vertex.target, nn.Module) else vertex
+    target = vertex.target if isinstance(vertex, Node) else None
+    return target if isinstance(target, nn.Module) else vertex

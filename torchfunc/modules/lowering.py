@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,10 +71,11 @@ class _Lowering:
             self.values[value] = self.graph.call_method("clone", (placeholder,)) if value in written else placeholder
         wanted = leaves(outputs)
         self.with_logits.update(leaf.call for leaf in wanted if isinstance(leaf, BeforeActivation))
-        values = itertools.chain(wanted, *(node.inputs for node in nodes))
-        self.with_masks.update(
-            value.node for value in values if isinstance(value, SymbolicValue) and value.path and value.returned_mask
-        )
+        taken = [leaf for leaf in wanted if isinstance(leaf, SymbolicValue)]
+        for node in nodes:
+            taken += node.inputs
+        # (Most values have no path.)
+        self.with_masks = {value.node for value in taken if value.path and value.returned_mask is not None}
         for node in nodes:
             if node.op != "input":
                 self.values[node] = self._call_with_logits(node) if node in self.with_logits else self._call(node)
@@ -86,7 +86,8 @@ class _Lowering:
         args = map_aggregate(node.args, self._argument)
         kwargs = dict(map_aggregate(node.kwargs, self._argument))
         if node.op == "module":
-            key, name = self.drawn.keys[node.target], _variable(self.drawn.names[node.target])
+            target = node.target
+            key, name = self.drawn.keys[target], _variable(self.drawn.names[target])
             if node not in self.with_masks:
                 return self.graph.create_node("call_module", key, args, kwargs, name=name)
             both = self.graph.create_node("call_module", key, args, {**kwargs, "return_masks": True})

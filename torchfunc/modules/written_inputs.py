@@ -9,17 +9,19 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from torchfunc.graph import Node, SymbolicValue, writes_to_arguments
+from torchfunc.graph import Node, SymbolicValue, modules_within, writes_to_arguments
 from torchfunc.layers import Layer
 from torchfunc.layers.base.layer import has_shape_formula
 from torchfunc.modules.network import Network
 
 __all__ = ["inputs_written"]
 
+_KNOWN = ("torch.", "torchfunc.")
+
 
 def inputs_written(nodes: Sequence[Node], inputs: Iterable[SymbolicValue]) -> set[SymbolicValue]:
     """The inputs, among `inputs`, whose memory a call among `nodes` may write to, directly or through a view."""
-    modules = {node.target for node in nodes if node.op == "module"}
+    modules = dict.fromkeys(node.target for node in nodes if node.op == "module")
     writing = {module for module in modules if _may_write(module)}
     if not writing:
         return set()
@@ -52,4 +54,6 @@ def _makes_new_memory(module: nn.Module) -> bool:
 
 def _is_known(module: nn.Module) -> bool:
     """Whether a module, and all in it, is torch's or torchfunc's."""
-    return all(type(part).__module__.partition(".")[0] in ("torch", "torchfunc") for part in module.modules())
+    if not module._modules:
+        return type(module).__module__.startswith(_KNOWN)
+    return all(type(part).__module__.startswith(_KNOWN) for part in modules_within(module))

@@ -39,7 +39,8 @@ class BuildRecord:
         # Weights made for a first call in inference mode have to be trainable afterwards.
         with torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext():
             call_with_shapes(self.build, shapes)
-        self.built = True
+        if not self.built:
+            self.built = True
         if not self.build_shapes:
             self.__dict__["build_shapes"] = dict(shapes)
 

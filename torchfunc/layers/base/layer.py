@@ -120,8 +120,10 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
             build_shapes=None,
             call_losses=[],
             built=False,
+            activity_regularizer=None,
         )
-        self.activity_regularizer = regularizers.get(activity_regularizer)
+        if activity_regularizer is not None:
+            self.activity_regularizer = regularizers.get(activity_regularizer)
         if self.activity_regularizer is not None:
             expect_losses()
             self.register_forward_hook(regularize_activity)
@@ -256,8 +258,9 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         return accepts(type(self).forward, "mask")
 
     def _check_input(self, arguments: Mapping[str, Any]) -> None:
-        if self.input_spec is not None and arguments:
-            check_input(self.input_spec, next(iter(arguments.values())), self.describe)
+        spec = self.input_spec
+        if spec is not None and arguments:
+            check_input(spec, next(iter(arguments.values())), self.describe)
 
     def _check_mask(self, inputs: Any, mask: Masks) -> None:
         """Raise a ValueError if a mask, real or symbolic, does not fit the inputs. For layers that take one."""

@@ -31,6 +31,7 @@ _dict: Any = dict
 # The leaves that are tracked: what torch registers when it is an attribute itself.
 _WEIGHTS = (nn.Parameter, nn.Buffer)
 _LEAVES = (nn.Module, *_WEIGHTS)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 # Collections that layers and torch.fx's graph modules use internally; they never contain submodules.
 _LAYERS = {"_weights", "call_losses"}
@@ -326,6 +327,9 @@ def restore_tracking(owner: nn.Module) -> None:
 
 def _may_contain_modules(value: Any) -> bool:
     """Whether `value` is a module or weight, or a collection that contains some, or an empty one that may be filled."""
+    if type(value) in _PLAIN:
+        # (To ask whether it is a `Parameter` or `Buffer` takes long.)
+        return False
     if isinstance(value, _LEAVES):
         return True
     if type(value) in (list, dict, OrderedDict):

@@ -190,13 +190,17 @@ class WeightHolder(nn.Module):
         for each, tensor in zip(names, tensors, strict=True):
             if trainable and tensor.is_floating_point():
                 parameter = nn.Parameter(tensor, requires_grad=self._trainable)
+                if not self._is_taken(each):
+                    # Torch asks whether there is such an attribute: with an entry it need not look in vain.
+                    self._parameters[each] = None
                 self.register_parameter(each, parameter)
                 registered.append(parameter)
             else:
                 # (A buffer that is assigned to a list is found by its mark.)
                 registered.append(nn.Buffer(tensor))
                 self.register_buffer(each, registered[-1])
-        penalty, projection = regularizers.get(regularizer), constraints.get(constraint)
+        penalty = None if regularizer is None else regularizers.get(regularizer)
+        projection = None if constraint is None else constraints.get(constraint)
         weight = Weight(names, layout, trainable, penalty, projection, keras_name)
         self._weights.append(weight)
         for each, tensor in zip(names, registered, strict=True):
@@ -226,6 +230,11 @@ class WeightHolder(nn.Module):
         while name in taken or hasattr(type(self), name):
             name, count = f"{base}_{count}", count + 1
         return name
+
+    def _is_taken(self, name: str) -> bool:
+        """Whether a weight cannot be called so, as there is something else of that name."""
+        there = name in self.__dict__ or name in self._parameters or name in self._buffers or name in self._modules
+        return there or hasattr(type(self), name)
 
     def rename_weight(self, path: str, value: Tensor) -> bool:
         """Give a weight that `add_weight` has just made the name of the attribute it is assigned to.
