@@ -70,7 +70,7 @@ class InputBinding:
         """Whether these are plain tensors, one for each input, that need no conversion."""
         if len(values) != len(self._expected):
             return False
-        if self._common is not None:
+        if self._common is not None and not torch.compiler.is_compiling():
             common, without_batch = self._common
             # (One by one, the hundreds of columns of a table take longer than a layer.)
             if set(map(type, values)) != _TENSORS or not set(map(_dtype, values)) <= common:
