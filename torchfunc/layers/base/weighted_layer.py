@@ -61,7 +61,8 @@ class WeightedLayer(Layer):
 
     def __init__(self, weights: Mapping[str, RoleArguments], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        values: dict[str, Any] = {"_roles": tuple(weights)}
+        self._roles = tuple(weights)
+        values: dict[str, Any] = {}
         for role, (initializer, regularizer, constraint) in weights.items():
             values[f"{role}_initializer"] = initializers.get(initializer)
             values[f"{role}_regularizer"] = None if regularizer is None else regularizers.get(regularizer)
