@@ -90,9 +90,14 @@ class DeferredLogs(MutableMapping[str, Any]):
 
 
 class BatchHooks:
-    """The hooks of one phase that a callback overrides, and the clock for those that need not see every batch."""
+    """The hooks of one phase that a callback overrides, and the clock for those that need not see every batch.
+
+    Attributes:
+        phase: "train", "test" or "predict".
+    """
 
     def __init__(self, callbacks: Iterable[Callback], phase: str) -> None:
+        self.phase = phase
         begin, end = f"on_{phase}_batch_begin", f"on_{phase}_batch_end"
         self._begin = [callback for callback in callbacks if self._wanted(callback, begin)]
         self._end = [callback for callback in callbacks if self._wanted(callback, end)]

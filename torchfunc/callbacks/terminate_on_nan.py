@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
 
@@ -10,7 +11,7 @@ __all__ = ["TerminateOnNaN"]
 
 
 class TerminateOnNaN(Callback):
-    """Stop training when the loss is no finite number.
+    """Stop training when the loss is no finite number, and say where it comes from.
 
     The loss is looked at after every batch, so training waits for the device each time.
 
@@ -30,15 +31,22 @@ class TerminateOnNaN(Callback):
     def __init__(self, raise_error: bool = False) -> None:
         super().__init__()
         self.raise_error = raise_error
+        self._run: Any = None
+
+    def set_run(self, run: Any) -> None:
+        """Note the run, which knows its batches."""
+        self._run = run
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Look at the loss."""
         loss = (logs or {}).get("loss")
         if loss is None or math.isfinite(loss):
             return
+        why = "" if self._run is None else self._run.source_of_nan()
         if self.raise_error:
             raise RuntimeError(
-                f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Terminating training immediately."
+                f"NaN or Inf loss encountered at batch {batch}. Loss value: {loss}. Terminating training immediately. "
+                f"{why}".rstrip()
             )
-        self.say(f"Batch {batch}: Invalid loss, terminating training")
+        self.say(f"Batch {batch}: Invalid loss, terminating training. {why}".rstrip(". "))
         self.model.stop_training = True

@@ -10,7 +10,7 @@ from torchfunc.graph.call_mode import (
     train_mode,
 )
 from torchfunc.graph.example_sizes import example_shapes
-from torchfunc.graph.failures import CALL_ERRORS, FailedCall, failed_calls
+from torchfunc.graph.failures import CALL_ERRORS, FailedCall, failed_calls, innermost_locals
 from torchfunc.graph.hook import entering, install_hook
 from torchfunc.graph.inference import (
     check_modes,
@@ -95,6 +95,7 @@ __all__ = [
     "infer",
     "infer_call",
     "infer_module",
+    "innermost_locals",
     "install_hook",
     "is_exporting",
     "is_hooked",

@@ -17,7 +17,7 @@ from torchfunc.graph.node import SymbolicValue
 from torchfunc.graph.source import format_source, is_of_library, located, user_source
 from torchfunc.structures import leaves
 
-__all__ = ["CALL_ERRORS", "FailedCall", "explained", "failed_calls"]
+__all__ = ["CALL_ERRORS", "FailedCall", "explained", "failed_calls", "innermost_locals"]
 
 # What a user's forward may raise when it is given something it cannot work with.
 CALL_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -53,6 +53,12 @@ def failed_calls(error: BaseException) -> list[FailedCall]:
         if module is not None and not (found and found[-1].module is module):
             found.append(FailedCall(module, given))
     return found
+
+
+def innermost_locals(error: BaseException, kind: type) -> dict[str, Any] | None:
+    """The variables of the innermost method of an object of this class that an error came out of, if there is one."""
+    frames = (frame for frame in _frames(error.__traceback__) if isinstance(frame.f_locals.get("self"), kind))
+    return next((frame.f_locals for frame in list(frames)[::-1]), None)
 
 
 def explained(

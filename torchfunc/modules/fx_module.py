@@ -32,6 +32,7 @@ __all__ = [
     "empty_model",
     "generate",
     "module_called_at",
+    "value_made_at",
     "with_forward",
     "written_class",
 ]
@@ -42,6 +43,9 @@ _numbers = itertools.count()
 _FILE = "<generated forward"
 # How generated code calls a layer: `self.dense(x)`, or `getattr(self, "0")(x)`.
 _CALL = re.compile(r"""(?:getattr\(self, "([^"]+)"\)|self\.(\w+))\(""")
+
+
+_MADE = re.compile(r"\s*(\w+) = ")
 
 
 class _GeneratedForward:
@@ -183,6 +187,12 @@ def with_forward(model: M, forward: Callable[..., Any]) -> M:
     view.__dict__.update(model.__dict__, generated_forward=forward)
     copy_mode(model, view)
     return view
+
+
+def value_made_at(file: str, line: str) -> str | None:
+    """The name of the value that a line of generated code makes; None if it is not one of generated code that does."""
+    found = _MADE.match(line) if file.startswith(_FILE) else None
+    return found and found[1]
 
 
 @functools.cache

@@ -33,6 +33,8 @@ def keras_config(model: Any, include_optimizer: bool) -> bytes:
             f"The model {model.name!r} cannot be saved for Keras, which has no {listed}. "
             "End the name in '.torchfunc' to save it with all of its parts."
         )
+    # (What is looked for while training is no part of a model.)
+    settings.pop("check_nan", None)
     if settings.pop("precision", None) is not None:
         warnings.warn(
             "A .keras file has no place for `compile(precision=...)`, which is left out. A .torchfunc file keeps it.",

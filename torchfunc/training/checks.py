@@ -18,11 +18,20 @@ from torchfunc.training.class_weight import ClassWeights
 from torchfunc.training.data.array_batches import ArrayBatches
 from torchfunc.training.data.arrays import Data, WeighByClass, unpack_x_y_sample_weight
 from torchfunc.training.data.stream import EpochStream
-from torchfunc.training.outputs import Objectives
+from torchfunc.training.odd_values import list_values
+from torchfunc.training.outputs import Objectives, OutputObjective
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["check_counts", "check_data", "check_fit", "check_labels", "checked_verbose", "class_weigher"]
+__all__ = [
+    "check_counts",
+    "check_data",
+    "check_fit",
+    "check_labels",
+    "check_labels_of_output",
+    "checked_verbose",
+    "class_weigher",
+]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
 _MUCH = 2**20
@@ -93,9 +102,10 @@ def check_data(model: Trainable, objectives: Objectives | None, stream: EpochStr
     targets, weights = objectives.match_data(arrays.y, arrays.sample_weight)
     for output, shape, target, weight in zip(objectives.outputs, shapes, targets, weights, strict=True):
         if target is not None and output.loss is not None:
-            loss = output.loss.for_shapes(target.shape, shape)
-            _check_real(loss, target, output.of)
-            _rehearse(loss, shape, target[:size], None if weight is None else weight[:size])
+            with output.named():
+                loss = output.loss.for_shapes(target.shape, shape)
+                _check_real(loss, target, output.of)
+                _rehearse(loss, shape, target[:size], None if weight is None else weight[:size])
             _check_labels(loss, shape, target, weight, output.of)
 
 
@@ -104,6 +114,12 @@ def check_labels(model: Trainable, objectives: Objectives | None, batch: Data) -
     shapes = _output_shapes(model)
     if objectives is not None and shapes is not None and not any(map(model.overrides, _OWN_STEP)):
         _check_batch(objectives, shapes, batch)
+
+
+def check_labels_of_output(output: OutputObjective, shape: _Shape, target: Tensor, weight: Tensor | None) -> None:
+    """Raise ValueError for labels or class indices of an output that are none; `shape` is that of the predictions."""
+    if output.loss is not None:
+        _check_labels(output.loss, shape, target, weight, output.of)
 
 
 def _check_batch(objectives: Objectives, shapes: list[_Shape], batch: Data) -> None:
@@ -187,30 +203,30 @@ def _check_binary(target: Tensor, weight: Tensor | None, of: str) -> None:
         outside &= counts if counts.shape == values.shape else counts.reshape(len(values), *[1] * (values.ndim - 1))
     if outside.any():
         raise ValueError(
-            f"Labels{of} lie between 0 and 1, but y holds {values[outside][0].item()}. For classes 1 and 2 count from "
-            "0; for -1 and 1 use a hinge loss; for more classes a categorical crossentropy."
+            f"Labels{of} lie between 0 and 1, but y holds {list_values(values, outside)}. For classes 1 and 2 count "
+            "from 0; for -1 and 1 use a hinge loss; for more classes a categorical crossentropy."
         )
 
 
 def _check_indices(target: Tensor, classes: int, ignored: int | None, of: str) -> None:
     values = target.detach()
     if values.is_floating_point():
-        broken = values[values != values.round()]
-        if broken.numel():
+        broken = values != values.round()
+        if bool(broken.any()):
             raise ValueError(
-                f"Class indices{of} are integers from 0 to {classes - 1}, but y holds {broken[0].item()}. If these are "
-                "no classes, a loss such as 'mse' is meant."
+                f"Class indices{of} are integers from 0 to {classes - 1}, but y holds {list_values(values, broken)}. "
+                "If these are no classes, a loss such as 'mse' is meant."
             )
     elif values.dtype == torch.bool:
         values = values.byte()
     low, high = torch.stack(values.aminmax()).tolist()
     if low >= 0 and high < classes:
         return
-    outside = values[(values < 0) | (values >= classes)]
-    outside = outside if ignored is None else outside[outside != ignored]
-    if outside.numel():
+    outside = (values < 0) | (values >= classes)
+    outside = outside if ignored is None else outside & (values != ignored)
+    if bool(outside.any()):
         raise ValueError(
             f"Class indices{of} are integers from 0 to {classes - 1}, since it has {classes} values a sample, but y "
-            f"holds {int(outside[0])}. Count the classes from 0, or give the last layer as many units as there are "
-            "classes."
+            f"holds {list_values(values.long(), outside)}. Count the classes from 0, or give the last layer as many "
+            "units as there are classes."
         )

@@ -32,7 +32,9 @@ def compile_config(settings: TrainingSettings) -> dict[str, Any]:
         "steps_per_execution": execution.steps,
         "jit_compile": execution.jit,
     }
-    return config if execution.precision.name is None else {**config, "precision": execution.precision.name}
+    if execution.precision.name is not None:
+        config["precision"] = execution.precision.name
+    return {**config, "check_nan": True} if execution.check_nan else config
 
 
 def _metric_config(metric: MetricGiven | None) -> Any:

@@ -21,6 +21,8 @@ from torchfunc.training.data.parts import PartBatch, data_of
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.processes import Processes
 from torchfunc.training.distributed.runs import copy_buffers, gathered_columns, shared_logs
+from torchfunc.training.failed_steps import explain, explained
+from torchfunc.training.first_nan import source_of_nan
 from torchfunc.training.payback import Payback
 from torchfunc.training.process_settings import ThreadProbe
 from torchfunc.training.resume import TrainingRun
@@ -31,6 +33,9 @@ from torchfunc.training.stopping import Stop, stoppable
 from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["run_epochs", "run_evaluation", "run_prediction", "to_numpy"]
+
+
+_DOING = {"train": "training", "test": "evaluation"}
 
 
 def run_epochs(
@@ -57,7 +62,7 @@ def run_epochs(
     """
     settings = run.settings
     at_once = settings.execution.steps
-    training_run = TrainingRun(model, data, callbacks)
+    training_run = TrainingRun(model, data, callbacks, partial(source_of_nan, model, settings, training=True))
     callbacks.set_run(training_run)
     callbacks.on_train_begin()
     remaining = training_run.begin(epochs)
@@ -84,7 +89,7 @@ def run_epochs(
         step = make_step(model, run, "train_step", device_of(model), at_once)
         done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
-        logs = _run_batches(model, settings, "train_step", data, step, hooks, callbacks, stop, done, training_run.logs)
+        logs = _run_batches(model, settings, "train_step", data, step, hooks, callbacks, stop, done, training_run)
         copy_buffers(model, settings.processes)
         if validation is not None and _is_due(epoch, validation_freq):
             with run_modes.evaluating(model, settings) as evaluation:
@@ -132,13 +137,13 @@ def _run_batches(
     callbacks: CallbackList,
     stop: Stop,
     done: int = 0,
-    logs: Logs | None = None,
+    training_run: TrainingRun | None = None,
 ) -> Logs:
     """One pass over the data. The logs are read when a hook asks for them, and at the end.
 
-    If a run is resumed in the middle of an epoch, `done` batches, whose logs were `logs`, are skipped.
+    If a run is resumed in the middle of an epoch, `done` batches, whose logs are the run's, are skipped.
     """
-    own_logs = logs if done else None
+    own_logs = training_run.logs if training_run is not None and done else None
     processes = settings.processes
     makes_logs = processes is not None and makes_own_logs(model, method)
 
@@ -159,7 +164,14 @@ def _run_batches(
     batches: Iterator[Any] = single if at_once == 1 else iter(lambda: tuple(itertools.islice(single, at_once)), ())
     for batch in batches:
         hooks.begin(count)
-        own_logs = step(batch)
+        together = (batch,) if at_once == 1 else batch
+        if training_run is not None:
+            training_run.batches = together
+        try:
+            own_logs = step(batch)
+        except Exception as error:
+            explain(error, model, together, f"batch {count} of the {_DOING[hooks.phase]}")
+            raise
         count += 1 if at_once == 1 else len(batch)
         hooks.end(count - 1, read_logs)
         if _is_over(stop, hooks, processes):
@@ -207,7 +219,11 @@ def run_prediction(
         for batches in iter(lambda: list(itertools.islice(single, at_once)), []):
             hooks.begin(count)
             # A model may return classes that are registered with torch.
-            flat = [tree_flatten(_counted(step(data_of(batch)), batch)) for batch in batches]
+            try:
+                flat = [tree_flatten(_counted(step(data_of(batch)), batch)) for batch in batches]
+            except Exception as error:
+                explain(error, model, batches, f"batch {count} of the prediction")
+                raise
             structure = flat[0][1]
             columns = columns or [[] for _ in flat[0][0]]
             for leaves, _ in flat:
@@ -235,7 +251,7 @@ def run_single_prediction(
     model: Trainable, settings: TrainingSettings | None, batch: Data, device: torch.device
 ) -> Any:
     """The same for a single batch on the model's device, with nobody looking on."""
-    with run_modes.predicting(model, device):
+    with run_modes.predicting(model, device), explained(model, batch, "prediction"):
         outputs = make_prediction_step(model, settings, device)(batch)
     if isinstance(outputs, Tensor):
         return _to_array(outputs, copies=True)

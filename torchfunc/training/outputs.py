@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, NamedTuple
@@ -138,13 +139,25 @@ class OutputObjective:
         """What messages about this output add: which one it is, if it has a name."""
         return f" of the output {self.name!r}" if self.name else ""
 
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Within this, errors of the loss about shapes say which output it is."""
+        try:
+            yield
+        except ValueError as error:
+            message = str(error)
+            if not self.name or repr(self.name) in message:
+                raise
+            raise ValueError(f"Output {self.name!r}: {message}") from error.__cause__
+
     def resolve(self, y_true: Tensor | None, y_pred: Tensor) -> None:
         """Choose losses and metrics by the shapes of the first batch, and move them to its device."""
         if not self.needs_target:
             return
         assert y_true is not None
         if self.loss is not None:
-            self.loss = self.loss.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device)
+            with self.named():
+                self.loss = self.loss.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device)
         for found in (self.metrics, self.weighted_metrics):
             found[:] = [metric.for_shapes(y_true.shape, y_pred.shape).to(y_pred.device) for metric in found]
 

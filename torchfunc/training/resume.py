@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -19,7 +19,7 @@ from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.states import own_state
 from torchfunc.training.trainable import Logs, Trainable
 
-__all__ = ["TrainingRun"]
+__all__ = ["TrainingRun", "optimizer_state", "set_optimizer_state", "weights_of"]
 
 TrainingState: TypeAlias = Mapping[str, Any]
 """Tensors, numbers and text, in dicts, lists and tuples, by what they are the state of."""
@@ -41,10 +41,19 @@ class TrainingRun:
 
     Attributes:
         logs: the logs that the run begins with: those of the run that it resumes, else none.
+        batches: those of the latest step.
     """
 
-    def __init__(self, model: Trainable, data: EpochStream, callbacks: CallbackList) -> None:
+    def __init__(
+        self,
+        model: Trainable,
+        data: EpochStream,
+        callbacks: CallbackList,
+        find_nan: Callable[[Sequence[Any]], str],
+    ) -> None:
         self.logs: Logs = {}
+        self.batches: Sequence[Any] = ()
+        self._find_nan = find_nan
         self._model = model
         self._data = data
         self._callbacks = callbacks
@@ -76,8 +85,8 @@ class TrainingRun:
             "steps": self._data.num_batches,
             "logs": dict(logs or {}),
             "stop_training": self._model.stop_training,
-            "weights": _weights(self._model),
-            "optimizer": _optimizer_state(self._model.optimizer),
+            "weights": weights_of(self._model),
+            "optimizer": optimizer_state(self._model.optimizer),
             "callbacks": self._callbacks.states(),
         }
 
@@ -90,7 +99,7 @@ class TrainingRun:
         """
         if not isinstance(state, Mapping) or not state.keys() >= _PARTS:
             raise ValueError("What was saved is not the state of a training.")
-        found, wanted = _shapes(_weights(self._model)), _shapes(state["weights"])
+        found, wanted = _shapes(weights_of(self._model)), _shapes(state["weights"])
         if found != wanted:
             differing = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             raise ValueError(
@@ -118,6 +127,10 @@ class TrainingRun:
             set_random_states(state["generators"])
         return range(state["epoch"], state["epoch"] if state["stop_training"] else epochs.stop)
 
+    def source_of_nan(self) -> str:
+        """Where the first value that is no finite number in the latest step comes from, as far as it can be told."""
+        return self._find_nan(self.batches)
+
     def enter_epoch(self, step: Callable[[Data], object]) -> int:
         """Go to the batch that the epoch continues with, if a run is resumed in its middle. Returns its number."""
         state, self._resumed = self._resumed, None
@@ -141,9 +154,9 @@ class TrainingRun:
 
     def _restore(self, state: TrainingState) -> None:
         with torch.no_grad():
-            _fill(_weights(self._model), state["weights"])
+            _fill(weights_of(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.
-            _set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
+            set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
             sums = [] if self._model.optimizer is None else self._model.optimizer.accumulated
             for total, value in zip(sums, state.get("sums", ()), strict=False):
                 total.copy_(value)
@@ -151,7 +164,7 @@ class TrainingRun:
         set_random_states(state["generators"])
 
 
-def _weights(model: Trainable) -> dict[str, Tensor]:
+def weights_of(model: Trainable) -> dict[str, Tensor]:
     """Parameters and buffers; also those that no state_dict holds, such as the counters of seeded dropout."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
@@ -165,7 +178,7 @@ def _fill(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
         tensor.copy_(values[name])
 
 
-def _optimizer_state(optimizer: Optimizer | None) -> Any:
+def optimizer_state(optimizer: Optimizer | None) -> Any:
     if optimizer is None:
         return None
     if isinstance(optimizer, TorchOptimizer):
@@ -175,7 +188,7 @@ def _optimizer_state(optimizer: Optimizer | None) -> Any:
 
 def _check_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
     """Raise ValueError if this is the state of an optimizer with other variables, or other groups of weights."""
-    found, saved = _state_shapes(_optimizer_state(optimizer)), _state_shapes(state)
+    found, saved = _state_shapes(optimizer_state(optimizer)), _state_shapes(state)
     if found != saved:
         raise ValueError(
             f"The saved training used another optimizer, or other settings of it, than this {type(optimizer).__name__}."
@@ -189,7 +202,7 @@ def _state_shapes(state: Any) -> Any:
     return None if state is None else [tuple(value.shape) for value in state]
 
 
-def _set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
+def set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
     if optimizer is None:
         return
     if isinstance(optimizer, TorchOptimizer):

@@ -80,12 +80,14 @@ class Execution:
         steps: how many steps are executed at once.
         precision: what they compute in.
         strategy: how several processes share the work: "auto", "ddp", "fsdp"; None if each works for itself.
+        check_nan: whether each step is checked for values that are no finite numbers.
     """
 
     jit: bool | str
     steps: int
     precision: Precision
     strategy: str | None = "auto"
+    check_nan: bool = False
 
     @classmethod
     def make(
@@ -95,6 +97,7 @@ class Execution:
         jit_compile: bool | str | None,
         precision: str | int | None,
         strategy: str | None = "auto",
+        check_nan: bool = False,
     ) -> Execution:
         """Check the arguments of `compile`. Raises ValueError for what is none of the choices."""
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
@@ -106,7 +109,9 @@ class Execution:
             raise ValueError("`run_eagerly=True` and `jit_compile=True` exclude each other.")
         if strategy not in STRATEGIES:
             raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp' or None, got {strategy!r}.")
-        return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision), strategy)
+        if not isinstance(check_nan, bool):
+            raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
+        return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision), strategy, check_nan)
 
     def compiles(self, method: str, device: torch.device) -> bool:
         """Whether this kind of step is compiled on this device, at once or later.

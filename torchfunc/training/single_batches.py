@@ -22,6 +22,7 @@ from torchfunc.training.data.arrays import (
 from torchfunc.training.data.conversion import ArrayLike
 from torchfunc.training.data.parts import PartBatch
 from torchfunc.training.distributed.runs import joined, shared_logs, shared_training
+from torchfunc.training.failed_steps import explained
 from torchfunc.training.loop import run_single_prediction
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of
@@ -81,12 +82,16 @@ class SingleBatches(StepFunctions):
         processes = run.settings.processes
         self.reset_metrics()
         step = make_step(self, run, method, device)
+        doing = explained(self, data, "training" if method == "train_step" else "evaluation")
         if processes is None:
-            logs = step(data)
+            with doing:
+                logs = step(data)
             return plain_logs(self.get_metrics_result() if logs is None else logs)
         # Of several processes each has rows of its own.
         rows = first_leaf(data).shape[0]
-        logs = step(PartBatch(data, BatchPart(rows, sum(processes.gather_counts(rows)))))
+        part = PartBatch(data, BatchPart(rows, sum(processes.gather_counts(rows))))
+        with doing:
+            logs = step(part)
         return shared_logs(processes, self, logs, makes_own_logs(self, method))
 
     def predict_on_batch(self, x: ArrayLike) -> Any:

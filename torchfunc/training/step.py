@@ -19,7 +19,7 @@ from torchfunc.training.outputs import DeferredUpdate, OutputBatch
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.trainable import Logs, Trainable
 
-__all__ = ["Outcome", "evaluate_batch", "predict_batch", "total_loss", "train_batch"]
+__all__ = ["Outcome", "evaluate_batch", "predict_batch", "total_loss", "train_batch", "try_batch"]
 
 
 Outcome: TypeAlias = tuple[Logs | None, list[DeferredUpdate]]
@@ -159,3 +159,19 @@ def _warn_of_missing(model: Trainable, weights: list[nn.Parameter], gradients: S
             "output forgotten?",
             stacklevel=2,
         )
+
+
+def try_batch(model: Trainable, run: RunContext | None, batch: Batch) -> None:
+    """Compute what a step of a run, or without one a prediction, computes for a batch, to no effect."""
+    if run is None or not torch.is_grad_enabled():
+        predict_batch(model, batch)
+        return
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        _, _, loss = _forward(model, run, batch, training=True)
+        torch.autograd.grad(loss, run.weights, allow_unused=True)
+    finally:
+        run.clear_call_losses()
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)

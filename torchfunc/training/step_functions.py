@@ -20,6 +20,7 @@ from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, Compiled
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.parts import PartBatch
+from torchfunc.training.first_nan import CheckedStep
 from torchfunc.training.protected_batches import ProtectedStep
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
@@ -114,15 +115,20 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
     is_first = model._run_context is run
     in_parts = settings.processes is not None
     eager = _eager_step(model, method, function, None if is_first else run, in_parts)
-    step: Callable[[Any], Outcome] = eager if at_once == 1 else _several(eager)
+    checks = settings.execution.check_nan
+    grouped = 1 if checks else at_once
+    step: Callable[[Any], Outcome] = eager if grouped == 1 else _several(eager)
     if function is None and settings.execution.compiles(method, device):
-        step = _compiled_step(model, settings, method, step, at_once)
+        step = _compiled_step(model, settings, method, step, grouped)
     elif method == "train_step" and settings.thread_probe is not None:
         step = partial(settings.thread_probe.run, step)
     step = setting_compiled_parts(step, model, None if method == "train_step" else False)
 
     if not _keeps_batches(model, settings, method, function):
         step = ProtectedStep(step, writes_to_arguments(model) or None)
+    if checks:
+        step = CheckedStep(step, model, settings, trains=method == "train_step")
+        step = step if at_once == 1 else _several(step)
 
     def run_step(batch: Any) -> Logs | None:
         logs, deferred = step(batch)

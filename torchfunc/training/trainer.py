@@ -84,6 +84,7 @@ class Trainer(OverridableSteps):
         precision: str | int | None = None,
         device: str | torch.device = "auto",
         strategy: str | None = "auto",
+        check_nan: bool = False,
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -109,6 +110,8 @@ class Trainer(OverridableSteps):
             device: where to train; "auto" is the accelerator if there is one and the model is still on the CPU.
             strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
                 model and its part of each batch, and gradients are summed. None: each works for itself.
+            check_nan: whether to undo the first step that meets a NaN or an infinity, and raise a ValueError that says
+                which input, target, layer or loss it is from. Each step waits for the device, and copies the weights.
 
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
@@ -121,7 +124,7 @@ class Trainer(OverridableSteps):
         policy = dtype_policy()
         if precision is None and policy.compute_dtype != policy.variable_dtype:
             precision = policy.name
-        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy)
+        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy, check_nan)
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss

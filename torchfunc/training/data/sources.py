@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.errors import add_note
 from torchfunc.structures import map_structure, named_leaves
 from torchfunc.training.data.array_batches import ArrayBatches
 from torchfunc.training.data.arrays import (
@@ -229,7 +230,16 @@ class IterableBatches(Batches):
             self._source.on_epoch_end()
 
     def __iter__(self) -> Iterator[Data]:
-        yield from prefetched(map(self._as_tensors, self._source), self._device)
+        yield from prefetched(self._numbered(), self._device)
+
+    def _numbered(self) -> Iterator[Data]:
+        for number, batch in enumerate(self._source):
+            try:
+                tensors = self._as_tensors(batch)
+            except (TypeError, ValueError) as error:
+                add_note(error, f"This was in batch {number} of the {type(self._source).__name__}")
+                raise
+            yield tensors
 
     def _as_tensors(self, batch: Any) -> Data:
         arrays = Arrays.parse(*unpack_x_y_sample_weight(batch), self._expected).weighted(self._class_weight)
