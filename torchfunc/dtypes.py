@@ -7,7 +7,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from torchfunc.errors import did_you_mean
+
 __all__ = ["DTypeLike", "as_dtype", "dtype_name"]
+
+# For suggestions.
+_NAMES = [name for name, value in vars(torch).items() if isinstance(value, torch.dtype)]
 
 DTypeLike: TypeAlias = "torch.dtype | str | np.dtype | type"
 
@@ -38,7 +43,8 @@ def as_dtype(dtype: Any) -> torch.dtype:
         found = getattr(torch, name, None)
         if isinstance(found, torch.dtype):
             return found
-    raise ValueError(f"{dtype!r} is not a dtype. Give a torch.dtype or a name such as 'float32' or 'int64'.")
+    hint = did_you_mean(dtype, _NAMES) if isinstance(dtype, str) else ""
+    raise ValueError(f"{dtype!r} is not a dtype.{hint} Give a torch.dtype or a name such as 'float32' or 'int64'.")
 
 
 def dtype_name(dtype: Any) -> str:

@@ -18,6 +18,10 @@ from torchfunc.registry import (
 __all__ = ["Family"]
 
 
+# So many names are listed where none is spelt like the one that was asked for.
+_FEW = 12
+
+
 class Family:
     """One family of objects that can be given by name, config or instance (losses, initializers ...).
 
@@ -82,4 +86,7 @@ class Family:
             return custom
         if name in self._names:
             return self._names[name]
-        raise ValueError(f"There is no {self.kind} called {name!r}.{did_you_mean(name, self._names)}")
+        hint = did_you_mean(name, self._names)
+        if not hint and len(self._names) <= _FEW:
+            hint = f" There are: {', '.join(self._names)}."
+        raise ValueError(f"There is no {self.kind} called {name!r}.{hint}")

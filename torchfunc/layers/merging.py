@@ -340,7 +340,8 @@ def _broadcast(first: Shape, second: Shape) -> Shape:
     for axis, (a, b) in enumerate(zip(first[extra:], second, strict=True), extra + 1):
         if a is not None and b is not None and a != b and 1 not in (a, b):
             raise ValueError(
-                f"the sizes of axis {axis} do not broadcast: {a} and {b} (batch, then {first} and {second})"
+                f"the sizes of axis {axis} do not broadcast: {a} and {b} (batch, then {first} and {second}). Make them "
+                "equal, by a Dense layer or a 1x1 convolution on one side, or one of them 1"
             )
         sizes.append(None if a is None or b is None else b if a == 1 else a)
     return tuple(sizes)

@@ -276,6 +276,8 @@ def _check_symbolic(structure: Structure, what: str) -> list[SymbolicTensor]:
             raise TypeError(
                 f"The {what} of a Model are symbolic tensors, made by Input(...) and by calling layers on it, "
                 f"but these hold {leaf!r} ({type(leaf).__name__})."
+                + " Call it on a tensor: layer(x)."
+                * isinstance(leaf, nn.Module)
             )
     if not found:
         raise ValueError(f"A Model needs {what}, got {structure!r}.")

@@ -83,11 +83,14 @@ class SequentialNetwork(GraphNetwork):
             layer = layer.node.target
         if isinstance(layer, InputLayer):
             if self._stack or self._first is not None:
-                raise ValueError(f"{self._label} has its input already: an Input comes first, once.")
+                raise ValueError(f"{self._label} has layers or an input already: an Input comes first, once.")
             self._start(layer.output)
             return
         if not isinstance(layer, nn.Module):
-            raise TypeError(f"A Sequential model holds layers and modules, got {layer!r} ({type(layer).__name__}).")
+            hint = " Wrap a function as layers.Lambda(function), or layers.Activation(function)." * callable(layer)
+            raise TypeError(
+                f"A Sequential model holds layers and modules, got {layer!r} ({type(layer).__name__}).{hint}"
+            )
         if self._first is None and not self._stack:
             self._start_as_declared(layer)
         output = None if self._last is None else self._call(layer, self._last)
@@ -150,7 +153,7 @@ class SequentialNetwork(GraphNetwork):
         if not isinstance(output, SymbolicTensor):
             raise ValueError(
                 f"The layers of a Sequential model return one tensor each, but {type(layer).__name__} returns "
-                f"{output!r}. Draw the model with Input(...) and Model(inputs, outputs) instead."
+                f"{_what(output)}. Draw the model with Input(...) and Model(inputs, outputs) instead."
             )
         return output
 
@@ -328,3 +331,10 @@ class SequentialNetwork(GraphNetwork):
         super().__setstate__(state)
         if self._drawn is not None:
             self._first, self._last = self._drawn.inputs, self._drawn.outputs
+
+
+def _what(output: Structure) -> str:
+    """What a layer returned that is no tensor, for messages."""
+    tensors = [leaf for leaf in leaves(output) if isinstance(leaf, SymbolicTensor)]
+    shapes = ", ".join(str(tensor.shape) for tensor in tensors)
+    return f"{len(tensors)} of shapes {shapes}" if len(tensors) > 1 else repr(output)

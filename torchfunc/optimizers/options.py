@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, TypedDict
 
+from torchfunc.errors import did_you_mean
 from torchfunc.optimizers.learning_rate import LearningRate
 
 __all__ = ["OptimizerOptions", "SharedOptions", "check_options", "take_old_spellings"]
@@ -31,13 +32,17 @@ class OptimizerOptions(SharedOptions, total=False):
     weight_decay: float | None
 
 
+_SPELLINGS = ("learning_rate", *OptimizerOptions.__annotations__, *SharedOptions.__annotations__)
+
+
 def take_old_spellings(owner: str, learning_rate: LearningRate, options: dict[str, Any]) -> LearningRate:
     """The learning rate, which may be spelt `lr`. Warns of a `decay`; anything else in `options` is an error."""
     learning_rate = options.pop("lr", learning_rate)
     if options.pop("decay", None) is not None:
         warnings.warn("`decay` is ignored, as in Keras 3: give a learning rate schedule instead.", stacklevel=4)
     if options:
-        raise ValueError(f"{owner} does not know the argument(s) {', '.join(map(repr, options))}.")
+        hint = did_you_mean(next(iter(options)), _SPELLINGS)
+        raise ValueError(f"{owner} does not know the argument(s) {', '.join(map(repr, options))}.{hint}")
     return learning_rate
 
 

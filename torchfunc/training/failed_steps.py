@@ -24,7 +24,7 @@ from torchfunc.training.data.array_batches import gathered
 from torchfunc.training.data.arrays import Batch, Data, unpack_x_y_sample_weight
 from torchfunc.training.data.parts import data_of
 from torchfunc.training.odd_values import listed_outside, named_inputs
-from torchfunc.training.outputs import OutputObjective
+from torchfunc.training.outputs import OutputBatch, OutputObjective
 from torchfunc.training.step import try_batch
 from torchfunc.training.trainable import Trainable
 
@@ -56,7 +56,8 @@ def explain(error: Exception, model: Trainable, batches: Sequence[Any], which: s
     except CALL_ERRORS:
         # A card on which an index was out of range computes nothing more. The error itself is what counts.
         place = values = ""
-    add_note(error, f"This was in {which}{place}")
+    if place or which.startswith("batch"):
+        add_note(error, f"This was in {which}{place}")
     if values:
         add_note(error, values)
 
@@ -79,7 +80,7 @@ def _cause(error: BaseException, model: Trainable, batches: Sequence[Batch]) -> 
 
 
 def _at_output(found: dict[str, Any]) -> tuple[str, str]:
-    objective, part = found["self"], found.get("part")
+    objective, part = found["self"], next((value for value in found.values() if isinstance(value, OutputBatch)), None)
     place = f", in the loss{objective.of} ({objective.loss.name})" if objective.loss is not None else objective.of
     if part is None or part.target is None:
         return place, ""
@@ -140,7 +141,10 @@ def _memory(error: BaseException, model: Trainable, batch: Batch) -> tuple[str, 
     """Where the memory ran out, and how many rows would fit."""
     place, _ = _place(error, model)
     # What the step has made so far is held by its frames.
-    traceback.clear_frames(error.__traceback__)
+    raised: BaseException | None = error
+    while raised is not None:
+        traceback.clear_frames(raised.__traceback__)
+        raised = raised.__context__
     tried = rows = len(first_leaf(batch.x))
     while tried > 1:
         tried //= 2

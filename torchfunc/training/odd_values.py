@@ -63,4 +63,7 @@ def listed_outside(module: nn.Module, indices: Tensor, inputs: list[tuple[str, T
         return None
     same = (name for name, value in inputs if value.shape == indices.shape and bool((value.long() == indices).all()))
     name = next(same, "What it was given")
-    return f"{name} holds {list_values(indices, outside)}, but its vectors are numbered 0 to {size - 1}."
+    return (
+        f"{name} holds {list_values(indices, outside)}, but its vectors are numbered 0 to {size - 1}. Make more of "
+        "them, or map such values to one of these."
+    )

@@ -15,7 +15,7 @@ import torch
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers.base.shapes import Shape, Shapes
 
-__all__ = ["accepts", "bind_call", "call_with_shapes", "shapes_of"]
+__all__ = ["accepts", "bind_call", "call_with_shapes", "parameter_names", "shapes_of"]
 
 
 @functools.cache
@@ -52,6 +52,12 @@ def accepts(function: Callable[..., object], parameter: str) -> bool:
         return parameter in _function_parameters(_function(function))
     except ValueError:
         return False
+
+
+def parameter_names(cls: type) -> list[str]:
+    """The names that the `__init__`s of a class and its bases have for their arguments."""
+    makers = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
+    return [name for maker in makers for name in inspect.signature(maker).parameters if name != "self"]
 
 
 def bind_call(

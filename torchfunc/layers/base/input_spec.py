@@ -112,9 +112,21 @@ def check_input(spec: InputSpec | Sequence[InputSpec | None], inputs: Any, descr
             raise ValueError(
                 located(
                     f"Input {index} of {describe()} is incompatible with the layer: {problem}. "
-                    f"Full shape received: {shape}"
+                    f"Full shape received: {shape}{_advice(problem, len(shape))}"
                 )
             )
+
+
+def _advice(problem: str, rank: int) -> str:
+    if "ndim=" in problem:
+        wanted = int(problem.partition("ndim=")[2].partition(",")[0])
+        axis = ". The batch is one of the axes"
+        if wanted == rank + 1:
+            return f"{axis}; one that is missing, of channels or steps, is added by x[..., None] or layers.Reshape"
+        return axis
+    if "to have value" in problem:
+        return ". The layer was built for that size: make another one for this input, with weights of its own"
+    return ""
 
 
 class DeclaredInput(nn.Module):

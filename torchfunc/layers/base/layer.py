@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchfunc import regularizers
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
+from torchfunc.errors import did_you_mean
 from torchfunc.graph import (
     CallMode,
     Node,
@@ -33,7 +34,7 @@ from torchfunc.graph import (
 from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.build_record import BuildRecord, marking_built
-from torchfunc.layers.base.call_arguments import accepts, bind_call, shapes_of
+from torchfunc.layers.base.call_arguments import accepts, bind_call, parameter_names, shapes_of
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
@@ -107,6 +108,7 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         if kwargs:
             raise ValueError(
                 f"{type(self).__name__} was given arguments it does not take: {', '.join(map(repr, kwargs))}."
+                f"{did_you_mean(next(iter(kwargs)), parameter_names(type(self)))}"
             )
         if name is not None and (not isinstance(name, str) or "/" in name or not name):
             raise ValueError(f"A layer's name is a non-empty string without '/', got {name!r}.")

@@ -107,7 +107,11 @@ def _as_array(value: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} cannot be made an array: {error}. Are its rows of different lengths?") from error
+        reason = str(error).rstrip(".")
+        raise ValueError(
+            f"{name} cannot be made an array: {reason}. Are its rows of different lengths? Pad them, for example with "
+            "utils.pad_sequences."
+        ) from error
 
 
 def is_frame(value: Any) -> bool:
