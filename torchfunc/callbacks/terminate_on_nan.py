@@ -37,6 +37,10 @@ class TerminateOnNaN(Callback):
         """Note the run, which knows its batches."""
         self._run = run
 
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Forget the run, and its data with it."""
+        self._run = None
+
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Look at the loss."""
         loss = (logs or {}).get("loss")

@@ -146,6 +146,10 @@ def _memory(error: BaseException, model: Trainable, batch: Batch) -> tuple[str, 
         traceback.clear_frames(raised.__traceback__)
         raised = raised.__context__
     tried = rows = len(first_leaf(batch.x))
+    run = current_run(model)
+    if run is not None and run.settings.processes is not None:
+        # Trying would have this process wait for the others.
+        return place, f"A batch of {rows} rows does not fit into the memory: give a smaller batch_size."
     while tried > 1:
         tried //= 2
         if torch.cuda.is_initialized():

@@ -176,6 +176,8 @@ def _run_batches(
         hooks.end(count - 1, read_logs)
         if _is_over(stop, hooks, processes):
             break
+    if training_run is not None:
+        training_run.batches = ()
     callbacks.count_steps(count)
     if own_logs is not None and processes is None:
         # Own logs are usually the results of the model's metrics as of the last batch; then those are the epoch's.
