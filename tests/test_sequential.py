@@ -193,7 +193,7 @@ def test_as_keras():
 MISTAKES = {
     "no layer": (lambda: Sequential([Dense(2), 3]), TypeError, "got 3"),
     "a class": (lambda: Sequential([Dense]), TypeError, "Dense"),
-    "two inputs": (lambda: Sequential([Input((8,)), Input((8,))]), ValueError, "has its input already"),
+    "two inputs": (lambda: Sequential([Input((8,)), Input((8,))]), ValueError, "input already: an Input comes first"),
     "input after a layer": (lambda: Sequential([Dense(2), Input((8,))]), ValueError, "comes first"),
     "does not fit": (lambda: Sequential([Input((8,)), nn.Linear(3, 2)]), ValueError, r"Linear\(in_features=3"),
     "one name twice": (
