@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pandas
 import pytest
 import torch
 from layer_parity import assert_close, check_layer
@@ -128,6 +129,16 @@ def test_adapt(source, kwargs):
     assert_close(layer.mean.view(mean.shape), mean, 1e-12, "mean")
     assert_close(layer.variance.view(mean.shape), variance, 1e-12, "variance")
     assert_close(layer(DATA), (DATA - mean) / np.sqrt(variance), 1e-12, "outputs")
+
+
+def test_adapt_to_frames():
+    frame = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4, 5, 6]})
+    for data in (frame, [frame[:2], frame[2:]]):
+        layer = Normalization()
+        layer.adapt(data)
+        assert layer.mean.flatten().tolist() == [2, 5]
+    with pytest.raises(TypeError, match=r"takes numbers, but DataFrame holds object values\. Encode them first"):
+        Normalization().adapt(frame.assign(c=["x", "y", "z"]))
 
 
 def test_adapt_of_far_numbers_and_again():
