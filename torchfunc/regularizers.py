@@ -144,6 +144,9 @@ class OrthogonalRegularizer(Regularizer):
         factor: the factor, not negative. Default 0.01.
         mode: "rows" (default) or "columns".
 
+    Raises:
+        ValueError: an argument is another, or what it is called on is no matrix.
+
     >>> regularizers.OrthogonalRegularizer(1.0)([[1.0, 0.0], [0.0, 2.0]])
     tensor(0.)
     >>> regularizers.OrthogonalRegularizer(1.0)([[1.0, 0.0], [2.0, 2.0]])

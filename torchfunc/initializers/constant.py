@@ -130,6 +130,9 @@ class STFT(Initializer):
             "spectrum", or not at all, None.
         periodic: make a named window periodic, not symmetric. Default False.
 
+    Raises:
+        ValueError: an argument is another, or a window has another length than the frames.
+
     >>> real = initializers.STFT("real", window=None, scaling=None)((4, 1, 3))
     >>> real[:, 0, 1].round().int()  # one turn of a cosine in four steps
     tensor([ 1,  0, -1,  0], dtype=torch.int32)

@@ -38,6 +38,9 @@ class RandomInitializer(Initializer):
             is used, which `torch.manual_seed` sets, and calls differ from each other. The config of a Keras
             `SeedGenerator` is taken for its seed.
 
+    Raises:
+        ValueError: the seed is no int, or the dtype that is asked for is not a floating point type.
+
     >>> class Coins(initializers.RandomInitializer):
     ...     def _fill(self, values, generator):
     ...         return values.bernoulli_(0.5, generator=generator)
@@ -220,6 +223,9 @@ class VarianceScaling(RandomInitializer):
         seed: an int for the same values at each call, or None.
         input_axes: the axes that the fan-in is the product of; goes with `output_axes`. Default: Keras' layout.
         output_axes: the axes that the fan-out is the product of.
+
+    Raises:
+        ValueError: an argument is another.
 
     >>> values = initializers.VarianceScaling(scale=2.0, mode="fan_in", seed=0)((200, 300))
     >>> values.std().round(decimals=2)  # sqrt(2 / 200)

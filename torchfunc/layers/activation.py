@@ -204,6 +204,9 @@ class Softmax(Elementwise):
     Call arguments:
         mask: a tensor that broadcasts to the input; masked positions get 0, and the others sum to 1.
 
+    Raises:
+        ValueError: the input has no such axis, or the mask does not broadcast to it.
+
     >>> layers.Softmax()(torch.tensor([[1.0, 1.0, 5.0]]), mask=torch.tensor([[True, True, False]]))
     tensor([[0.5000, 0.5000, 0.0000]])
     """

@@ -210,6 +210,9 @@ class Lambda(Layer):
         arguments: further keyword arguments of `function`.
         **kwargs: of `Layer`.
 
+    Raises:
+        TypeError: the function cannot be called.
+
     >>> layers.Lambda(lambda x: x**2)(torch.tensor([[3.0]]))
     tensor([[9.]])
     """
@@ -280,6 +283,9 @@ class TorchModule(Layer):
         output_shape: the output's shape with the batch axis (None), for a module whose result depends on data values;
             inferred by a run on fake tensors by default.
         **kwargs: of `Layer`.
+
+    Raises:
+        TypeError: it is no `torch.nn.Module`.
 
     >>> layers.TorchModule(torch.nn.Linear(5, 3), name="project")(Input((5,))).shape
     (None, 3)

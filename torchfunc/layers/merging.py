@@ -117,6 +117,9 @@ class _Operator(Merge):
 class Add(_Operator):
     """The sum of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
 
+    Raises:
+        ValueError: the call is not on a list of inputs, or their shapes do not broadcast.
+
     >>> layers.Add()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
     tensor([[11., 22.]])
     """
@@ -126,6 +129,9 @@ class Add(_Operator):
 
 class Subtract(_Operator):
     """The first of two inputs minus the second. Shapes: `(batch, ...)` each -> the broadcast shape.
+
+    Raises:
+        ValueError: the call is not on two inputs, or their shapes do not broadcast.
 
     >>> layers.Subtract()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
     tensor([[ -9., -18.]])
@@ -137,6 +143,9 @@ class Subtract(_Operator):
 
 class Average(_Operator):
     """The mean of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    Raises:
+        ValueError: as for `Add`.
 
     >>> layers.Average()([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 6.0]])])
     tensor([[2., 4.]])
@@ -155,6 +164,9 @@ class Multiply(_Operator):
     """The product of the inputs. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
 
     Steps that are masked in one input count as 1; steps that are masked in all inputs give 0.
+
+    Raises:
+        ValueError: as for `Add`.
 
     >>> layers.Multiply()([torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])])
     tensor([[10., 40.]])
@@ -191,6 +203,9 @@ class _Extremum(_Operator):
 class Maximum(_Extremum):
     """The element-wise maximum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
 
+    Raises:
+        ValueError: as for `Add`.
+
     >>> layers.Maximum()([torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])])
     tensor([[3., 5.]])
     """
@@ -200,6 +215,9 @@ class Maximum(_Extremum):
 
 class Minimum(_Extremum):
     """The element-wise minimum. Shapes: any that broadcast, `(batch, ...)` each -> the broadcast shape.
+
+    Raises:
+        ValueError: as for `Add`.
 
     >>> layers.Minimum()([torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 2.0]])])
     tensor([[1., 2.]])
@@ -214,6 +232,9 @@ class Concatenate(Merge):
     Args:
         axis: the axis, the batch axis counted.
         **kwargs: of `Layer`.
+
+    Raises:
+        ValueError: the call is not on a list of inputs, or their shapes differ in another axis.
 
     >>> layers.Concatenate()([torch.tensor([[1.0]]), torch.tensor([[2.0, 3.0]])])
     tensor([[1., 2., 3.]])
@@ -275,6 +296,9 @@ class Dot(Merge):
         axes: the axis to sum over, or two of them, one for each input. Not the batch axis.
         normalize: whether to scale each input to length 1 along its axis first: the cosine of the angle.
         **kwargs: of `Layer`.
+
+    Raises:
+        TypeError, ValueError: `axes` are no integers, or name no axes of the same size.
 
     >>> layers.Dot(axes=1)([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])])
     tensor([[11.]])

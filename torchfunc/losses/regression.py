@@ -108,6 +108,8 @@ def log_cosh(y_true: TensorLike, y_pred: TensorLike) -> Tensor:
 def cosine_similarity(y_true: TensorLike, y_pred: TensorLike, axis: int = -1) -> Tensor:
     """Minus the cosine of the angle between target and prediction, -1 being the best; `axis` is reduced.
 
+    Shape: `(batch, ..., n)` twice -> `(batch, ...)`.
+
     >>> losses.cosine_similarity([[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [3.0, 4.0]])
     tensor([-1.0000, -0.6000])
     """

@@ -101,6 +101,9 @@ class SequentialNetwork(GraphNetwork):
     def pop(self, rebuild: bool = True) -> nn.Module:
         """Take the last layer off and return it.
 
+        Raises:
+            ValueError: there is no layer.
+
         >>> model = Sequential([Input((4,)), layers.Dense(3), layers.Dense(1)])
         >>> model.pop().units, model.output_shape
         (1, (None, 3))

@@ -3,6 +3,10 @@
 Each takes tensors, symbolic tensors (and records itself on them), NumPy arrays, lists and plain numbers, with Keras'
 argument names and defaults, and returns a tensor, symbolic where an argument is. Dtypes follow torch's rules, so whole
 numbers are int64. New tensors are made on torch's default device. What is not here is in `torchfunc/absent.py`.
+
+Unless a docstring says otherwise: `x` has any shape, and the result has the same; `x1` and `x2` broadcast; `axis` is
+the axis or axes that are reduced, by default all, and `keepdims` leaves them in with size 1; `indices_or_sections` are
+indices to cut before or the number of equal parts; `dtype` is that of the result.
 """
 
 from torchfunc.ops import (
@@ -13,11 +17,13 @@ from torchfunc.ops import (
     fourier,
     image,
     linalg,
+    losses,
     making,
     networks,
     nn,
     numpy,
     reductions,
+    segments,
     shaping,
     statistics,
 )
@@ -27,9 +33,11 @@ from torchfunc.ops.control import *  # noqa: F403
 from torchfunc.ops.elementwise import *  # noqa: F403
 from torchfunc.ops.fourier import *  # noqa: F403
 from torchfunc.ops.linalg import *  # noqa: F403
+from torchfunc.ops.losses import *  # noqa: F403
 from torchfunc.ops.making import *  # noqa: F403
 from torchfunc.ops.networks import *  # noqa: F403
 from torchfunc.ops.reductions import *  # noqa: F403
+from torchfunc.ops.segments import *  # noqa: F403
 from torchfunc.ops.shaping import *  # noqa: F403
 from torchfunc.ops.statistics import *  # noqa: F403
 from torchfunc.ops.tensors import (
@@ -74,9 +82,11 @@ __all__ = [
     *elementwise.__all__,
     *fourier.__all__,
     *linalg.__all__,
+    *losses.__all__,
     *making.__all__,
     *networks.__all__,
     *reductions.__all__,
+    *segments.__all__,
     *shaping.__all__,
     *statistics.__all__,
 ]

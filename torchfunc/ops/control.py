@@ -48,6 +48,11 @@ def cond(pred: Any, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
     """What the branch of this number returns; the first or last for a number that there is none of.
 
+    `operands` are handed to the branch.
+
+    Raises:
+        ValueError: `index` is symbolic.
+
     >>> ops.switch(1, [lambda x: x + 1, lambda x: 10 * x], 5)
     50
     """
@@ -59,6 +64,12 @@ def while_loop(
     cond: Callable[..., Any], body: Callable[..., Any], loop_vars: Any, maximum_iterations: int | None = None
 ) -> Any:
     """`loop_vars = body(*loop_vars)` again and again, while `cond(*loop_vars)` holds.
+
+    Args:
+        maximum_iterations: after how many rounds to stop; None for no limit.
+
+    Raises:
+        ValueError: `loop_vars` are symbolic.
 
     >>> ops.while_loop(lambda n: n < 100, lambda n: 2 * n, 3)
     192
@@ -168,6 +179,8 @@ def vectorize(
 
 def jvp(fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """`fun(*primals)`, and how it changes as its arguments change by `tangents`.
+
+    With `has_aux`, `fun` returns a second value that is handed on as it is.
 
     >>> ops.linalg.jvp(lambda x: x**2, [3.0], [1.0])
     (tensor(9.), tensor(6.))

@@ -21,6 +21,8 @@ TensorPair: TypeAlias = tuple[Tensor, Tensor]
 def fft(x: Pair) -> TensorPair:
     """The Fourier transform along the last axis.
 
+    `x` is a pair of tensors, the real and the imaginary parts; so is the result.
+
     >>> real, imaginary = ops.fft(([1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]))
     >>> real
     tensor([4., 0., 0., 0.])
@@ -62,6 +64,10 @@ def rfft(x: TensorLike, fft_length: int | None = None) -> TensorPair:
 
 def irfft(x: Pair, fft_length: int | None = None) -> Tensor:
     """The inverse of `rfft`.
+
+    Args:
+        x: the real and the imaginary parts.
+        fft_length: the length of the result; `2 * (n - 1)` by default.
 
     >>> ops.irfft(([4.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
     tensor([1., 1., 1., 1.])
@@ -118,6 +124,9 @@ def istft(
     center: bool = True,
 ) -> Tensor:
     """The inverse of `stft`; (..., samples), cut to `length`. Not symbolically.
+
+    Args:
+        sequence_length, sequence_stride, fft_length, window, center: as for `stft`.
 
     >>> x = torch.arange(16.0)
     >>> spectrum = ops.stft(x, sequence_length=4, sequence_stride=2, fft_length=4)

@@ -186,6 +186,13 @@ def crop_images(
 ) -> Tensor:
     """Images without some rows and columns. In each direction, two of both margins and the new size are given.
 
+    Args:
+        top_cropping, left_cropping, bottom_cropping, right_cropping: the margins.
+        target_height, target_width: the new size.
+
+    Raises:
+        ValueError: not exactly two of the three are given, or a margin would be negative.
+
     >>> ops.image.crop_images(np.zeros((1, 10, 10, 3)), 1, 2, target_height=4, target_width=5).shape
     torch.Size([1, 4, 5, 3])
     """
@@ -211,6 +218,13 @@ def pad_images(
     data_format: str | None = None,
 ) -> Tensor:
     """Images with rows and columns of 0 around. In each direction, two of both margins and the new size are given.
+
+    Args:
+        top_padding, left_padding, bottom_padding, right_padding: the margins.
+        target_height, target_width: the new size.
+
+    Raises:
+        ValueError: not exactly two of the three are given, or a margin would be negative.
 
     >>> ops.image.pad_images(np.zeros((1, 4, 4, 3)), 1, 2, target_height=8, target_width=8).shape
     torch.Size([1, 8, 8, 3])

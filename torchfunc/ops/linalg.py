@@ -120,6 +120,10 @@ def diagflat(x: TensorLike, k: int = 0) -> Tensor:
 def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The diagonals of the matrices that two axes make up, laid along the last axis.
 
+    Args:
+        offset: above the main diagonal, or below it if negative.
+        axis1, axis2: the axes.
+
     >>> ops.diagonal([[1, 2], [3, 4]])
     tensor([1, 4])
     """
@@ -128,6 +132,9 @@ def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> 
 
 def trace(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The sum of a diagonal.
+
+    Args:
+        offset, axis1, axis2: as for `diagonal`.
 
     >>> ops.trace([[1, 2], [3, 4]])
     tensor(5)
@@ -160,6 +167,8 @@ def triu(x: TensorLike, k: int = 0) -> Tensor:
 
 def cholesky(x: TensorLike, upper: bool = False) -> Tensor:
     """The triangular factor of positive definite matrices.
+
+    With `upper` the upper triangular one. torch raises LinAlgError for a matrix that is not positive definite.
 
     >>> ops.linalg.cholesky([[4.0, 2.0], [2.0, 10.0]])
     tensor([[2., 0.],
@@ -281,6 +290,9 @@ def qr(x: TensorLike, mode: str = "reduced") -> tuple[Tensor, Tensor]:
 
 def svd(x: TensorLike, full_matrices: bool = True, compute_uv: bool = True) -> Any:
     """`u, s, vh` with `x = u @ diag(s) @ vh`; only the singular values `s` without `compute_uv`.
+
+    Args:
+        full_matrices: whether `u` and `vh` are square.
 
     >>> ops.linalg.svd([[3.0, 0.0], [0.0, 2.0]], compute_uv=False)
     tensor([3., 2.])

@@ -65,6 +65,9 @@ def dtype(x: TensorLike) -> str:
 def allclose(x1: TensorLike, x2: TensorLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
     """Whether all entries are as near as `isclose` asks.
 
+    Args:
+        rtol, atol, equal_nan: as for `isclose`; with `equal_nan` NaN is near NaN.
+
     >>> ops.allclose([1.0, 2.0], [1.0, 2.000001])
     tensor(True)
     """
@@ -73,6 +76,8 @@ def allclose(x1: TensorLike, x2: TensorLike, rtol: float = 1e-5, atol: float = 1
 
 def isin(x1: TensorLike, x2: TensorLike, assume_unique: bool = False, invert: bool = False) -> Tensor:
     """Which entries of `x1` are among those of `x2`.
+
+    With `invert`, which are not. (`assume_unique` says that no entry occurs twice.)
 
     >>> ops.isin([1, 2, 3], [3, 1])
     tensor([ True, False,  True])
@@ -203,6 +208,9 @@ def logspace(
 ) -> Tensor:
     """`base` to the power of `linspace(start, stop, num)`.
 
+    Args:
+        endpoint, dtype, axis: as for `linspace`.
+
     >>> ops.logspace(0.0, 2.0, 3)
     tensor([  1.,  10., 100.])
     """
@@ -219,6 +227,9 @@ def geomspace(
     axis: int = 0,
 ) -> Tensor:
     """So many numbers from `start` to `stop` at equal ratios.
+
+    Args:
+        endpoint, dtype, axis: as for `linspace`.
 
     >>> ops.geomspace(1.0, 100.0, 3)
     tensor([  1.0000,  10.0000, 100.0000])
@@ -277,6 +288,8 @@ def kaiser(x: int, beta: float) -> Tensor:
 def meshgrid(*x: TensorLike, indexing: str = "xy") -> list[Tensor]:
     """For each of several rows of coordinates, its part of the grid that they make up.
 
+    With `indexing` "xy" the second row of coordinates runs along the first axis, with "ij" the first one does.
+
     >>> x, y = ops.meshgrid([1, 2, 3], [10, 20])
     >>> x
     tensor([[1, 2, 3],
@@ -305,6 +318,11 @@ def multi_hot(
 
     Raises:
         ValueError: `num_classes` is missing.
+
+    Args:
+        inputs: (..., n).
+        axis: as for `one_hot`.
+        dtype: `config.floatx()` by default.
 
     >>> ops.multi_hot([[0, 2], [1, 1]], num_classes=3)
     tensor([[1., 0., 1.],

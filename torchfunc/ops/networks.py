@@ -1,4 +1,4 @@
-"""Operations of neural networks: convolution, pooling, normalization, attention, losses entry by entry.
+"""Operations of neural networks: convolution, pooling, normalization, attention.
 
 `data_format` is "channels_last" or "channels_first"; `config.image_data_format()` by default.
 """
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from torchfunc.config import epsilon as default_epsilon
 from torchfunc.config import standardize_data_format
-from torchfunc.ops.tensors import TensorLike, as_axes, as_floating, as_tensor, one_hot
+from torchfunc.ops.tensors import TensorLike, as_axes, as_floating, as_tensor
 
 __all__ = [
-    *("adaptive_average_pool", "adaptive_max_pool", "average_pool", "batch_normalization", "binary_crossentropy"),
-    *("categorical_crossentropy", "conv", "ctc_loss", "depth_to_space", "depthwise_conv", "dot_product_attention"),
-    *("fold", "layer_normalization", "max_pool", "normalize", "psnr", "rms_normalization", "separable_conv"),
-    *("space_to_depth", "sparse_categorical_crossentropy", "unfold"),
+    *("adaptive_average_pool", "adaptive_max_pool", "average_pool", "batch_normalization", "conv", "depth_to_space"),
+    *("depthwise_conv", "dot_product_attention", "fold", "layer_normalization", "max_pool", "normalize"),
+    *("rms_normalization", "separable_conv", "space_to_depth", "unfold"),
 ]
 
 Sizes = int | Sequence[int]
@@ -38,6 +37,16 @@ def conv(
     dilation_rate: Sizes = 1,
 ) -> Tensor:
     """Convolution in one, two or three dimensions; in groups, if the kernel takes fewer channels than there are.
+
+    Args:
+        inputs: (batch, *space, channels), or with channels_first (batch, channels, *space).
+        kernel: (*window, channels / groups, filters).
+        strides, dilation_rate: a number, or one for each axis of the space.
+        padding: "valid" or "same".
+        data_format: see above.
+
+    Raises:
+        ValueError: another padding.
 
     >>> ops.conv(np.ones((1, 5, 1)), np.ones((3, 1, 1))).flatten()
     tensor([3., 3., 3.])
@@ -60,6 +69,9 @@ def depthwise_conv(
 ) -> Tensor:
     """Convolution of each channel for itself; kernel (*window, channels, multiplier).
 
+    Args:
+        inputs, strides, padding, data_format, dilation_rate: as for `conv`.
+
     >>> ops.depthwise_conv(np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 2))).shape
     torch.Size([2, 6, 6, 6])
     """
@@ -79,6 +91,11 @@ def separable_conv(
     dilation_rate: Sizes = 1,
 ) -> Tensor:
     """`depthwise_conv`, and a convolution of window 1 after it.
+
+    Args:
+        depthwise_kernel: (*window, channels, multiplier).
+        pointwise_kernel: (*ones, channels * multiplier, filters).
+        inputs, strides, padding, data_format, dilation_rate: as for `conv`.
 
     >>> ops.separable_conv(np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 2)), np.zeros((1, 1, 6, 16))).shape
     torch.Size([2, 6, 6, 16])
@@ -105,6 +122,10 @@ def max_pool(
 ) -> Tensor:
     """The largest entry of each window; windows follow each other without `strides`.
 
+    Args:
+        pool_size, strides: a number, or one for each axis of the space; strides are `pool_size` by default.
+        inputs, padding, data_format: as for `conv`.
+
     >>> ops.max_pool([[[1.0], [3.0], [2.0], [5.0]]], 2).flatten()
     tensor([3., 5.])
     """
@@ -126,6 +147,9 @@ def average_pool(
 ) -> Tensor:
     """The mean of each window, of what is within the input.
 
+    Args:
+        inputs, pool_size, strides, padding, data_format: as for `max_pool`.
+
     >>> ops.average_pool([[[1.0], [3.0], [2.0], [5.0]]], 2).flatten()
     tensor([2.0000, 3.5000])
     """
@@ -144,6 +168,10 @@ def average_pool(
 def adaptive_average_pool(inputs: TensorLike, output_size: Sizes, data_format: str | None = None) -> Tensor:
     """The means of so many windows as the output has places.
 
+    Args:
+        output_size: how many places: a number, or one for each axis of the space.
+        inputs, data_format: as for `conv`.
+
     >>> ops.adaptive_average_pool([[[1.0], [3.0], [2.0], [6.0]]], 1).flatten()
     tensor([3.])
     """
@@ -154,6 +182,9 @@ def adaptive_average_pool(inputs: TensorLike, output_size: Sizes, data_format: s
 
 def adaptive_max_pool(inputs: TensorLike, output_size: Sizes, data_format: str | None = None) -> Tensor:
     """The largest entries of so many windows as the output has places.
+
+    Args:
+        inputs, output_size, data_format: as for `adaptive_average_pool`.
 
     >>> ops.adaptive_max_pool([[[1.0], [3.0], [2.0], [6.0]]], 2).flatten()
     tensor([3., 6.])
@@ -226,6 +257,8 @@ def _plain(sizes: Sizes) -> Any:
 def depth_to_space(x: TensorLike, block_size: int, data_format: str = "channels_last") -> Tensor:
     """Each place's channels as a block of places: `block_size` times larger, its square times fewer channels.
 
+    Shape: with `b = block_size`, `(batch, height, width, channels)` -> `(batch, height * b, width * b, channels / b²)`.
+
     >>> ops.depth_to_space(torch.arange(4.0).reshape(1, 1, 1, 4), 2)[0, :, :, 0]
     tensor([[0., 1.],
             [2., 3.]])
@@ -238,6 +271,8 @@ def depth_to_space(x: TensorLike, block_size: int, data_format: str = "channels_
 
 def space_to_depth(x: TensorLike, block_size: int, data_format: str = "channels_last") -> Tensor:
     """The inverse of `depth_to_space`.
+
+    Shape: with `b = block_size`, `(batch, height, width, channels)` -> `(batch, height / b, width / b, channels * b²)`.
 
     >>> ops.space_to_depth(torch.zeros(1, 4, 6, 3), 2).shape
     torch.Size([1, 2, 3, 12])
@@ -365,83 +400,3 @@ def dot_product_attention(
     grouped = q.shape[1] != k.shape[1]
     found = F.scaled_dot_product_attention(q, k, v, weights, 0.0, is_causal, scale=scale, enable_gqa=grouped)
     return torch.swapaxes(found, 1, 2)
-
-
-# Losses
-
-
-def binary_crossentropy(target: TensorLike, output: TensorLike, from_logits: bool = False) -> Tensor:
-    """`-target * log(output) - (1 - target) * log(1 - output)`, entry by entry; with logits, of their sigmoid.
-
-    >>> ops.binary_crossentropy([1.0, 0.0], [0.5, 0.5])
-    tensor([0.6931, 0.6931])
-    """
-    y, found = as_floating(target), as_floating(output)
-    if from_logits:
-        return F.binary_cross_entropy_with_logits(found, y.to(found.dtype), reduction="none")
-    return F.binary_cross_entropy(_inside(found), y.to(found.dtype), reduction="none")
-
-
-def categorical_crossentropy(
-    target: TensorLike, output: TensorLike, from_logits: bool = False, axis: int = -1
-) -> Tensor:
-    """`-sum(target * log(output))` along `axis`, the output made to sum to 1; with logits, of their softmax.
-
-    >>> ops.categorical_crossentropy([[0.0, 1.0]], [[0.5, 0.5]])
-    tensor([0.6931])
-    """
-    found = as_floating(output)
-    return -torch.sum(as_tensor(target) * _log_probabilities(found, from_logits, axis), axis)
-
-
-def sparse_categorical_crossentropy(
-    target: TensorLike, output: TensorLike, from_logits: bool = False, axis: int = -1
-) -> Tensor:
-    """`categorical_crossentropy` for class numbers, with or without an axis of size 1 at the end.
-
-    >>> ops.sparse_categorical_crossentropy([1], [[0.0, 0.0]], from_logits=True)
-    tensor([0.6931])
-    """
-    found, classes = as_floating(output), as_tensor(target).to(torch.int64)
-    if classes.ndim == found.ndim and classes.shape[-1] == 1:
-        classes = classes[..., 0]
-    scores = _log_probabilities(found, from_logits, axis)
-    return -torch.sum(one_hot(classes, found.shape[axis], axis, found.dtype) * scores, axis)
-
-
-def _log_probabilities(output: Tensor, from_logits: bool, axis: int) -> Tensor:
-    if from_logits:
-        return torch.log_softmax(output, axis)
-    return torch.log(_inside(output / torch.sum(output, axis, keepdim=True)))
-
-
-def _inside(probabilities: Tensor) -> Tensor:
-    return torch.clamp(probabilities, default_epsilon(), 1 - default_epsilon())
-
-
-def ctc_loss(
-    target: TensorLike,
-    output: TensorLike,
-    target_length: TensorLike,
-    output_length: TensorLike,
-    mask_index: int = 0,
-) -> Tensor:
-    """The CTC loss (batch) of scores (batch, steps, classes) for targets (batch, at most so long).
-
-    >>> scores = torch.zeros(1, 3, 2)  # three steps, class 1 beside the blank, all as likely
-    >>> ops.ctc_loss([[1]], scores, [1], [3])  # 6 of the 8 ways to go read "1"
-    tensor([0.2877])
-    """
-    scores = torch.log_softmax(torch.swapaxes(as_floating(output), 0, 1), -1)
-    lengths = as_tensor(output_length).to(torch.int64), as_tensor(target_length).to(torch.int64)
-    return F.ctc_loss(scores, as_tensor(target), *lengths, blank=mask_index, reduction="none")
-
-
-def psnr(x1: TensorLike, x2: TensorLike, max_val: float) -> Tensor:
-    """The peak signal to noise ratio in decibels: `20 * log10(max_val) - 10 * log10(mean((x1 - x2) ** 2))`.
-
-    >>> ops.psnr([0.0, 0.0], [0.1, 0.1], max_val=1.0).round()
-    tensor(20.)
-    """
-    error = torch.mean((as_floating(x1) - as_floating(x2)) ** 2)
-    return 20 * torch.log10(torch.full_like(error, max_val)) - 10 * torch.log10(error)

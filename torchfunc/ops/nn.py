@@ -24,16 +24,20 @@ from torchfunc.ops.elementwise import (
     threshold,
 )
 from torchfunc.ops.fourier import polar
+from torchfunc.ops.losses import (
+    binary_crossentropy,
+    categorical_crossentropy,
+    ctc_loss,
+    psnr,
+    sparse_categorical_crossentropy,
+)
 from torchfunc.ops.making import multi_hot
 from torchfunc.ops.networks import (
     adaptive_average_pool,
     adaptive_max_pool,
     average_pool,
     batch_normalization,
-    binary_crossentropy,
-    categorical_crossentropy,
     conv,
-    ctc_loss,
     depth_to_space,
     depthwise_conv,
     dot_product_attention,
@@ -41,11 +45,9 @@ from torchfunc.ops.networks import (
     layer_normalization,
     max_pool,
     normalize,
-    psnr,
     rms_normalization,
     separable_conv,
     space_to_depth,
-    sparse_categorical_crossentropy,
     unfold,
 )
 from torchfunc.ops.statistics import moments

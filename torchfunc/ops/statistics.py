@@ -14,22 +14,11 @@ from torchfunc.ops.reductions import cumsum, max, mean, min, sum, var
 from torchfunc.ops.tensors import Axes, TensorLike, as_axes, as_floating, as_tensor, optional_dtype
 
 __all__ = [
-    *(
-        "amax",
-        "amin",
-        "argpartition",
-        "average",
-        "bincount",
-        "corrcoef",
-        "count_nonzero",
-        "cumprod",
-        "digitize",
-        "histogram",
-    ),
+    *("amax", "amin"),
+    *("argpartition", "average", "bincount", "corrcoef", "count_nonzero", "cumprod", "digitize", "histogram"),
     *("in_top_k", "median", "moments", "nanargmax", "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean"),
     *("nanmedian", "nanmin", "nanpercentile", "nanprod", "nanquantile", "nanstd", "nansum", "nanvar", "percentile"),
-    *("ptp", "quantile", "searchsorted", "segment_max", "segment_min", "segment_prod", "segment_sum", "trapezoid"),
-    "unique",
+    *("ptp", "quantile", "searchsorted", "trapezoid", "unique"),
 ]
 
 amax, amin = max, min
@@ -309,6 +298,9 @@ def bincount(x: TensorLike, weights: TensorLike | None = None, minlength: int = 
     Raises:
         ValueError: `sparse` is True.
 
+    Args:
+        minlength: the least length of the result.
+
     >>> ops.bincount([0, 2, 2])
     tensor([1, 0, 2])
     """
@@ -333,6 +325,9 @@ def digitize(x: TensorLike, bins: TensorLike) -> Tensor:
 
 def histogram(x: TensorLike, bins: int = 10, range: tuple[float, float] | None = None) -> tuple[Tensor, Tensor]:
     """How many entries fall into each of so many equal bins, and the bins' edges. Not symbolically.
+
+    Args:
+        range: the least and the largest edge; those of `x` by default.
 
     >>> ops.histogram([1.0, 2.0, 2.5, 4.0], bins=3)
     (tensor([1., 2., 1.]), tensor([1., 2., 3., 4.]))
@@ -359,6 +354,8 @@ def in_top_k(targets: TensorLike, predictions: TensorLike, k: int) -> Tensor:
 def searchsorted(sorted_sequence: TensorLike, values: TensorLike, side: str = "left") -> Tensor:
     """Where the values would have to be put in so that the sequence stays sorted.
 
+    With `side` "right", behind equal entries, and not before them.
+
     >>> ops.searchsorted([1, 3, 5], [0, 3, 9])
     tensor([0, 1, 3])
     """
@@ -379,6 +376,10 @@ def unique(
 
     Raises:
         ValueError: `return_index`, `size` or `fill_value` is given, which torch does not know.
+
+    Args:
+        sorted: whether they are in order.
+        return_inverse, return_counts: whether to return also where each entry went, and how often each occurs.
 
     >>> ops.unique([3, 1, 3])
     tensor([1, 3])
@@ -410,65 +411,3 @@ def trapezoid(y: TensorLike, x: TensorLike | None = None, dx: float = 1.0, axis:
     """
     y = as_floating(y)
     return torch.trapezoid(y, dx=dx, dim=axis) if x is None else torch.trapezoid(y, as_tensor(x), dim=axis)
-
-
-# Sums of rows that belong together
-
-
-def segment_sum(
-    data: TensorLike, segment_ids: TensorLike, num_segments: int | None = None, sorted: bool = False
-) -> Tensor:
-    """For each segment the sum of the rows of `data` that have its number; 0 for one of no rows.
-
-    >>> ops.segment_sum([1, 10, 100], [0, 0, 2])
-    tensor([ 11,   0, 100])
-    """
-    return _segments("sum", data, segment_ids, num_segments)
-
-
-def segment_prod(
-    data: TensorLike, segment_ids: TensorLike, num_segments: int | None = None, sorted: bool = False
-) -> Tensor:
-    """For each segment the product of the rows of `data` that have its number; 1 for one of no rows.
-
-    >>> ops.segment_prod([2, 3, 5], [0, 0, 2])
-    tensor([6, 1, 5])
-    """
-    return _segments("prod", data, segment_ids, num_segments)
-
-
-def segment_max(
-    data: TensorLike, segment_ids: TensorLike, num_segments: int | None = None, sorted: bool = False
-) -> Tensor:
-    """For each segment the largest of the rows of `data` that have its number; minus infinity for one of no rows.
-
-    >>> ops.segment_max([1, 10, 100], [0, 0, 1])
-    tensor([ 10, 100])
-    """
-    return _segments("amax", data, segment_ids, num_segments)
-
-
-def segment_min(
-    data: TensorLike, segment_ids: TensorLike, num_segments: int | None = None, sorted: bool = False
-) -> Tensor:
-    """For each segment the smallest of the rows of `data` that have its number; infinity for one of no rows.
-
-    >>> ops.segment_min([1, 10, 100], [0, 0, 1])
-    tensor([  1, 100])
-    """
-    return _segments("amin", data, segment_ids, num_segments)
-
-
-def _segments(kind: str, data: TensorLike, segment_ids: TensorLike, count: int | None) -> Tensor:
-    """Rows with a negative number, or one beyond the last segment, are left out."""
-    data, ids = as_tensor(data), as_tensor(segment_ids).to(torch.int64)
-    if count is None:
-        count = int(ids.max()) + 1
-    neutral = {"sum": 0, "prod": 1, "amax": -torch.inf, "amin": torch.inf}[kind]
-    if not data.dtype.is_floating_point and kind in ("amax", "amin"):
-        neutral = torch.iinfo(data.dtype).min if kind == "amax" else torch.iinfo(data.dtype).max
-    # Those that are left out go into one row more.
-    ids = torch.where((ids < 0) | (ids >= count), count, ids)
-    ids = torch.reshape(ids, (-1, *[1] * (data.ndim - 1))).expand_as(data)
-    start = torch.full((count + 1, *data.shape[1:]), neutral, dtype=data.dtype)
-    return torch.scatter_reduce(start, 0, ids, data, kind)[:count]

@@ -272,6 +272,9 @@ class Optimizer(OptimizerState, SuggestsAttributes):
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Tensor | None, Tensor]]) -> Tensor:
         """`apply` for pairs of gradient and weight. Returns the step count.
 
+        Args:
+            grads_and_vars: pairs of a gradient, or None, and its weight.
+
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
         >>> (3 * weight).sum().backward()
         >>> steps = optimizers.SGD(0.1).apply_gradients([(weight.grad, weight)])

@@ -48,6 +48,13 @@ class SingleBatches(StepFunctions):
     ) -> Any:
         """One training step on one batch of arrays; returns its loss and metrics as `evaluate` does.
 
+        Args:
+            x, y, sample_weight, class_weight: as for `fit`, of one batch.
+            return_dict: whether to return a dict by name, as `evaluate` does.
+
+        Raises:
+            ValueError: the data do not fit each other or the model, or the model was not compiled.
+
         >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
         >>> model.compile("sgd", "mse")
         >>> model.train_on_batch(np.ones((8, 1)), np.full((8, 1), 3.0))  # the loss before the step
@@ -66,6 +73,12 @@ class SingleBatches(StepFunctions):
         self, x: ArrayLike, y: ArrayLike = None, sample_weight: ArrayLike = None, return_dict: bool = False
     ) -> Any:
         """The loss and metrics of one batch of arrays, as `evaluate` returns them.
+
+        Args:
+            x, y, sample_weight, return_dict: as for `train_on_batch`.
+
+        Raises:
+            ValueError: the data do not fit each other or the model, or the model was not compiled.
 
         >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
         >>> model.compile("sgd", "mse", metrics=["mae"])
@@ -96,6 +109,9 @@ class SingleBatches(StepFunctions):
 
     def predict_on_batch(self, x: ArrayLike) -> Any:
         """The outputs for one batch of arrays, as NumPy arrays.
+
+        Raises:
+            ValueError: the data do not fit the model.
 
         >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
         >>> model.predict_on_batch(np.array([[3.0]]))

@@ -167,6 +167,9 @@ class RandomErasing(_OfFactor):
         value_range: the lowest and the highest value of a pixel; what is filled in is clipped to it.
         seed, data_format, **kwargs: see `ImageAugmentation`.
 
+    Raises:
+        ValueError: an argument is out of its range.
+
     >>> images = torch.ones(1, 8, 8, 3)
     >>> erased = layers.RandomErasing(factor=(1.0, 1.0), fill_value=0.0, value_range=(0, 1))(images, training=True)
     >>> bool((erased == 0).any())
@@ -345,6 +348,9 @@ class RandomGrayscale(ImageAugmentation):
     Args:
         factor: the probability.
         data_format, seed, **kwargs: see `ImageAugmentation`.
+
+    Raises:
+        ValueError: the factor is not within [0, 1].
 
     >>> images = torch.tensor([1.0, 0.0, 0.0]).reshape(1, 1, 1, 3)
     >>> layers.RandomGrayscale(factor=1.0)(images, training=True).flatten()

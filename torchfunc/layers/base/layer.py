@@ -71,6 +71,9 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         name: the layer's name. Without one it is called after its class, and numbered by the first model it joins.
         input_shape, batch_input_shape, input_dim: the input's shape, for the first layer of a `Sequential`.
 
+    Raises:
+        ValueError: an argument is unknown, or the name is empty or holds a "/".
+
     >>> class Linear(layers.Layer):
     ...     def __init__(self, units, **kwargs):
     ...         super().__init__(**kwargs)
