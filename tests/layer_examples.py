@@ -85,6 +85,7 @@ EXAMPLES: dict[str, tuple[dict, object]] = {
     "Rescaling": ({"scale": 2.0, "offset": [1.0, 2.0, 3.0]}, ROW),
     "Reshape": ({"target_shape": (3, -1)}, STEPS),
     "Resizing": ({"height": 3, "width": 9, "crop_to_aspect_ratio": True}, IMAGE),
+    "ReversibleEmbedding": ({"input_dim": 5, "output_dim": 3, "tie_weights": False}, TOKENS),
     **_by_rank("SeparableConv{}D", {"filters": 4, "kernel_size": 3, "padding": "same"}, (1, 2)),
     "SimpleRNN": ({"units": 4}, STEPS),
     "Softmax": ({"axis": [1, 2]}, STEPS),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from torchfunc import Input, Model, layers
+from torchfunc.models import clone_model, load_model, model_from_json
 
 FORMATS = ["channels_last", "channels_first"]
 IMAGES = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, size=(3, 9, 12, 3)).astype("float32"))
@@ -264,3 +265,34 @@ def test_other_dtypes(dtype):
 def test_mistakes(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+WAYS = {
+    "config": lambda model, path: Model.from_config(model.get_config()),
+    "json": lambda model, path: model_from_json(model.to_json()),
+    "clone": lambda model, path: clone_model(model),
+    ".keras": lambda model, path: (model.save(path + ".keras"), load_model(path + ".keras"))[1],
+    ".torchfunc": lambda model, path: (model.save(path + ".torchfunc"), load_model(path + ".torchfunc"))[1],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_explicit_mode_is_kept_by_configs(way, tmp_path):
+    inputs = Input((2, 2, 3))
+    always, never, training = (layers.RandomInvert(1.0, value_range=(0, 1), name=name) for name in "abc")
+    outputs = [always(inputs, training=True), never(inputs, training=False), training(inputs)]
+    model = Model(inputs, outputs)
+    for _ in range(2):
+        model = WAYS[way](model, str(tmp_path / "model"))
+        for mode in (True, False):
+            found = [each.mean().item() for each in model(torch.zeros(1, 2, 2, 3), training=mode)]
+            assert found == [1, 0, int(mode)]
+
+
+def test_the_mode_in_a_file_of_keras(tmp_path):
+    inputs = keras.Input((2, 2, 3))
+    invert = [keras.layers.RandomInvert(1.0, value_range=(0, 1)) for _ in range(2)]
+    keras.Model(inputs, [invert[0](inputs, training=False), invert[1](inputs)]).save(tmp_path / "model.keras")
+    model = load_model(tmp_path / "model.keras")
+    for mode in (True, False):
+        assert [each.mean().item() for each in model(torch.zeros(1, 2, 2, 3), training=mode)] == [0, int(mode)]

@@ -59,6 +59,7 @@ TABLE = {
     "RandomContrast": ([0.5, (-3, 3), 1], [IMAGE]),
     "RandomCrop": ([3, 2, 1], [IMAGE]),
     "RandomErasing": ([1.0, (0.1, 0.5), None, (-3, 3), 1], [IMAGE]),
+    "ReversibleEmbedding": ([5, 3], [WORDS]),
     "RandomFlip": (["horizontal_and_vertical", 1], [IMAGE]),
     "RandomGrayscale": ([0.5, None, 1], [IMAGE]),
     "RandomHue": ([0.5, (0, 1), None, 1], [IMAGE]),

@@ -10,7 +10,7 @@ import torch
 from layer_parity import assert_close, check_layer, same_config
 from torch import nn
 
-from torchfunc import Model, config, layers
+from torchfunc import Model, Sequential, config, layers
 from torchfunc.layers.activation import Activation
 from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.input_layer import Input, InputLayer
@@ -390,3 +390,14 @@ def test_an_activation_of_a_recurrent_layer_set_later(make):
     ours.activation = None
     ours.set_weights([weight.value.detach().numpy() for weight in theirs.weights])
     assert_close(ours(torch.tensor(x)), theirs(x), 1e-6, "outputs")
+
+
+def test_an_input_layer_of_a_tensor():
+    inputs = Input((3,), dtype="float64", batch_size=4)
+    layer = layers.InputLayer(input_tensor=inputs)
+    assert layer.output is inputs
+    assert (layer.batch_shape, layer.dtype) == ((4, 3), torch.float64)
+    assert Sequential([layer, Dense(2)]).output_shape == (4, 2)
+    assert layers.InputLayer(batch_input_shape=(4, 3)).output.shape == (4, 3)
+    with pytest.raises(ValueError, match=r"what Input\(...\) returned for input_tensor"):
+        layers.InputLayer(input_tensor=torch.ones(3))

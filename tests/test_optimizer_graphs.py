@@ -33,6 +33,7 @@ CASES = [
     ("Lion", {}),
     ("Muon", {}),
     ("Nadam", {}),
+    ("ScheduleFreeAdamW", {"warmup_steps": 3}),
 ]
 OPTIONS = [
     {"clipnorm": 0.7},

@@ -219,3 +219,27 @@ def test_loss_scale_of_a_torch_optimizer_equals_torchs_scaler():
         assert float(ours.dynamic_scale) == scaler.get_scale()
     for param, other in zip(params, expected, strict=True):
         assert_close(param.detach(), other.detach())
+
+
+def test_schedule_free_adam():
+    """Against the formulas of the paper. (Keras on torch overwrites the old iterate; the last numbers are from jax.)"""
+    gradients = [np.random.default_rng(step).normal(size=3) for step in range(20)]
+    rate, beta_1, beta_2, epsilon, warmup, decay = 0.1, 0.5, 0.7, 0.1, 4, 0.1
+    y = z = x = np.ones(3)
+    v = np.zeros(3)
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = optimizers.ScheduleFreeAdamW(rate, beta_1, beta_2, epsilon, warmup, weight_decay=decay)
+    for step, gradient in enumerate(gradients, 1):
+        # Decay moves the weights, and so the mean behind them.
+        y = y * (1 - rate * decay)
+        x = (y - (1 - beta_1) * z) / beta_1
+        v = beta_2 * v + (1 - beta_2) * gradient**2
+        z = z - rate * min(step / warmup, 1) * gradient / (np.sqrt(v / (1 - beta_2**step)) + epsilon)
+        x = (1 - 1 / step) * x + z / step
+        y = (1 - beta_1) * z + beta_1 * x
+        optimizer.apply([torch.tensor(gradient, dtype=torch.float32)], [weight])
+        np.testing.assert_allclose(weight.detach(), y, rtol=1e-5)
+    np.testing.assert_allclose(y, [0.89826965, 1.1272823, 0.8807076], rtol=1e-5)
+    ours, theirs = optimizer.get_config(), keras.optimizers.ScheduleFreeAdamW().get_config()
+    assert ours.keys() == theirs.keys()
+    assert optimizers.ScheduleFreeAdamW().get_config()["learning_rate"] == pytest.approx(theirs["learning_rate"])

@@ -139,6 +139,7 @@ from torchfunc.layers.resizing import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
+from torchfunc.layers.reversible_embedding import ReversibleEmbedding
 from torchfunc.layers.serialization import deserialize, serialize
 from torchfunc.layers.wrappers import TimeDistributed, Wrapper
 from torchfunc.registry import register_builtins
@@ -261,6 +262,7 @@ __all__ = [
     "Rescaling",
     "Reshape",
     "Resizing",
+    "ReversibleEmbedding",
     "SeparableConv1D",
     "SeparableConv2D",
     "SeparableConvolution1D",

@@ -27,6 +27,7 @@ class InputLayer(Layer):
         batch_shape: the shape with the batch axis, instead of `shape` and `batch_size`.
         name: the input's name.
         optional: whether the model may be called with None here.
+        input_tensor: what `Input` returned: the layer's output, in place of a new one.
         input_shape, batch_input_shape: the names of `shape` and `batch_shape` before Keras 3.
 
     Raises:
@@ -46,9 +47,15 @@ class InputLayer(Layer):
         batch_shape: Sequence[int | None] | None = None,
         name: str | None = None,
         optional: bool = False,
+        input_tensor: SymbolicTensor | None = None,
         input_shape: Sequence[int | None] | None = None,
         batch_input_shape: Sequence[int | None] | None = None,
     ) -> None:
+        if input_tensor is not None:
+            if not isinstance(input_tensor, SymbolicTensor) or input_tensor.node.op != "input":
+                raise ValueError(f"InputLayer() takes what Input(...) returned for input_tensor, got {input_tensor!r}.")
+            batch_shape, dtype = input_tensor.shape, input_tensor.dtype
+            shape = batch_size = None
         shape = input_shape if shape is None else shape
         batch_shape = batch_input_shape if batch_shape is None else batch_shape
         if sparse or ragged:
@@ -68,7 +75,8 @@ class InputLayer(Layer):
                 raise ValueError(f"A shape holds integers and None, got {size!r} in {self.batch_shape}.")
         self.optional = bool(optional)
         self.built = True
-        self.inbound_calls.add(record_input(self, self.batch_shape, self.dtype), held=True)
+        node = record_input(self, self.batch_shape, self.dtype) if input_tensor is None else input_tensor.node
+        self.inbound_calls.add(node, held=True)
 
     def call(self, inputs: torch.Tensor) -> torch.Tensor:
         return inputs

@@ -48,6 +48,8 @@ __all__ = ["GRAPH_KEYS", "configs_for_keras", "graph_config", "graph_from_config
 GRAPH_KEYS = ("layers", "input_layers", "output_layers", "tuples")
 """What of a model's config describes its graph."""
 
+# An augmentation's `training=True` as it is written, to be told from the True of a call without it in Keras' files.
+_TRUE = 1
 _for_keras: contextvars.ContextVar[bool] = contextvars.ContextVar("for_keras", default=False)
 
 
@@ -91,7 +93,9 @@ class _Writer:
             for position, value in enumerate(_in_order(node.outputs, node)):
                 self.places.setdefault(value, [name, index, position])
             if node.op != "input":
-                options = without_found_masks(node, keras_options(node))
+                options = dict(without_found_masks(node, keras_options(node)))
+                if options.get("training") is True and isinstance(node.target, ImageAugmentation):
+                    options["training"] = _TRUE
                 calls.append({"args": self._write(_as_called(node)), "kwargs": self._write(options)})
 
         def place(value: SymbolicValue) -> list[Any]:
@@ -312,9 +316,10 @@ class _Reader:
         ):
             # Keras writes it for some layers that do the same either way.
             kwargs.pop("training", None)
-        if isinstance(target, ImageAugmentation):
+        if isinstance(target, ImageAugmentation) and kwargs.get("training"):
             # Keras writes True, the default of its call, and goes by the mode of the model all the same.
-            kwargs.pop("training", None)
+            explicit = kwargs.pop("training") is not True
+            kwargs |= {"training": True} if explicit else {}
         op, target = target if isinstance(target, tuple) else ("module", target)
         if name in self.operations:
             args, kwargs = torch_arguments(self.operations[name], args, kwargs)

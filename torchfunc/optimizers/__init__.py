@@ -22,6 +22,7 @@ from torchfunc.optimizers.loss_scale import LossScaleOptimizer
 from torchfunc.optimizers.muon import Muon
 from torchfunc.optimizers.nadam import Nadam
 from torchfunc.optimizers.rmsprop import RMSprop
+from torchfunc.optimizers.schedule_free import ScheduleFreeAdamW
 from torchfunc.optimizers.sgd import SGD
 from torchfunc.optimizers.torch_optimizer import TorchOptimizer
 from torchfunc.registry import register_builtins
@@ -43,6 +44,7 @@ __all__ = [
     "Nadam",
     "Optimizer",
     "RMSprop",
+    "ScheduleFreeAdamW",
     "TorchOptimizer",
     "deserialize",
     "get",
@@ -64,6 +66,7 @@ _CLASSES = (
     Muon,
     Nadam,
     RMSprop,
+    ScheduleFreeAdamW,
     SGD,
 )
 _classes = {cls.__name__: cls for cls in _CLASSES}

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from torchfunc.layers.core import Dense, Embedding, Identity, Lambda, TorchModule
 from torchfunc.layers.einsum_dense import EinsumDense
 from torchfunc.layers.masking import Masking
 from torchfunc.layers.regularization import ActivityRegularization
+from torchfunc.layers.reversible_embedding import ReversibleEmbedding
 from torchfunc.modules.torch_graph.activations import activated
 from torchfunc.modules.torch_graph.builder import Call, TorchGraph
 
@@ -37,9 +39,26 @@ def _einsum(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
 def _embedding(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
     size = tuple(call.layer.weight.shape)
     path = graph.place(call.path, call.layer, lambda: nn.Embedding(*size))
-    integers = call.dtype in (torch.int64, torch.int32)
-    value = call.inputs if integers else graph.method("to", call.inputs, torch.int64)
-    return graph.module(path, value, name=call.name)
+    return graph.module(path, _integers(graph, call), name=call.name)
+
+
+def _integers(graph: TorchGraph, call: Call) -> Any:
+    return call.inputs if call.dtype in (torch.int64, torch.int32) else graph.method("to", call.inputs, torch.int64)
+
+
+def _reversible(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
+    layer, path = call.layer, graph.parameters(call)
+    weight = graph.attribute(f"{path}.weight")
+    if not (call.args[1] if len(call.args) > 1 else call.kwargs.get("reverse")):
+        return graph.function(F.embedding, _integers(graph, call), weight, name=call.name)
+    value, dtype, cap = call.inputs, layer.reverse_dtype, layer.logit_soft_cap
+    kernel = weight if layer.tie_weights else graph.method("t", graph.attribute(f"{path}.reverse_embeddings"))
+    if dtype is not None:
+        value, kernel = graph.method("to", value, dtype), graph.method("to", kernel, dtype)
+    scores = graph.function(F.linear, value, kernel, name=call.name)
+    if cap is None:
+        return scores
+    return graph.function(torch.mul, graph.function(torch.tanh, graph.function(torch.div, scores, cap)), cap)
 
 
 def _identity(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
@@ -75,5 +94,6 @@ CONVERTERS: dict[type, Callable[..., Any]] = {
     Identity: _identity,
     Lambda: _lambda,
     Masking: _masking,
+    ReversibleEmbedding: _reversible,
     TorchModule: _module,
 }
