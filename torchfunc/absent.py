@@ -79,7 +79,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "IntegerLookup StringLookup": _ENCODER.format("OrdinalEncoder()"),
         "MelSpectrogram": "left to torchaudio: `torchaudio.transforms.MelSpectrogram(16000)(inputs)`, a module as any",
         "STFTSpectrogram": "left to torch: `torch.stft(inputs, 256, window=window, return_complex=True).abs()`",
-        "ReversibleEmbedding": "left to Embedding: `torch.nn.functional.linear(x, embedding.weight)` is the way back",
         "Pipeline": "left to Sequential: `Sequential([...])`",
         "TextVectorization": (
             'left to tokenizers: `AutoTokenizer.from_pretrained("bert-base-uncased")`, in the `collate_fn`'
@@ -100,7 +99,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "ssim": "left to torchmetrics: `torchmetrics.functional.image.structural_similarity_index_measure`",
     },
     "optimizers": {
-        "ScheduleFreeAdamW": "left to schedulefree: `compile(schedulefree.AdamWScheduleFree(model.parameters()), ...)`",
         "MultiOptimizer OptimizerMap": "left to train_step: an optimizer for each part, applied to its weights",
     },
     "optimizers.legacy": {"Adagrad Adam Ftrl Optimizer RMSprop SGD": _LEGACY},
