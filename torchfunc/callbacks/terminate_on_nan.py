@@ -23,9 +23,9 @@ class TerminateOnNaN(Callback):
 
     >>> model = Sequential([Input((1,)), layers.Dense(1)])
     >>> model.compile("sgd", "mse")
-    >>> x = np.full((8, 1), np.inf)
+    >>> x = np.array([[np.inf]])
     >>> history = model.fit(x, x, epochs=9, verbose=0, callbacks=[callbacks.TerminateOnNaN()])
-    Batch 0: Invalid loss, terminating training
+    Batch 0: Invalid loss, terminating training. Input 'input_layer' holds inf at [0, 0]
     """
 
     def __init__(self, raise_error: bool = False) -> None:
