@@ -1,6 +1,7 @@
 """How long things take beside others that do the same: contestants in turn, medians, ratios, a markdown table.
 
     python scripts/benchmark.py --growth [--quick]
+    python scripts/benchmark.py --scaling [--rounds N]
     python scripts/benchmark.py [--quick] [--threads N] [--device cuda] [--no-compile] [--only ROW ...] [--rounds N]
 
 Run it on a machine that does nothing else. Each contestant works in a process of its own; in each round every one has
@@ -19,6 +20,7 @@ import platform
 from workloads.contestants import CONTESTANTS
 from workloads.growth import growth_table
 from workloads.rows import ROWS, Row
+from workloads.scaling import scaling_table
 from workloads.turns import Contest, Result
 
 HEADER = ["| work | against | ours | theirs | ratio | asked at most |", "|---|---|---:|---:|---:|---:|"]
@@ -122,6 +124,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of each that count: 7, or 3 under --quick")
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--no-compile", action="store_true", help="without those that use torch.compile")
+    parser.add_argument("--scaling", action="store_true", help="only how a step's time grows with the processes")
     parser.add_argument("--growth", action="store_true", help="only how times grow with the number of layers")
     parser.add_argument("--verbose", action="store_true", help="show what the contestants print")
     options = parser.parse_args(arguments)
@@ -146,6 +149,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.growth:
         print(machine(options))
         for line in growth_table(options.quick):
+            print(line, flush=True)
+        return
+    if options.scaling:
+        print(machine(options))
+        for line in scaling_table(options.rounds):
             print(line, flush=True)
         return
     names = entered(options)

@@ -4,6 +4,7 @@ Each scenario trains, evaluates and predicts, and returns what came out. For eac
 which are told of each other as torchrun does it. Each writes its results into FOLDER.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from torchfunc.training import compiled_step
 
 RANK, SIZE = 0, 1
 SILENT = {"verbose": 0}
+FOLDER, HOW = ".", {}
 
 
 def draws():
@@ -40,8 +42,12 @@ def classifier(**first):
     return Model(inputs, layers.Dense(3, activation="softmax")(hidden))
 
 
+def whole(weight):
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+
+
 def outcome(model, history=None, **more):
-    weights = {name: weight.detach().numpy().copy() for name, weight in model.named_parameters()}
+    weights = {name: whole(weight).detach().numpy().copy() for name, weight in model.named_parameters()}
     buffers = {name: buffer.numpy().copy() for name, buffer in model.named_buffers()}
     return {"weights": weights, "buffers": buffers, "history": history and history.history, **more}
 
@@ -54,6 +60,7 @@ def mlp():
         optimizers.Adam(0.02, global_clipnorm=0.1, use_ema=True, ema_momentum=0.8),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
+        **HOW,
     )
     torch.manual_seed(0)
     x, y = table(37)
@@ -104,7 +111,7 @@ def resnet():
     y = layers.BatchNormalization(synchronized=True, momentum=0.5)(layers.Conv2D(4, 3, padding="same")(x))
     outputs = layers.Dense(3)(layers.GlobalAveragePooling2D()(layers.Add()([x, y])))
     model = Model(inputs, outputs)
-    model.compile(optimizers.SGD(0.05, momentum=0.9), nn.CrossEntropyLoss())
+    model.compile(optimizers.SGD(0.05, momentum=0.9), nn.CrossEntropyLoss(), **HOW)
     random = draws()
     x, y = random.standard_normal((13, 6, 6, 2)).astype("float32"), random.integers(0, 3, 13)
     history = model.fit(x, y, batch_size=6, epochs=2, validation_data=(x[:5], y[:5]), **SILENT)
@@ -122,6 +129,7 @@ def sequences():
         losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy"],
         weighted_metrics=["sparse_categorical_crossentropy"],
+        **HOW,
     )
     random = draws()
     x = random.integers(1, 12, (17, 6)) * (np.arange(6) < random.integers(1, 7, (17, 1)))
@@ -159,7 +167,8 @@ def accumulation():
     """Gradients of two batches an update, the last of them smaller."""
     torch.manual_seed(0)
     model = classifier()
-    model.compile(optimizers.Adam(0.02, gradient_accumulation_steps=2, clipnorm=0.5), "sparse_categorical_crossentropy")
+    adam = optimizers.Adam(0.02, gradient_accumulation_steps=2, clipnorm=0.5)
+    model.compile(adam, "sparse_categorical_crossentropy", **HOW)
     x, y = table(29)
     return outcome(model, model.fit(x, y, batch_size=9, epochs=3, **SILENT))
 
@@ -169,7 +178,7 @@ def few_rows():
     torch.manual_seed(0)
     x, y = table(3)
     model = classifier()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"], **HOW)
     history = model.fit(x, y, batch_size=2, epochs=2, validation_data=(x[:1], y[:1]), **SILENT)
     evaluated = model.evaluate(x, y, batch_size=2, **SILENT)
     predicted = [model.predict(x[:1], **SILENT), model.predict(x, batch_size=1, **SILENT)]
@@ -288,17 +297,42 @@ def stopped():
     return outcome(model, history, steps=int(model.optimizer.iterations))
 
 
+def sharded():
+    """The same with sharded weights; their files; a torch optimizer; modules of the user's choice."""
+    HOW["strategy"] = "fsdp"
+    found = {scenario.__name__: scenario() for scenario in (mlp, resnet, sequences, accumulation, few_rows)}
+    x, y = table(20)
+    for name, chosen, make in (
+        ("ours", None, lambda: optimizers.Adam(0.05)),
+        ("torch's", ["dense"], lambda: functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9)),
+    ):
+        torch.manual_seed(0)
+        model = classifier()
+        model.compile(make(), "sparse_categorical_crossentropy", shard_modules=chosen, **HOW)
+        backup = callbacks.BackupAndRestore(f"{FOLDER}/backup_{SIZE}", delete_checkpoint=False)
+        history = model.fit(x, y, batch_size=8, callbacks=[backup] if name == "ours" else [], **SILENT)
+        found[name] = outcome(model, history)
+        local = [getattr(weight, "_local_tensor", weight).numel() for weight in model.parameters()]
+        assert SIZE == 1 or sum(local) <= 0.6 * sum(weight.numel() for weight in model.parameters())
+        if name == "ours":
+            model.save(f"{FOLDER}/model_{SIZE}.torchfunc")
+            model.save(f"{FOLDER}/model_{SIZE}.keras")
+        model.save_weights(f"{FOLDER}/{name}_{SIZE}.safetensors")
+    HOW.clear()
+    return found
+
+
 SCENARIOS = (
     *(mlp, tickets, resnet, sequences, weights_of_samples, accumulation, few_rows, loaders, torch_parts, own_steps),
-    *(compiled, stopped),
+    *(compiled, stopped, sharded),
 )
 SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders)
 
 
 def work(folder, rank, size, port):
     """One process: all scenarios, or if there are many processes, those in which their number matters."""
-    global RANK, SIZE
-    RANK, SIZE = rank, size
+    global FOLDER, RANK, SIZE
+    FOLDER, RANK, SIZE = folder, rank, size
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     # That is, the store is not this process' own.
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"

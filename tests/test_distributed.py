@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import distributed
 
+from torchfunc.models import load_model
+from torchfunc.saving.states import read_state
+from torchfunc.saving.tensor_files import read_tensors
+
 pytestmark = pytest.mark.skipif(
     not distributed.is_available() or not hasattr(os, "fork"), reason="there is no torch.distributed, or no fork"
 )
@@ -52,6 +56,22 @@ def assert_bits_alike(first, other):
             assert np.array_equal(weight, other[scenario]["weights"][name]), f"{scenario} {name}"
 
 
+def assert_files_alike(folder):
+    """What two processes with a shard of each weight have written is what one has."""
+    for ending in ("torchfunc", "keras"):
+        alone, sharded = (load_model(folder / f"model_{size}.{ending}") for size in (1, 2))
+        assert_alike(sharded.get_weights(), alone.get_weights(), ending)
+        assert type(sharded.layers[1]) is type(alone.layers[1])
+        assert len(alone.optimizer.variables) == 10
+        assert_alike(sharded.optimizer.variables, alone.optimizer.variables, f"{ending}, optimizer")
+    for name in ("ours", "torch's"):
+        alone, sharded = (read_tensors(folder / f"{name}_{size}.safetensors")[0] for size in (1, 2))
+        assert_alike(dict(sharded), dict(alone), name)
+    alone, sharded = (read_state(folder / f"backup_{size}" / "latest.safetensors") for size in (1, 2))
+    assert_alike(sharded["weights"], alone["weights"], "backup")
+    assert_alike(sharded["optimizer"], alone["optimizer"], "backup, optimizer")
+
+
 def test_several_processes_equal_one(tmp_path):
     # (One test, since the processes are started once.)
     found = results(tmp_path)
@@ -62,6 +82,7 @@ def test_several_processes_equal_one(tmp_path):
             for name, result in scenarios.items():
                 assert_alike(result, alone[name], f"{name}, process {rank} of {size}:")
     assert len(found[2][1]) == len(alone)
+    assert_files_alike(tmp_path)
     # What would make the comparison an empty one.
     assert 2 < len(alone["mlp"]["history"]["loss"]) < 6, "stopped early, not at once"
     assert len(set(alone["mlp"]["history"]["learning_rate"])) > 1

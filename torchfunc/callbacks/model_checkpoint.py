@@ -17,6 +17,7 @@ from torchfunc.callbacks.monitor import MonitorCallback
 from torchfunc.saving.files import PathLike
 from torchfunc.saving.model_config import config_of_model
 from torchfunc.saving.model_files import check_model_path
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.saving.weights import check_weights_path
 
 __all__ = ["ModelCheckpoint"]
@@ -114,7 +115,7 @@ class ModelCheckpoint(MonitorCallback):
                 f"Please specify a non-directory filepath for ModelCheckpoint. Filepath used is an existing directory: "
                 f"{path}"
             )
-        if not self.is_first_process:
+        if not (self.is_first_process or is_sharded(self.model)):
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights_only:

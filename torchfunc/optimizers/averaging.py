@@ -36,7 +36,8 @@ def overwrite(weights: list[Tensor], averages: list[Tensor], frequency: int, ite
         for weight, average in zip(weights, averages, strict=True):
             weight.copy_(torch.where(due, average, weight))
     elif due:
-        torch._foreach_copy_(weights, averages)
+        for weight, average in zip(weights, averages, strict=True):
+            weight.copy_(average)
 
 
 def mean_of_sums(sums: list[Tensor], gradients: list[Tensor], steps: int) -> list[Tensor]:

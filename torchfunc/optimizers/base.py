@@ -402,18 +402,20 @@ class Optimizer(OptimizerState, SuggestsAttributes):
         if not (self.use_ema and self.built):
             return
         with torch.no_grad():
-            if self.averages_in_use:
-                torch._foreach_copy_(self._averages, self._params)
-            else:
-                torch._foreach_copy_(self._params, self._averages)
+            for average, param in zip(self._averages, self._params, strict=True):
+                if self.averages_in_use:
+                    average.copy_(param)
+                else:
+                    param.copy_(average)
         self.averages_in_use = False
 
     def swap_averages(self) -> None:
         """With `use_ema`, exchange the weights and their moving averages; a second call swaps them back."""
         with torch.no_grad():
-            weights = [param.clone() for param in self._params]
-            torch._foreach_copy_(self._params, self._averages)
-            torch._foreach_copy_(self._averages, weights)
+            for param, average in zip(self._params, self._averages, strict=True):
+                weight = param.clone()
+                param.copy_(average)
+                average.copy_(weight)
         self.averages_in_use = not self.averages_in_use
 
     # Config --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ def fused_kernel_fits(params: list[Tensor], learning_rate: Scalar, devices: tupl
     dtype, device = params[0].dtype, params[0].device
     if isinstance(learning_rate, Tensor) or device.type not in devices or not dtype.is_floating_point:
         return False
+    if hasattr(params[0], "full_tensor"):
+        # Sharded over several processes, of which not all kernels know.
+        return False
     for param in params:
         if param.dtype is not dtype or param.device != device or not param.is_contiguous():
             return False

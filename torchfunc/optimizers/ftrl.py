@@ -103,4 +103,5 @@ class Ftrl(Optimizer):
         targets = torch._foreach_clamp_max(torch._foreach_clamp_min(linears, -limit), limit)
         torch._foreach_sub_(targets, linears)
         torch._foreach_div_(targets, after)
-        torch._foreach_copy_(params, targets)
+        for param, target in zip(params, targets, strict=True):
+            param.copy_(target)

@@ -16,6 +16,7 @@ import torch
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.keras_file import read_keras_file, write_keras_file
 from torchfunc.saving.legacy_h5 import read_legacy_file
+from torchfunc.saving.sharded import gathered
 from torchfunc.saving.torchfunc_file import read_torchfunc_file, write_torchfunc_file
 
 __all__ = ["ModelReader", "ModelWriter", "check_model_path", "load_model", "save_model"]
@@ -81,8 +82,10 @@ def save_model(model: Any, filepath: PathLike, overwrite: bool = True, include_o
     assert write is not None
     if not overwrite and Path(filepath).exists():
         raise FileExistsError(f"{os.fspath(filepath)} exists already, and overwrite=False.")
-    with replacing(filepath) as file:
-        write(model, file, include_optimizer)
+    with gathered(model, include_optimizer) as has_all:
+        if has_all:
+            with replacing(filepath) as file:
+                write(model, file, include_optimizer)
 
 
 def load_model(

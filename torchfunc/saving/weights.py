@@ -16,6 +16,7 @@ from torchfunc.saving.keras_weights import fill_model, write_keras_weights
 from torchfunc.saving.legacy_h5 import fill_from_legacy
 from torchfunc.saving.model_weights import copied_weights
 from torchfunc.saving.safetensors_layout import Place
+from torchfunc.saving.sharded import gathered
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
@@ -42,11 +43,14 @@ def save_weights(model: WeightHolder, path: PathLike) -> None:
         ValueError: the name ends otherwise.
     """
     check_weights_path(path)
-    if os.fspath(path).endswith(_KERAS):
-        with replacing(path) as file:
-            write_keras_weights(model, file)
-    else:
-        write_tensors(path, model.state_dict())
+    with gathered(model, os.fspath(path).endswith(_KERAS)) as has_all:
+        if not has_all:
+            return
+        if os.fspath(path).endswith(_KERAS):
+            with replacing(path) as file:
+                write_keras_weights(model, file)
+        else:
+            write_tensors(path, model.state_dict())
 
 
 def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by_name: bool = False) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
+from torchfunc.saving.sharded import fill, is_sharded, whole_tensor
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.random_states import random_states, set_random_states
@@ -74,7 +75,7 @@ class TrainingRun:
             "generators": random_states(),
             # An epoch begins with metrics that are reset.
             "metrics": [_metric_state(metric) for metric in self._model.metrics] if batches else [],
-            "sums": [] if self._model.optimizer is None else self._model.optimizer.accumulated,
+            "sums": self._sums(),
         }
         if self._processes is not None:
             own["processes"] = self._processes.gather(dict(own))
@@ -85,8 +86,8 @@ class TrainingRun:
             "steps": self._data.num_batches,
             "logs": dict(logs or {}),
             "stop_training": self._model.stop_training,
-            "weights": weights_of(self._model),
-            "optimizer": optimizer_state(self._model.optimizer),
+            "weights": {name: whole_tensor(weight) for name, weight in weights_of(self._model).items()},
+            "optimizer": _whole(optimizer_state(self._model.optimizer)),
             "callbacks": self._callbacks.states(),
         }
 
@@ -152,13 +153,17 @@ class TrainingRun:
         self._restore(state)
         return state["batches"]
 
+    def _sums(self) -> list[Tensor]:
+        """Sums of gradients that other processes have others of. (Those of sharded weights are the same in all.)"""
+        optimizer = self._model.optimizer
+        return [] if optimizer is None or is_sharded(self._model) else optimizer.accumulated
+
     def _restore(self, state: TrainingState) -> None:
         with torch.no_grad():
             _fill(weights_of(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.
             set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
-            sums = [] if self._model.optimizer is None else self._model.optimizer.accumulated
-            for total, value in zip(sums, state.get("sums", ()), strict=False):
+            for total, value in zip(self._sums(), state.get("sums", ()), strict=False):
                 total.copy_(value)
         self._callbacks.set_states(copy.deepcopy(state["callbacks"]))
         set_random_states(state["generators"])
@@ -175,7 +180,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _fill(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        tensor.copy_(values[name])
+        fill(tensor, values[name])
 
 
 def optimizer_state(optimizer: Optimizer | None) -> Any:
@@ -184,6 +189,10 @@ def optimizer_state(optimizer: Optimizer | None) -> Any:
     if isinstance(optimizer, TorchOptimizer):
         return {"iterations": optimizer.iterations, "state_dict": optimizer.torch_optimizer.state_dict()}
     return optimizer.variables
+
+
+def _whole(state: Any) -> Any:
+    return [whole_tensor(variable) for variable in state] if isinstance(state, list) else state
 
 
 def _check_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
@@ -209,9 +218,8 @@ def set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
         optimizer.iterations.copy_(state["iterations"])
         optimizer.torch_optimizer.load_state_dict(state["state_dict"])
         return
-    variables = optimizer.variables
-    for variable, value in zip(variables, state, strict=True):
-        variable.copy_(value)
+    for variable, value in zip(optimizer.variables, state, strict=True):
+        fill(variable, value)
 
 
 def _metric_state(metric: Metric) -> Any:

@@ -34,6 +34,7 @@ class RunContext:
             runs, which may call Trainer's with nothing but `y_pred`.
         thread: the thread that it runs on.
         part: the part of the current batch that this process has, if there are several.
+        sharded: whether each process has but a shard of each weight.
     """
 
     settings: TrainingSettings
@@ -47,6 +48,7 @@ class RunContext:
     outputs: TrainingOutputs | None = None
     thread: int = field(default_factory=threading.get_ident)
     part: BatchPart | None = None
+    sharded: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a model is in no run.

@@ -13,6 +13,7 @@ from torchfunc.graph import CallMode, modules_within, train_mode
 from torchfunc.layers.base.losses import LossHolder
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.metrics.snapshots import kept_metrics
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.current_run import current_run, entered_run, renewed_run
 from torchfunc.training.process_settings import retained_memory, training_process
 from torchfunc.training.run_context import RunContext
@@ -34,6 +35,7 @@ def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
         metrics_in_attributes(modules),
         model.overrides("compute_loss"),
         model.overrides("compute_metrics"),
+        sharded=is_sharded(model),
     )
 
 
@@ -126,10 +128,15 @@ def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Itera
         raise
 
 
+def _without_gradients(model: Trainable) -> contextlib.AbstractContextManager[Any]:
+    """A block in which none are recorded. Sharded weights are gathered in it, for training too."""
+    return torch.no_grad() if is_sharded(model) else torch.inference_mode()
+
+
 @contextlib.contextmanager
 def predicting(model: Trainable, device: torch.device) -> Iterator[None]:
     """The mode of prediction steps, which need no `compile`."""
-    with CallMode(model, False, waits=False), retained_memory(device), torch.inference_mode():
+    with CallMode(model, False, waits=False), retained_memory(device), _without_gradients(model):
         yield
 
 
@@ -141,6 +148,6 @@ def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunCont
         CallMode(model, False, waits=False),
         retained_memory(device),
         _context(model, settings, device) as run,
-        torch.inference_mode(),
+        _without_gradients(model),
     ):
         yield run

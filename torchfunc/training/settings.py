@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,7 @@ class Execution:
         precision: what they compute in.
         strategy: how several processes share the work: "auto", "ddp", "fsdp"; None if each works for itself.
         check_nan: whether each step is checked for values that are no finite numbers.
+        shard_modules: under "fsdp", the modules that are sharded each by itself; None for the layers.
     """
 
     jit: bool | str
@@ -88,6 +89,7 @@ class Execution:
     precision: Precision
     strategy: str | None = "auto"
     check_nan: bool = False
+    shard_modules: Sequence[Any] | None = None
 
     @classmethod
     def make(
@@ -98,6 +100,7 @@ class Execution:
         precision: str | int | None,
         strategy: str | None = "auto",
         check_nan: bool = False,
+        shard_modules: Sequence[Any] | None = None,
     ) -> Execution:
         """Check the arguments of `compile`. Raises ValueError for what is none of the choices."""
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
@@ -111,7 +114,8 @@ class Execution:
             raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp' or None, got {strategy!r}.")
         if not isinstance(check_nan, bool):
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
-        return cls(False if run_eagerly else jit, steps_per_execution, Precision(precision), strategy, check_nan)
+        jit = False if run_eagerly else jit
+        return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules)
 
     def compiles(self, method: str, device: torch.device) -> bool:
         """Whether this kind of step is compiled on this device, at once or later.

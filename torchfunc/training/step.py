@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchfunc.modules import TrainingOutputs
 from torchfunc.structures import first_leaf
 from torchfunc.training.data.arrays import Batch, Data, unpack_x_y_sample_weight
+from torchfunc.training.distributed.sharding import sharded_gradients, whole_penalty
 from torchfunc.training.outputs import DeferredUpdate, OutputBatch
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.trainable import Logs, Trainable
@@ -44,7 +45,14 @@ def train_batch(model: Trainable, run: RunContext, data: Data) -> Outcome:
     # Each process' share of the loss: with the sum of the gradients over all processes, its gradient. What layers
     # exchange has its own gradients across processes, which need it here already.
     loss = loss if run.part is None else loss * run.part.share
-    gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
+    gradients: Sequence[Tensor | None]
+    if run.sharded:
+        assert settings.processes is not None
+        # (Which gives the mean, and not the sum, over all processes.)
+        loss = optimizer.scale_loss(loss * settings.processes.size)
+        gradients = sharded_gradients(loss, run.weights, run.penalties, optimizer.scale_loss)
+    else:
+        gradients = torch.autograd.grad(optimizer.scale_loss(loss), run.weights, allow_unused=True)
     if not settings.missing_gradients_checked:
         _warn_of_missing(model, run.weights, gradients)
         settings.missing_gradients_checked = True
@@ -125,7 +133,7 @@ def total_loss(run: RunContext, batch: Batch, outputs: TrainingOutputs) -> tuple
     for loss in run.call_losses:
         total = _added(total, loss)
     for penalty in run.penalties:
-        total = _added(total, penalty())
+        total = _added(total, whole_penalty(penalty()) if run.sharded else penalty())
     if total is None:
         raise ValueError("There is no loss to compute: give `compile` a `loss`, or call `add_loss` in a layer.")
     return parts, total

@@ -16,6 +16,7 @@ from torchfunc.batch_parts import without_rows
 from torchfunc.graph import really_set, setting_compiled_parts, writes_to_arguments
 from torchfunc.graph_keys import graph_key_of
 from torchfunc.metrics.snapshots import kept_metrics
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.compiled_step import MAX_GRAPHS, BatchFunction, CompiledStep, weights_key
 from torchfunc.training.data.array_batches import DeferredBatch, gathered
 from torchfunc.training.data.arrays import Data
@@ -118,7 +119,7 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
     checks = settings.execution.check_nan
     grouped = 1 if checks else at_once
     step: Callable[[Any], Outcome] = eager if grouped == 1 else _several(eager)
-    if function is None and settings.execution.compiles(method, device):
+    if function is None and not run.sharded and settings.execution.compiles(method, device):
         step = _compiled_step(model, settings, method, step, grouped)
     elif method == "train_step" and settings.thread_probe is not None:
         step = partial(settings.thread_probe.run, step)
@@ -155,6 +156,8 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
     if not _keeps_batches(model, None, "predict_step", function):
         step = ProtectedStep(step, writes_to_arguments(model) or None)
     if settings is None or function is not None or not settings.execution.compiles("predict_step", device):
+        return step
+    if is_sharded(model):
         return step
     return _compiled_step(model, settings, "predict_step", step, 1)
 

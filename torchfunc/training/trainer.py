@@ -35,7 +35,7 @@ from torchfunc.training.data.sources import (
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.agreement import check_agreement
 from torchfunc.training.distributed.processes import Processes, use_own_device
-from torchfunc.training.distributed.runs import joined, shared_training
+from torchfunc.training.distributed.runs import joined, prepare, shared_training
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
@@ -85,6 +85,7 @@ class Trainer(OverridableSteps):
         device: str | torch.device = "auto",
         strategy: str | None = "auto",
         check_nan: bool = False,
+        shard_modules: Sequence[Any] | None = None,
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -109,7 +110,11 @@ class Trainer(OverridableSteps):
                 "16-mixed": what `torch.autocast` computes in.
             device: where to train; "auto" is the accelerator if there is one and the model is still on the CPU.
             strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
-                model and its part of each batch, and gradients are summed. None: each works for itself.
+                model and its part of each batch, and gradients are summed. "fsdp": each has but a shard of the weights,
+                their gradients and the optimizer's state, from the first `fit` on (torch's `fully_shard`; steps are not
+                compiled). None: each works for itself.
+            shard_modules: for "fsdp", what is gathered at once when it is called: modules of the model, their names or
+                classes; by default each layer with weights.
             check_nan: whether to undo the first step that meets a NaN or an infinity, and raise a ValueError that says
                 which input, target, layer or loss it is from. Each step waits for the device, and copies the weights.
 
@@ -124,7 +129,9 @@ class Trainer(OverridableSteps):
         policy = dtype_policy()
         if precision is None and policy.compute_dtype != policy.variable_dtype:
             precision = policy.name
-        execution = Execution.make(run_eagerly, steps_per_execution, jit_compile, precision, strategy, check_nan)
+        execution = Execution.make(
+            run_eagerly, steps_per_execution, jit_compile, precision, strategy, check_nan, shard_modules
+        )
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss
@@ -143,7 +150,8 @@ class Trainer(OverridableSteps):
         if settings.device is not None:
             self.to(settings.device)
         weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        if isinstance(made, TorchOptimizer) and weights:
+        # (Sharded weights are others than these.)
+        if isinstance(made, TorchOptimizer) and weights and strategy != "fsdp":
             made.build(weights)
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
         self._training_settings = settings
@@ -295,6 +303,7 @@ class Trainer(OverridableSteps):
                     check_data(self, settings.objectives, part)
             numbers = range(initial_epoch, epochs)
             check_agreement(processes, self, "fit", stream, validation, epochs=numbers, callbacks=callback_list)
+            prepare(self, processes, settings.execution)
             with (
                 run_modes.training(self, settings, device) as run,
                 run_modes.undone_without_a_step(self, settings),

@@ -14,12 +14,14 @@ from torchfunc.callbacks.callback_list import plain_logs
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers.gradient_sum import GradientSum
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.distributed.processes import Processes, find_processes, note_failure
-from torchfunc.training.settings import TrainingSettings
+from torchfunc.training.distributed.sharding import shard
+from torchfunc.training.settings import Execution, TrainingSettings
 from torchfunc.training.trainable import Logs, Trainable
 
-__all__ = ["copy_buffers", "gathered_columns", "joined", "shared_logs", "shared_training"]
+__all__ = ["copy_buffers", "gathered_columns", "joined", "prepare", "shared_logs", "shared_training"]
 
 # How gloo and nccl say that the other end is gone.
 _GONE = ("Connection closed", "Connection reset", "Broken pipe", "Socket closed", "remote process exited", "NCCL")
@@ -67,8 +69,9 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
     if processes is None:
         yield
         return
-    optimizers = _optimizers(model)
-    if copies:
+    # (Sharded weights are no copies of each other, and torch reduces their gradients.)
+    optimizers = [] if is_sharded(model) else _optimizers(model)
+    if copies and optimizers:
         processes.copy_from_first([*model.parameters(), *model.buffers()])
         ours = [optimizer for optimizer in optimizers if not isinstance(optimizer, TorchOptimizer)]
         processes.copy_from_first(variable for optimizer in ours if optimizer.built for variable in optimizer.variables)
@@ -76,10 +79,24 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
     try:
         for optimizer in optimizers:
             optimizer.gradient_sum = optimizer.gradient_sum or GradientSum()
-        yield
+        with warnings.catch_warnings():
+            # Layers may return views; nothing here writes to them.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+            yield
     finally:
         for optimizer in optimizers:
             optimizer.gradient_sum = None
+
+
+def prepare(model: Trainable, processes: Processes | None, execution: Execution) -> None:
+    """Shard the weights of a built model, those of the first process, if it is to be trained so.
+
+    Raises:
+        ValueError: as `shard`.
+    """
+    if processes is not None and execution.strategy == "fsdp" and not is_sharded(model):
+        processes.copy_from_first([*model.parameters(), *model.buffers()])
+        shard(model, processes, execution)
 
 
 def _optimizers(model: Trainable) -> list[Optimizer]:

@@ -1,0 +1,127 @@
+"""FSDP2: the weights of a model, their gradients and the optimizer's state sharded over the processes, layer by layer.
+
+torch's `fully_shard` gathers a layer's weights when it is called, and again for its gradients, which it then reduces.
+It does so in hooks of `backward()`, so that a step is not one graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfunc.optimizers import Adafactor, LossScaleOptimizer
+from torchfunc.saving.sharded import is_sharded
+from torchfunc.training.distributed.processes import Processes
+from torchfunc.training.settings import Execution
+from torchfunc.training.trainable import Trainable
+
+__all__ = ["shard", "sharded_gradients", "whole_penalty"]
+
+
+def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
+    """Shard the weights of a built model, in place; those of the first process.
+
+    Raises:
+        ValueError: a module to shard is not the model's, or the optimizer has state for whole weights, or something is
+            not available with sharded weights.
+    """
+    if is_sharded(model):
+        return
+    # (Not needed otherwise.)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    if execution.jit is True:
+        raise ValueError("strategy='fsdp' works layer by layer, and no step is one graph: leave out jit_compile=True.")
+    if model.has_own_training():
+        raise ValueError("strategy='fsdp' needs the default training step, and this model has one of its own.")
+    if model.optimizer is not None and model.optimizer.built:
+        raise ValueError(
+            "The optimizer was built for whole weights, and strategy='fsdp' shards them. Call `compile` again with a "
+            "new one; a torch optimizer is given as a class, functools.partial or function."
+        )
+    if isinstance(model.optimizer, (Adafactor, LossScaleOptimizer)):
+        raise ValueError(
+            f"strategy='fsdp' shards the weights, with which {type(model.optimizer).__name__} does not work. Take "
+            "another optimizer (and, in place of '16-mixed', the precision 'bf16-mixed'), or strategy='ddp'."
+        )
+    weights = next(model.parameters(), None)
+    if weights is None:
+        return
+    mesh = init_device_mesh(weights.device.type, (processes.size,))
+    low = execution.precision.dtype
+    policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32) if low else MixedPrecisionPolicy()
+    for module in _units(model, execution.shard_modules):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    register_fsdp_forward_method(model, "forward_for_training")
+
+
+def _units(model: Trainable, chosen: Sequence[Any] | None) -> list[nn.Module]:
+    """The modules that are sharded each by itself: those chosen, or each layer with weights."""
+    if chosen is None:
+        layers: list[Any] = list(_layers(model))
+        return [layer for layer in layers if next(layer.parameters(), None) is not None]
+    named: dict[str, Any] = dict(model.named_modules())
+    kinds = tuple(each for each in chosen if isinstance(each, type))
+    found: list[Any] = [module for module in named.values() if kinds and isinstance(module, kinds)]
+    for each in chosen:
+        module: Any = named.get(each) if isinstance(each, str) else each
+        if isinstance(each, type):
+            continue
+        if not any(module is known for known in named.values()):
+            raise ValueError(f"`shard_modules` holds {each!r}, which is no module of the model {model.name!r}.")
+        found.append(module)
+    # Inner ones first, as torch wants it.
+    order = {id(module): number for number, module in enumerate(named.values())}
+    return sorted(dict.fromkeys(found), key=lambda module: -order[id(module)])
+
+
+def _layers(model: Any) -> Iterable[Any]:
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def whole_penalty(value: Tensor) -> Tensor:
+    """The penalty on a weight, of all its shards, as a number without a gradient."""
+    whole: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return whole.detach()
+
+
+def sharded_gradients(
+    loss: Tensor,
+    weights: Sequence[Tensor],
+    penalties: Sequence[Callable[[], Tensor]],
+    scale: Callable[[Tensor], Tensor],
+) -> list[Tensor | None]:
+    """The gradients of sharded weights: those of a loss, which are reduced over all processes, and of penalties.
+
+    Penalties are the same in all processes, each of which has the gradients for its shards at once.
+
+    Args:
+        loss: this process' share of the loss, scaled.
+        weights: the weights.
+        penalties: functions that give what is added to the loss of the whole batch.
+        scale: scales a penalty as the loss.
+    """
+    before = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    try:
+        loss.backward()
+        gradients = [weight.grad for weight in weights]
+    finally:
+        for weight, grad in zip(weights, before, strict=True):
+            weight.grad = grad
+    for penalty in penalties:
+        for number, more in enumerate(torch.autograd.grad(scale(penalty()), weights, allow_unused=True)):
+            if more is not None:
+                own = gradients[number]
+                gradients[number] = more if own is None else own + more
+    return gradients
