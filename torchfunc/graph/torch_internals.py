@@ -62,6 +62,7 @@ __all__ = [
     "sample_dirichlet",
     "sample_gamma",
     "skip_code",
+    "sparse_parts",
     "storage_use_count",
     "unbind_untracked",
 ]
@@ -170,6 +171,11 @@ def remove_forward_hooks(module: nn.Module) -> None:
 def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     """Whether hooks run before or after the optimizer's `step`."""
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+
+
+def sparse_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows that a sparse gradient names, some several times, and what it holds for each."""
+    return tensor._indices()[0], tensor._values()
 
 
 def unbind_untracked(tensor: torch.Tensor) -> Sequence[torch.Tensor]:

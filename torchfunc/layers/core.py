@@ -114,6 +114,13 @@ class Embedding(WeightedLayer):
         output_dim: the length of the vectors.
         embeddings_initializer, embeddings_regularizer, embeddings_constraint: of the vectors.
         mask_zero: whether 0 is padding: layers behind this one, and the loss, then leave these steps out.
+        sparse_gradient: whether a training step looks only at the vectors of its batch, so that it takes no longer the
+            more of them there are. SGD without momentum and Adagrad, without weight decay, train as ever. RMSprop,
+            Adam, AdamW, Adamax, Adadelta and Lion change the vectors they meet and the state that belongs to them, as
+            `torch.optim.SparseAdam` does; otherwise they also move vectors, and let their state fade, while these are
+            not met. All other optimizers, and these with `gradient_accumulation_steps` or loss scaling, take the
+            gradient as a dense one; `use_ema` averages all vectors. Such steps are not compiled. Keras knows no such
+            argument, and refuses a file of a model that has it.
         weights: the initial vectors, as an array (input_dim, output_dim) or a list of one.
         lora_rank, lora_alpha, quantization_config: must be None.
         input_length: accepted as in older guides, without effect.
@@ -139,14 +146,22 @@ class Embedding(WeightedLayer):
         quantization_config: object = None,
         input_length: int | None = None,
         activity_regularizer: RegularizerLike = None,
+        sparse_gradient: bool = False,
         **kwargs: Any,
     ) -> None:
         refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        if sparse_gradient and not (embeddings_regularizer is None and embeddings_constraint is None):
+            raise ValueError(
+                "Embedding(sparse_gradient=True) leaves alone the vectors that a batch does not use, but "
+                "`embeddings_regularizer` and `embeddings_constraint` change all of them at each step. Leave out "
+                "one or the other; `activity_regularizer` penalizes the vectors that are used."
+            )
         table = {"embeddings": (embeddings_initializer, embeddings_regularizer, embeddings_constraint)}
         super().__init__(table, activity_regularizer=activity_regularizer, **kwargs)
         self.input_dim = positive(input_dim, "input_dim", "Embedding")
         self.output_dim = positive(output_dim, "output_dim", "Embedding")
         self.mask_zero = bool(mask_zero)
+        self.sparse_gradient = bool(sparse_gradient)
         self.supports_masking = self.mask_zero
         if weights is not None:
             self.build(None)
@@ -160,7 +175,7 @@ class Embedding(WeightedLayer):
         if inputs.dtype not in (torch.int64, torch.int32):
             inputs = inputs.to(torch.int64)
         try:
-            return F.embedding(inputs, self.weight)
+            return F.embedding(inputs, self.weight, sparse=self.sparse_gradient)
         except IndexError as error:
             # Only here, since to look at all ids would take as long as to embed them.
             outside = inputs[(inputs < 0) | (inputs >= self.input_dim)]
@@ -183,6 +198,7 @@ class Embedding(WeightedLayer):
             "activity_regularizer": regularizers.serialize(self.activity_regularizer),
             "mask_zero": self.mask_zero,
             "quantization_config": None,
+            **({"sparse_gradient": True} if self.sparse_gradient else {}),
         }
 
 

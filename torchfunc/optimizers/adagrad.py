@@ -64,6 +64,9 @@ class Adagrad(Optimizer):
             params, "accumulator", constant(self.initial_accumulator_value + self.epsilon)
         )
 
+    def updates_rows(self) -> bool:
+        return self.weight_decay is None
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         sums = self.state_of(self._sums, params)
@@ -128,6 +131,9 @@ class Adadelta(Optimizer):
         """Mean squares of gradients and of steps, weight by weight."""
         names = ["accumulated_grad", "accumulated_delta_var"]
         self._squares, self._step_squares = self.add_optimizer_variables(params, names)
+
+    def updates_rows(self) -> bool:
+        return True
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by gradients scaled to the size of earlier steps."""

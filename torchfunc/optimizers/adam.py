@@ -69,6 +69,9 @@ class Adam(Optimizer):
         if self.amsgrad:
             self._velocity_hats = self.add_optimizer_variables(params, "velocity_hat")
 
+    def updates_rows(self) -> bool:
+        return True
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
         means, squares, maxima = self._momentums, self._velocities, self._velocity_hats

@@ -59,6 +59,9 @@ class Adamax(Optimizer):
         """Means and largest gradients, weight by weight."""
         self._m, self._u = self.add_optimizer_variables(params, ["momentum", "norm"])
 
+    def updates_rows(self) -> bool:
+        return True
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the means over the largest gradients."""
         means, largest = self.state_of(self._m, params), self.state_of(self._u, params)

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +28,7 @@ from torchfunc.optimizers.gradient_sum import GradientSum
 from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import LearningRate, RateSource, rate_from_config
 from torchfunc.optimizers.options import check_options, take_old_spellings
+from torchfunc.optimizers.row_updates import RowGradient, Rows, present_gradients, with_all_used
 from torchfunc.optimizers.selection import copies_of, keep_if
 from torchfunc.optimizers.state import OptimizerState, contains
 from torchfunc.registry import to_snake_case
@@ -305,7 +308,8 @@ class Optimizer(OptimizerState, SuggestsAttributes):
         if not params:
             return
         summed = self.gradient_sum
-        present, params = _drop_missing(grads if summed is None else summed.complete(grads, params), params)
+        given = grads if summed is None else summed.complete(grads, params)
+        present, params, rows = present_gradients(given, params, self._takes_rows())
         in_graph = self._in_graph()
         # Takes fewer steps than `no_grad`.
         with torch.set_grad_enabled(False):
@@ -316,7 +320,7 @@ class Optimizer(OptimizerState, SuggestsAttributes):
             if self.gradient_accumulation_steps:
                 self._accumulate(present, params, self.gradient_accumulation_steps, in_graph)
             else:
-                self._update(present, params, in_graph)
+                self._update(present, params, in_graph, rows)
             if self.use_ema:
                 self._update_averages(in_graph)
             if in_graph:
@@ -341,16 +345,51 @@ class Optimizer(OptimizerState, SuggestsAttributes):
             raise ValueError(f"There are {len(grads)} gradients for {len(params)} weights.")
         return params
 
-    def _update(self, grads: list[Tensor], params: list[Tensor], in_graph: bool) -> None:
+    def updates_rows(self) -> bool:
+        """Whether a sparse gradient changes the rows that it names and no others; else it is taken as a dense one.
+
+        True only of rules that `update` by what `state_of` gives.
+        """
+        return False
+
+    def _takes_rows(self) -> bool:
+        alone = self.gradient_sum is None and not self.gradient_accumulation_steps
+        return alone and self.updates_rows() and is_known_code(self)
+
+    def _update(
+        self,
+        grads: list[Tensor],
+        params: list[Tensor],
+        in_graph: bool,
+        rows: Mapping[int, RowGradient] = MappingProxyType({}),
+    ) -> None:
         if self.gradient_sum is not None:
             grads = self.gradient_sum(grads)
         if self.clipnorm or self.clipvalue or self.global_clipnorm:
             grads = clip_gradients(grads, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self._step_rate(in_graph)
-        self._decay_weights(params, rate)
-        self.update(grads, params, rate)
+        for index, gradient in rows.items():
+            self._update_rows(params[index], replace(gradient, values=grads[index]), rate)
+        if rows:
+            grads = [grad for index, grad in enumerate(grads) if index not in rows]
+            params = [param for index, param in enumerate(params) if index not in rows]
+        if params:
+            self._decay_weights(params, rate)
+            self.update(grads, params, rate)
         for param, constraint in self._constraints:
             param.copy_(constraint(param))
+
+    def _update_rows(self, param: Tensor, gradient: RowGradient, rate: Scalar) -> None:
+        if not len(gradient.numbers):
+            return
+        self._sparse_rows = rows = Rows.of(param, gradient)
+        try:
+            if self.weight_decay is not None and contains(self._decayed, param):
+                rows.copied.mul_(1 - rate * self.weight_decay)
+            self.update([with_all_used(gradient)], [rows.copied], rate)
+        finally:
+            self._sparse_rows = None
+        rows.write_back()
 
     def _decay_weights(self, params: list[Tensor], rate: Scalar) -> None:
         if self.weight_decay is not None:
@@ -456,16 +495,3 @@ class Optimizer(OptimizerState, SuggestsAttributes):
     def __repr__(self) -> str:
         settings = {key: value for key, value in self.get_config().items() if value not in (None, False)}
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
-
-
-def _drop_missing(grads: Sequence[Tensor | None], params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The gradients that are there, dense, and their weights; `params` itself when none is missing."""
-    present = []
-    for grad in grads:
-        if grad is not None:
-            present.append(grad.to_dense() if grad.is_sparse else grad)
-    if len(present) == len(params):
-        return present, params
-    if not present:
-        raise ValueError("All gradients are None: the loss does not depend on any of the weights.")
-    return present, [param for param, grad in zip(params, grads, strict=True) if grad is not None]

@@ -57,6 +57,9 @@ class Lion(Optimizer):
         """One momentum for each weight."""
         self._momentums = self.add_optimizer_variables(params, "momentum")
 
+    def updates_rows(self) -> bool:
+        return True
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the sign."""
         momenta = self.state_of(self._momentums, params)

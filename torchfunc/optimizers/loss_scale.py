@@ -127,6 +127,7 @@ class LossScaleOptimizer(Optimizer):
             ValueError: the numbers differ, all gradients are None, or the optimizer was built for other weights.
         """
         params = self._weights_for(grads, trainable_variables)
+        grads = [grad.to_dense() if grad is not None and grad.is_sparse else grad for grad in grads]
         inner = self.inner_optimizer
         with torch.no_grad():
             if self.gradient_sum is not None:

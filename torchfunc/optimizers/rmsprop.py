@@ -83,6 +83,9 @@ class RMSprop(Optimizer):
         if self.centered:
             self._average_gradients = self.add_optimizer_variables(params, "average_gradient")
 
+    def updates_rows(self) -> bool:
+        return True
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights by the scaled gradients."""
         sums = self.state_of(self._sums, params)

@@ -59,6 +59,9 @@ class SGD(Optimizer):
         if self.momentum:
             self.momentums = self.add_optimizer_variables(params, "momentum")
 
+    def updates_rows(self) -> bool:
+        return not self.momentum and self.weight_decay is None
+
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights downhill."""
         if not self.momentum:

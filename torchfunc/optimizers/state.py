@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.optimizers.row_updates import Rows
 
 __all__ = ["OptimizerState", "constant", "contains"]
 
@@ -23,6 +24,8 @@ class OptimizerState:
         self._params: list[Tensor] = []
         self._variables: list[Tensor] = []
         self._served: list[tuple[Tensor, Tensor]] = []
+        # The rows that are being updated, where a gradient is sparse.
+        self._sparse_rows: Rows | None = None
 
     @property
     def variables(self) -> list[Tensor]:
@@ -79,6 +82,10 @@ class OptimizerState:
         """The entries of a list of state (one for each weight built with) that belong to `params`."""
         if params is self._params:
             return state
+        rows = self._sparse_rows
+        if rows is not None and params[0] is rows.copied:
+            own = state[self._get_variable_index(rows.weight)]
+            return [rows.of_state(own, self._variables)]  # type: ignore[arg-type, list-item]
         return [state[self._get_variable_index(param)] for param in params]
 
     def _get_variable_index(self, variable: Tensor) -> int:

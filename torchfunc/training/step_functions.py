@@ -238,7 +238,7 @@ def _compiled_step(
         what = f"The {_CALLED[method]} of model {model.name!r}"
         mode = None if method == "train_step" else False
         # The settings, which are the model's, keep the graph.
-        prepare = partial(_prepare, weakref.ref(settings), method)
+        prepare = partial(_prepare, weakref.ref(model), weakref.ref(settings), method)
         in_mode = partial(_in_mode, weakref.ref(model), mode)
         graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare, in_mode)
     graph, payback = graphs[key], settings.payback
@@ -276,10 +276,14 @@ def _in_mode(reference: weakref.ref[Trainable], training: bool | None) -> Abstra
     return really_set([model], training)
 
 
-def _prepare(reference: weakref.ref[TrainingSettings], method: str) -> None:
+def _prepare(model: weakref.ref[Trainable], reference: weakref.ref[TrainingSettings], method: str) -> None:
     """Prepare all state that a step changes for a graph. Raises ValueError if some cannot be part of one."""
-    settings = reference()
+    settings, trained = reference(), model()
     assert settings is not None
+    assert trained is not None
+    sparse = [name for name, each in trained.named_modules() if getattr(each, "sparse_gradient", False)]
+    if sparse and method == "train_step":
+        raise ValueError(f"layer {sparse[0]!r} has sparse_gradient=True, and no graph holds a sparse gradient.")
     changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]
     # An optimizer that is not ready is one that a step of the user's own does not use.
     if method == "train_step" and settings.optimizer is not None and settings.optimizer.prepare_capture():

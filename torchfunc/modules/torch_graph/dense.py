@@ -37,8 +37,8 @@ def _einsum(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
 
 
 def _embedding(graph: TorchGraph, call: Call, convert: Callable[..., Any]) -> Any:
-    size = tuple(call.layer.weight.shape)
-    path = graph.place(call.path, call.layer, lambda: nn.Embedding(*size))
+    count, length = call.layer.weight.shape
+    path = graph.place(call.path, call.layer, lambda: nn.Embedding(count, length, sparse=call.layer.sparse_gradient))
     return graph.module(path, _integers(graph, call), name=call.name)
 
 
