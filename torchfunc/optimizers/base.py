@@ -309,7 +309,10 @@ class Optimizer(OptimizerState, SuggestsAttributes):
             return
         summed = self.gradient_sum
         given = grads if summed is None else summed.complete(grads, params)
-        present, params, rows = present_gradients(given, params, self._takes_rows())
+        rows: Mapping[int, RowGradient] = {}
+        present = [grad for grad in given if grad is not None and not grad.is_sparse]
+        if len(present) < len(given):
+            present, params, rows = present_gradients(given, params, self._takes_rows())
         in_graph = self._in_graph()
         # Takes fewer steps than `no_grad`.
         with torch.set_grad_enabled(False):
