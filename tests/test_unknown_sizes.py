@@ -76,7 +76,7 @@ def test_several_unknown_axes_and_heads_in_the_batch():
 def test_what_was_tried_is_told():
     with pytest.raises(ValueError, match=re.escape("(12, 224, 5); (12, 16, 5); (12, 4, 5); (12, 2, 5); (12, 1792, 5)")):
         nn.Linear(3, 2)(Input((None, 5)))
-    with pytest.raises(ValueError, match=re.escape("tried as (12, 5).")):
+    with pytest.raises(ValueError, match=re.escape("(None, 5), tried as (12, 5): ")):
         nn.Linear(3, 2)(Input((5,)))
     # The first failure is the one that is told.
     with pytest.raises(ValueError, match="3 positions"):
