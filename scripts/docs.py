@@ -23,6 +23,7 @@ import pygments
 from pdoc.render_helpers import to_html
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+from undocumented import METHODS
 
 import torchfunc
 
@@ -58,22 +59,21 @@ def build(folder: Path, modules: Sequence[str] = ()) -> None:
         modules: the names of the modules to document; all public ones by default.
     """
     names = list(modules) or [module.__name__ for module in public_modules()]
-    folder.mkdir(parents=True, exist_ok=True)
+    texts = ("*.ipynb", "*.md")
     shutil.copytree(
         ROOT / "examples",
         folder / "examples",
         dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("*.ipynb", "__pycache__"),
+        ignore=shutil.ignore_patterns(*texts, "__pycache__"),
     )
-    shutil.copy(ROOT / "CHANGELOG.md", folder)
-    for notebook in sorted((ROOT / "examples").rglob("*.ipynb")):
-        page = (folder / notebook.relative_to(ROOT)).with_suffix(".html")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        _write(page, notebook.stem, notebook_body(json.loads(notebook.read_text(encoding="utf-8"))))
+    for text in [ROOT / "CHANGELOG.md", *(path for pattern in texts for path in (ROOT / "examples").rglob(pattern))]:
+        source = text.read_text(encoding="utf-8")
+        body = _markdown(source) if text.suffix == ".md" else notebook_body(json.loads(source))
+        _write((folder / text.relative_to(ROOT)).with_suffix(".html"), text.stem, body)
     write_reference(folder, names)
     links = [f'<a href="{name.replace(".", "/")}.html">{name}</a>' for name in names]
-    readme = re.sub(r"(\(examples/[^)]*)\.ipynb\)", r"\1.html)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    _write(folder / "index.html", "torchfunc", f"<p>Reference: {' · '.join(links)}</p>\n{to_html(readme)}")
+    readme = _markdown((ROOT / "README.md").read_text(encoding="utf-8"))
+    _write(folder / "index.html", "torchfunc", f"<p>Reference: {' · '.join(links)}</p>\n{readme}")
 
 
 def public_modules() -> Iterator[ModuleType]:
@@ -92,12 +92,14 @@ def write_reference(folder: Path, names: Sequence[str]) -> None:
     pages = {name: pdoc.doc.Module(sys.modules[name]) for name in names}
     for name, module in pages.items():
         module.submodules = [page for other, page in pages.items() if other.rpartition(".")[0] == name]
-    classes = [member for module in pages.values() for member in module.members.values() if member.kind == "class"]
-    public = {member.obj for member in classes}
-    for member in classes:
-        member.docstring = _complete(member.obj, public)
-        if "__init__" in member.members and not member.obj.__init__.__doc__:
-            member.members["__init__"].docstring = ""  # and not that of a base, torch's say
+    members = [member for module in pages.values() for member in module.members.values()]
+    public = {member.obj for member in members if member.kind == "class"}
+    for member in members:
+        if member.kind == "class":
+            _complete(member, public)
+        elif member.kind == "variable" and callable(member.default_value):
+            call = member.default_value
+            member.docstring = f"{_signature(member.name, call)}{inspect.cleandoc(call.__call__.__doc__ or '')}"
     for name, module in pages.items():
         page = folder / f"{name.replace('.', '/')}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -105,16 +107,36 @@ def write_reference(folder: Path, names: Sequence[str]) -> None:
     (folder / "search.js").write_text(pdoc.render.search_index(pages), encoding="utf-8")
 
 
-def _complete(cls: type, public: Collection[type]) -> str:
-    """The docstring of a class, with that of a base without a page to which it refers, whose constructor it may use."""
+def _complete(member: pdoc.doc.Class, public: Collection[type]) -> None:
+    """Show what a class has from bases without a page, to which its docstring refers: the constructor, methods."""
+    cls = member.obj
     said = inspect.cleandoc(cls.__doc__ or "")
     for base in cls.__mro__[1:]:
         if f"`{base.__name__}`" in said and base not in public:
             said = f"{said}\n\n`{base.__name__}`: {inspect.cleandoc(base.__doc__ or '')}"
             break
     if "__init__" not in vars(cls) and cls.__init__ is not object.__init__:
-        said = f"```python\n{cls.__name__}{inspect.signature(cls)}\n```\n\n{said}"
-    return said
+        said = _signature(cls.__name__, cls) + said
+    member.docstring = said
+    if "__init__" in member.members and not cls.__init__.__doc__:
+        member.members["__init__"].docstring = ""  # and not that of a base, torch's say
+    if cls in METHODS:
+        own = {each.name for each in member.own_members}
+        member.own_members = member.own_members + [
+            each
+            for each in member.members.values()
+            if each.name not in own and each.docstring and each.taken_from[0].startswith(torchfunc.__name__)
+        ]
+
+
+def _signature(name: str, called: Any) -> str:
+    parameters = [f"    {each},\n" for each in map(str, inspect.signature(called).parameters.values())]
+    return f"```python\n{name}(\n{''.join(parameters)})\n```\n\n"
+
+
+def _markdown(text: str) -> str:
+    """Markdown as HTML, with links to the pages that texts and notebooks become."""
+    return str(to_html(re.sub(r"(\]\((?!http)[^)#]+)\.(?:ipynb|md)([)#])", r"\1.html\2", text)))
 
 
 def notebook_body(notebook: dict[str, Any]) -> str:
@@ -123,7 +145,7 @@ def notebook_body(notebook: dict[str, Any]) -> str:
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(to_html(source))
+            parts.append(_markdown(source))
         elif cell["cell_type"] == "code":
             parts.append(pygments.highlight(source, PythonLexer(), _COLOURS))
             parts.extend(f'<div class="output">{shown}</div>' for shown in map(_output, cell["outputs"]))
@@ -142,6 +164,7 @@ def _output(output: dict[str, Any]) -> str:
 
 
 def _write(page: Path, title: str, body: str) -> None:
+    page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(
         _PAGE.format(title=html.escape(title), colours=_COLOURS.get_style_defs(), body=body), encoding="utf-8"
     )

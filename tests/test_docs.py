@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pdoc")
 
 ROOT = Path(__file__).parents[1]
-MODULES = ("torchfunc.constraints", "torchfunc.datasets.mnist", "torchfunc.schedules")
+MODULES = ("torchfunc.datasets.mnist", "torchfunc.models", "torchfunc.schedules")
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,21 @@ def test_a_module_has_a_page_with_signatures_and_examples(folder):
     assert "&gt;&gt;&gt; schedule = schedules.PolynomialDecay(1.0" in page
 
 
-def test_the_index_leads_to_modules_and_notebooks(folder):
-    links = re.findall(r'href="([^"#]*)', (folder / "index.html").read_text(encoding="utf-8"))
-    ours = [link for link in links if link and not link.startswith("http")]
-    assert {"torchfunc/datasets/mnist.html", "examples/notebooks/1-draw.html"} <= set(ours)
-    assert [link for link in ours if not (folder / link).exists()] == []
+def test_a_model_shows_what_it_has_from_its_bases(folder):
+    page = (folder / "torchfunc" / "models.html").read_text(encoding="utf-8")
+    assert all(f'id="Model.{method}"' in page for method in ("fit", "get_weights", "rewire", "save"))
+    assert "validation_split: float = 0.0" in text(folder / "torchfunc" / "models.html")
+
+
+def test_texts_and_notebooks_lead_to_what_is_there(folder):
+    index = (folder / "index.html").read_text(encoding="utf-8")
+    assert 'href="torchfunc/datasets/mnist.html"' in index
+    assert 'href="examples/notebooks/1-draw.html"' in index
+    broken = []
+    for page in [folder / "index.html", *(folder / "examples").rglob("*.html")]:
+        links = re.findall(r'(?:href|src)="([^"#]+)', page.read_text(encoding="utf-8"))
+        broken += [link for link in links if ":" not in link and not (page.parent / link).exists()]
+    assert broken == []
 
 
 def test_notebooks_show_their_pictures(folder):
