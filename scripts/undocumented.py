@@ -34,7 +34,6 @@ METHODS = {
     torchfunc.callbacks.History: ("plot", "to_frame"),
 }
 
-
 # Those whose examples do not run, and why not.
 _DATA = ("boston_housing", "california_housing", "cifar10", "cifar100", "fashion_mnist", "imdb", "mnist", "reuters")
 NOT_RUN = {

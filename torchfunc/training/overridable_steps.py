@@ -50,7 +50,7 @@ class OverridableSteps(SingleBatches):
         """Evaluate one batch; arguments and result as for `train_step`.
 
         >>> model = Sequential([Input((1,)), layers.Dense(1, kernel_initializer="ones")])
-        >>> model.compile("sgd", "mse")
+        >>> model.compile("sgd", "mse", device="cpu")
         >>> model.test_step((torch.ones(8, 1), torch.full((8, 1), 3.0)))
         {'loss': tensor(4.)}
         """
@@ -103,7 +103,7 @@ class OverridableSteps(SingleBatches):
             ValueError: there is no loss at all, or targets do not fit the outputs.
 
         >>> model = Sequential([Input((1,)), layers.Dense(1)])
-        >>> model.compile("sgd", "mse")
+        >>> model.compile("sgd", "mse", device="cpu")
         >>> model.compute_loss(y=torch.zeros(2, 1), y_pred=torch.tensor([[1.0], [3.0]]))
         tensor(5.)
         """
@@ -118,7 +118,7 @@ class OverridableSteps(SingleBatches):
         """Update the metrics with one batch; returns the results of all of them. Arguments as for `compute_loss`.
 
         >>> model = Sequential([Input((1,)), layers.Dense(1)])
-        >>> model.compile("sgd", "mse", metrics=["mae"])
+        >>> model.compile("sgd", "mse", metrics=["mae"], device="cpu")
         >>> model.compute_metrics(None, torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]))["mae"]
         tensor(2.)
         """
