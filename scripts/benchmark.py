@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py --growth [--quick]
     python scripts/benchmark.py --scaling [--rounds N]
+    python scripts/benchmark.py --waiting [--quick] [--threads N]
     python scripts/benchmark.py [--quick] [--threads N] [--device cuda] [--no-compile] [--only ROW ...] [--rounds N]
 
 Run it on a machine that does nothing else. Each contestant works in a process of its own; in each round every one has
@@ -22,6 +23,7 @@ from workloads.growth import growth_table
 from workloads.rows import ROWS, Row
 from workloads.scaling import scaling_table
 from workloads.turns import Contest, Result
+from workloads.waiting import waiting_table
 
 HEADER = ["| work | against | ours | theirs | ratio | asked at most |", "|---|---|---:|---:|---:|---:|"]
 NONE = "-"
@@ -126,6 +128,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="without those that use torch.compile")
     parser.add_argument("--scaling", action="store_true", help="only how a step's time grows with the processes")
     parser.add_argument("--growth", action="store_true", help="only how times grow with the number of layers")
+    parser.add_argument("--waiting", action="store_true", help="only how long a training waits for the compiler")
     parser.add_argument("--verbose", action="store_true", help="show what the contestants print")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 7)
@@ -146,9 +149,9 @@ def entered(options: argparse.Namespace) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure the rows and print the table as it grows."""
     options = parse(arguments)
-    if options.growth:
-        print(machine(options))
-        for line in growth_table(options.quick):
+    if options.growth or options.waiting:
+        print(machine(options), "", sep="\n")
+        for line in growth_table(options.quick) if options.growth else waiting_table(options.quick, options.threads):
             print(line, flush=True)
         return
     if options.scaling:

@@ -2,16 +2,15 @@
 
 import gc
 import os
-import random
 import warnings
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 
-import numpy as np
 import pytest
 import torch
 
 from torchfunc.training import compiled_step
+from torchfunc.utils import set_random_seed
 
 pytest_plugins = ["parity_table"]
 
@@ -24,10 +23,8 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def seeds():
-    """A test that draws must not depend on which others ran before it."""
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
+    """A test that draws must not depend on which others ran before it; steps are compiled from the second one on."""
+    set_random_seed(0)
 
 
 @pytest.fixture

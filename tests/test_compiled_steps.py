@@ -12,6 +12,7 @@ from torchfunc import callbacks, layers, losses, metrics, optimizers
 from torchfunc.models import Model
 from torchfunc.training import compiled_step
 from torchfunc.training.compiled_step import MAX_GRAPHS, CompiledStep
+from torchfunc.training.compiler_process import CompilerProcess
 from torchfunc.training.payback import Payback
 
 # What torch says of its own code while it compiles.
@@ -355,13 +356,14 @@ class TestRefusals:
         assert len(fit(model)["loss"]) == 4
 
     def test_said_once_and_trained_on(self, monkeypatch):
-        monkeypatch.setattr(torchfunc.training.settings.Execution, "compiles", lambda *_: True)
+        torchfunc.config.set_reproducible(False)
+        monkeypatch.setattr(torchfunc.training.payback, "_RISK", 1e9)
         model = undrawable()
         with pytest.warns(UserWarning, match=r"layer 'looks', at .*test_compiled_steps.py:\d+.*runs eagerly") as told:
-            history = fit(model)
+            history = fit(model, epochs=12)
         assert len(told) == 1
-        assert len(history["loss"]) == 4
-        fit(model)
+        assert len(history["loss"]) == 12
+        fit(model, epochs=12)
 
     def test_a_float64_scalar_of_a_metric_of_the_users(self):
         class Counting(metrics.Metric):
@@ -390,22 +392,28 @@ class Clock:
         return self.now
 
 
+class Step:
+    """A step, or its compiled form, that takes some seconds of a clock."""
+
+    is_waiting = False
+
+    def __init__(self, clock, done, kind, seconds, is_prepared_beside=True):
+        self.clock, self.done, self.kind, self.seconds = clock, done, kind, seconds
+        self.is_prepared_beside = is_prepared_beside
+
+    def __call__(self, data):
+        self.done.append(self.kind)
+        self.clock.now += self.seconds
+
+
 class TestPayback:
-    def run(self, remaining, eager=0.01, compiled=0.005, steps=200, layers=8):
+    def run(self, remaining, eager=0.01, compiled=0.005, steps=200, layers=8, spare_core=False, beside=True):
         clock = Clock()
-        payback = Payback(layers, clock)
+        payback = Payback(layers, clock, spare_core)
         payback.expect(remaining)
         done = []
-
-        def step_of(kind, seconds):
-            def step(data):
-                done.append(kind)
-                clock.now += seconds
-
-            return step
-
         for _ in range(steps):
-            payback.run(step_of("eager", eager), step_of("compiled", compiled), None)
+            payback.run(Step(clock, done, "eager", eager), Step(clock, done, "compiled", compiled, beside), None)
         return done
 
     def test_a_short_training_stays_eager(self):
@@ -426,11 +434,42 @@ class TestPayback:
     def test_unknown_length_stays_eager(self):
         assert set(self.run(remaining=None)) == {"eager"}
 
+    @pytest.mark.parametrize(
+        ("spare_core", "beside", "seconds"), [(1, 1, 4.8), (0, 1, 23.8), (1, 0, 23.8), (0, 0, 23.8)]
+    )
+    def test_no_gain_costs_a_twentieth_at_most(self, spare_core, beside, seconds):
+        """What compiling costs: seconds of this process, and those of another one unless there is a core for it."""
+        for share, done in ((0.049, {"eager", "compiled"}), (0.051, {"eager"})):
+            remaining = round(seconds / share / 0.01) + 25
+            assert set(self.run(remaining, spare_core=spare_core, beside=beside)) == done
+
+    def test_steps_that_wait_for_their_graph_are_no_compiled_ones(self):
+        clock, done = Clock(), []
+        payback = Payback(8, clock, True)
+        payback.expect(100_000)
+        graph = Step(clock, done, "compiled", 0.005)
+        graph.is_waiting, graph.seconds = True, 0.02
+        for number in range(200):
+            graph.is_waiting, graph.seconds = (number < 100), (0.02 if number < 100 else 0.005)
+            payback.run(Step(clock, done, "eager", 0.01), graph, None)
+        assert done[25:] == ["compiled"] * 175
+
+    def test_the_next_training_knows(self):
+        clock, done = Clock(), []
+        payback = Payback(8, clock, True)
+        for remaining in (1_000, 100_000, 1_000):
+            payback.expect(remaining)
+            for _ in range(30):
+                payback.run(Step(clock, done, "eager", 0.01), Step(clock, done, "compiled", 0.005), None)
+        # A graph that there is costs nothing any more.
+        assert done == ["eager"] * 31 + ["compiled"] * 59
+
     @pytest.mark.usefixtures("traced", "double")
     @pytest.mark.parametrize("name", OPTIMIZERS)
     def test_fit(self, monkeypatch, name):
-        monkeypatch.setattr(torchfunc.training.payback, "_SECONDS", 1e-6)
-        monkeypatch.setattr(torchfunc.training.payback, "_SECONDS_A_LAYER", 0.0)
+        torchfunc.config.set_reproducible(False)
+        monkeypatch.setattr(torchfunc.training.payback, "_RISK", 1e9)
+        monkeypatch.setattr(CompilerProcess, "is_possible", lambda: False)
         eager, switched = (classifier(optimizer=OPTIMIZERS[name](), jit_compile=jit) for jit in (False, "payback"))
         assert_same(fit(eager, epochs=12), fit(switched, epochs=12), **CLOSE)
         assert_same(state(eager), state(switched), **CLOSE)

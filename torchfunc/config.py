@@ -21,6 +21,7 @@ __all__ = [
     "floatx",
     "image_data_format",
     "is_interactive_logging_enabled",
+    "is_reproducible",
     "is_traceback_filtering_enabled",
     "probes_threads",
     "set_dtype_policy",
@@ -28,6 +29,7 @@ __all__ = [
     "set_floatx",
     "set_image_data_format",
     "set_num_threads",
+    "set_reproducible",
     "standardize_data_format",
 ]
 
@@ -41,6 +43,7 @@ _values: dict[str, Any] = {
     "probes_threads": False,
     "mixed": None,
     "interactive_logging": True,
+    "reproducible": False,
 }
 
 
@@ -205,6 +208,31 @@ def probes_threads() -> bool:
     False
     """
     return _values["probes_threads"]
+
+
+def set_reproducible(value: bool) -> None:
+    """Say whether the same program is to give the same numbers to the last digit. `utils.set_random_seed` sets it.
+
+    Then nothing depends on how fast the machine is: a training begins to use compiled steps at its second one, however
+    long it has to wait for the compiler.
+
+    >>> config.set_reproducible(True)
+    >>> config.is_reproducible()
+    True
+    >>> config.set_reproducible(False)
+    """
+    _values["reproducible"] = bool(value)
+
+
+def is_reproducible() -> bool:
+    """Whether `set_reproducible` or `torch.use_deterministic_algorithms` asks for the same numbers. Default False.
+
+    >>> torch.use_deterministic_algorithms(True)
+    >>> config.is_reproducible()
+    True
+    >>> torch.use_deterministic_algorithms(False)
+    """
+    return _values["reproducible"] or torch.are_deterministic_algorithms_enabled()
 
 
 def disable_traceback_filtering() -> None:

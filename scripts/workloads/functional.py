@@ -26,6 +26,9 @@ def prepare(job: Job, api: str, **compile_arguments: Any) -> Turn:
         compile_arguments: for `compile`, beside the model's own.
     """
     package = importlib.import_module(api)
+    if api == "torchfunc":
+        # Steps are compiled from the second one on, not when another process is ready: `waiting.py` is about that.
+        package.config.set_reproducible(True)
     if job.work == "build":
         return _build(job, package)
     if job.work == "forward":

@@ -11,7 +11,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = [
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorMode",
+    "as_pickled",
     "autograd_in_operator",
     "change_count",
     "compile_by_content",
@@ -55,7 +57,9 @@ __all__ = [
     "is_of_torch",
     "is_traced_by_dynamo",
     "let_graphs_read_gradients",
+    "load_compiler",
     "mark_constant",
+    "memory_of",
     "mode_for_unknown_values",
     "persistent_buffers",
     "remove_forward_hooks",
@@ -251,6 +255,33 @@ def compile_by_content(function: Callable[..., Any], options: dict[str, Any]) ->
     guard_filter = options.pop("guard_filter_fn", None)
     backend = _InductorByContent(None, options, False)
     return torch._dynamo.optimize(backend, nopython=True, dynamic=False, guard_filter_fn=guard_filter)(function)
+
+
+def load_compiler() -> Iterator[None]:
+    """Import the compiler and find out what it asks once a process, in parts of a second at most."""
+    for name in ("sympy", "torch._dynamo", "torch._functorch.aot_autograd", "torch._inductor.graph"):
+        if name not in sys.modules:
+            importlib.import_module(name)
+            yield
+    importlib.import_module("torch._inductor.compile_fx")
+    yield
+    # It asks other processes what the processor can do, which takes longer than a part.
+    asks = threading.Thread(target=importlib.import_module("torch._inductor.cpu_vec_isa").pick_vec_isa, daemon=True)
+    asks.start()
+    importlib.import_module("torch._inductor.codecache").torch_key()
+    yield
+    while asks.is_alive():
+        yield
+
+
+def memory_of(storage: torch.storage.TypedStorage) -> torch.UntypedStorage:
+    """The memory of what a tensor is pickled with."""
+    return storage._untyped_storage
+
+
+def as_pickled(memory: torch.UntypedStorage, dtype: torch.dtype) -> torch.storage.TypedStorage:
+    """Memory as what a tensor is pickled with."""
+    return torch.storage.TypedStorage(wrap_storage=memory, dtype=dtype, _internal=True)
 
 
 def mark_constant(function: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ import random
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,12 @@ BatchFunction: TypeAlias = Callable[[Any], Any]
 Kind: TypeAlias = Hashable
 """What a graph depends on of its batches."""
 
+R = TypeVar("R")
+
 MAX_GRAPHS = 8
 """So many kinds of batches are compiled, sequence lengths for one; steps on others run eagerly."""
+
+_MOST_RESTARTS = 3
 
 
 class CompiledStep:
@@ -47,6 +51,8 @@ class CompiledStep:
             see when it has read something that has changed.
         prepare: called before a graph is made. A ValueError says why there can be none.
         in_mode: makes a context in which the flags of all modules, which torch.compile reads, are right for the step.
+        wait: makes what says, called with each batch of a kind, whether its graph is to be made now, for which
+            another process may prepare; until then steps are eager. None makes graphs at once.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class CompiledStep:
         guarded: bool,
         prepare: Callable[[], None] = lambda: None,
         in_mode: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        wait: Callable[[], Callable[[Any], bool]] | None = None,
     ) -> None:
         self._step = step
         self._what = what
@@ -64,6 +71,8 @@ class CompiledStep:
         self._guarded = guarded
         self._prepare = prepare
         self._in_mode = in_mode
+        self._wait = wait
+        self._waiting: dict[Kind, Callable[[Any], bool]] = {}
         self._runs: dict[Kind, BatchFunction] = {}
         # Those that torch.compile need not look at any more, so that no mode has to be set.
         self._ready: dict[Kind, BatchFunction] = {}
@@ -71,6 +80,13 @@ class CompiledStep:
         self._most = MAX_GRAPHS
         self.graphs = 0
         """How many graphs were made."""
+        self.is_waiting = False
+        """Whether the last step was eager because its graph is not there yet."""
+
+    @property
+    def is_prepared_beside(self) -> bool:
+        """Whether another process may make graphs while steps run eagerly."""
+        return self._wait is not None
 
     def __call__(self, data: Any) -> Any:
         if not self._begun:
@@ -81,26 +97,65 @@ class CompiledStep:
         ready = self._ready.get(kind)
         if ready is not None:
             return ready(data)
+        self.is_waiting = self._has_to_wait(kind, data)
+        if self.is_waiting or not (self._most or kind in self._runs or kind in self._waiting):
+            return self._step(data)
         try:
-            # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
-            options = {"trace_autograd_ops": True, "specialize_float": not self._guarded}
-            with self._in_mode(), torch._dynamo.config.patch(options):
+            with self._to_compile():
                 run = self._runs.get(kind) or self._choose(kind)
                 result = run(data)
                 if not self._guarded or run is self._step:
                     self._ready[kind] = run
                 return result
         except _Refusal as refusal:
-            self._give_up(str(refusal.__cause__), refusal.__cause__)
+            self._give_up(_reason(refusal.cause), refusal.cause)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             self._give_up(_reason(error), error)
         return self._step(data)
 
+    @contextlib.contextmanager
+    def _to_compile(self) -> Iterator[None]:
+        # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
+        options = {"trace_autograd_ops": True, "specialize_float": not self._guarded}
+        try:
+            patch = torch._dynamo.config.patch(options)
+        except OSError as error:
+            # The compiler is imported now, and wants a folder to write to.
+            raise _Refusal(error) from error
+        with self._in_mode(), patch:
+            yield
+
+    def make(self, data: Any) -> None:
+        """Make the graph for batches like this one, and nothing else: it stays in the caches on disk."""
+        assert not self._guarded
+        with self._to_compile():
+            self._prepare()
+            let_graphs_read_gradients()
+            make_ahead(with_own_code(self._step), data)
+
+    def _has_to_wait(self, kind: Kind, data: Any) -> bool:
+        if self._wait is None or kind in self._runs:
+            return False
+        if kind not in self._waiting:
+            if self._is_left_over(kind):
+                # Not worth to import the compiler, either.
+                self._runs[kind] = self._ready[kind] = self._step
+                return True
+            if self.graphs + len(self._waiting) >= self._most:
+                return False
+            self._waiting[kind] = self._wait()
+        return not self._waiting[kind](data)
+
+    def _is_left_over(self, kind: Kind) -> bool:
+        compiled = [other for other, run in self._runs.items() if run is not self._step]
+        return any(_is_rest(kind, other) for other in [*compiled, *self._waiting])
+
     def _choose(self, kind: Kind) -> BatchFunction:
         """How batches of a kind not met before are run."""
-        if any(_is_rest(kind, other) for other, run in self._runs.items() if run is not self._step):
+        has_waited = self._waiting.pop(kind, None) is not None
+        if self._is_left_over(kind):
             run = self._step
-        elif self.graphs < self._most:
+        elif has_waited or self.graphs + len(self._waiting) < self._most:
             run = self._compile(kind)
         else:
             if self._most:
@@ -119,7 +174,7 @@ class CompiledStep:
         try:
             self._prepare()
         except ValueError as error:
-            raise _Refusal from error
+            raise _Refusal(error) from error
         self.graphs += 1
         let_graphs_read_gradients()
         on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
@@ -127,6 +182,7 @@ class CompiledStep:
 
     def _give_up(self, reason: str, error: BaseException | None) -> None:
         message = f"{self._what} cannot be compiled as a whole: {reason}"
+        self._waiting.clear()
         if self._required:
             self._runs.clear()
             self._ready.clear()
@@ -137,6 +193,10 @@ class CompiledStep:
         self._most = 0
 
 
+# With these in it, torch would not know that a graph is the same as one in its caches.
+_NAMED_BY_ARGUMENTS = {f"torch.amp.autocast_mode.{name}": name for name in ("_enter_autocast", "_exit_autocast")}
+
+
 def compile_whole(step: BatchFunction, guarded: bool, on_cuda: bool) -> BatchFunction:
     """A function as one graph of static shapes, made at the first call; on CUDA it is replayed as a CUDA graph."""
     graph: BatchFunction | None = None
@@ -145,17 +205,28 @@ def compile_whole(step: BatchFunction, guarded: bool, on_cuda: bool) -> BatchFun
         nonlocal graph
         if graph is not None:
             return graph(data)
-        try:
-            made = _make_graph(step, data, guarded, on_cuda, {})
-            result = made(data)
-        except torch._dynamo.exc.BackendCompilerFailed:
-            # Inductor (torch 2.13) fails at some fusions, such as of a norm with the weight that it is to limit.
-            made = _make_graph(step, data, guarded, on_cuda, {"max_fusion_size": 1})
-            result = made(data)
-        graph = made
+
+        def make(options: dict[str, Any]) -> tuple[BatchFunction, Any]:
+            made = _make_graph(step, data, guarded, on_cuda, options)
+            return made, made(data)
+
+        graph, result = _with_less_fusion(make)
         return result
 
     return run
+
+
+def make_ahead(step: BatchFunction, data: Any) -> None:
+    """Make the graph of a function for such data on the CPU, without guards, and leave it in the caches on disk."""
+    _with_less_fusion(lambda options: _make_graph(step, data, False, False, options))
+
+
+def _with_less_fusion(make: Callable[[dict[str, Any]], R]) -> R:
+    try:
+        return make({})
+    except torch._dynamo.exc.BackendCompilerFailed:
+        # Inductor (torch 2.13) fails at some fusions, such as of a norm with the weight that it is to limit.
+        return make({"max_fusion_size": 1})
 
 
 def _make_graph(step: BatchFunction, data: Any, guarded: bool, on_cuda: bool, options: dict[str, Any]) -> BatchFunction:
@@ -164,14 +235,21 @@ def _make_graph(step: BatchFunction, data: Any, guarded: bool, on_cuda: bool, op
     if not guarded:
         # What these would check at each step is in the graph keys or the kind.
         options |= {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe, "size_asserts": False}
+        options["unsafe_marked_cacheable_functions"] = _NAMED_BY_ARGUMENTS
     if on_cuda:
         options["triton.cudagraphs"] = True
     if on_cuda or guarded:
         compiled = torch.compile(step, fullgraph=True, dynamic=False, options=options)
         return partial(_replay, compiled) if on_cuda else compiled
-    # torch 2.11 gives `aot_compile` only when asked for.
-    with torch._dynamo.config.patch(enable_aot_compile=True):
-        return _ahead_of_time(compile_by_content(step, options), data)
+    try:
+        # torch 2.11 gives `aot_compile` only when asked for.
+        with torch._dynamo.config.patch(enable_aot_compile=True):
+            return _ahead_of_time(compile_by_content(step, options), data)
+    except torch._dynamo.exc.TorchDynamoException:
+        raise
+    except (RuntimeError, OSError) as error:
+        # There is no C++ compiler, or no place for what it makes.
+        raise _Refusal(error) from error
 
 
 def _replay(graph: BatchFunction, data: Any) -> Any:
@@ -187,18 +265,23 @@ def _ahead_of_time(compiled: Any, data: Any) -> BatchFunction:
     # `random.seed(0)`, by the name of another graph.
     random.seed()
     try:
-        graph: Any = compiled.aot_compile(((data,), {}))
-    except torch._dynamo.exc.RestartAnalysis:
-        # It has met numbers that it has to take for constants; only a call of `compiled` begins again with them.
-        return compiled
+        # When it meets numbers that it has to take for constants, it has to begin again with them.
+        for _ in range(_MOST_RESTARTS):
+            with contextlib.suppress(torch._dynamo.exc.RestartAnalysis):
+                graph: Any = compiled.aot_compile(((data,), {}))
+                graph.disable_guard_check()
+                return graph
     finally:
         random.setstate(state)
-    graph.disable_guard_check()
-    return graph
+    return compiled
 
 
 class _Refusal(Exception):
-    """Something that a step uses cannot be part of a graph; the cause says why."""
+    """Something that a step uses cannot be part of a graph, or there can be no graphs here; the cause says why."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
 
 
 class _Leaf(NamedTuple):

@@ -66,12 +66,16 @@ def run_epochs(
     callbacks.set_run(training_run)
     callbacks.on_train_begin()
     remaining = training_run.begin(epochs)
-    if settings.execution.jit == "payback":
+    device = device_of(model)
+    probes = config.probes_threads() and device.type == "cpu"
+    settings.thread_probe = ThreadProbe() if probes else None
+    if settings.execution.weighs(device):
         layers = sum(not list(module.children()) for module in model.modules())
         settings.payback = settings.payback or Payback(layers)
-        settings.payback.expect(data.num_batches and data.num_batches * len(remaining))
-    probes = config.probes_threads() and device_of(model).type == "cpu"
-    settings.thread_probe = ThreadProbe() if probes else None
+        # What depends on times comes out different each time, and in each process.
+        timed = not config.is_reproducible() and settings.processes is None
+        unknown = not timed or (probes and settings.execution.jit == "auto")
+        settings.payback.expect(None if unknown else data.num_batches and data.num_batches * len(remaining) // at_once)
     logs = training_run.logs
     for epoch in remaining:
         if epoch != remaining[0] and data.is_used_up():
@@ -86,7 +90,7 @@ def run_epochs(
         callbacks.on_epoch_begin(epoch)
         run = run_modes.refreshed_context(model, run)
         # A callback may have changed more than weights: a compiled step takes the settings of layers for constants.
-        step = make_step(model, run, "train_step", device_of(model), at_once)
+        step = make_step(model, run, "train_step", device, at_once)
         done = training_run.enter_epoch(step if at_once == 1 else partial(_alone, step))
         hooks = callbacks.batch_hooks("train")
         logs = _run_batches(model, settings, "train_step", data, step, hooks, callbacks, stop, done, training_run)

@@ -19,6 +19,7 @@ from torchfunc.training.process_settings import retained_memory, training_proces
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of, parameters_of
 from torchfunc.training.trainable import Trainable
+from torchfunc.training.waiting import Preparation
 
 __all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "training", "undone_without_a_step"]
 
@@ -90,6 +91,10 @@ def training(model: Trainable, settings: TrainingSettings, device: torch.device)
                 )
         try:
             yield run
+        except BaseException:
+            # Such as Ctrl-C, which does not reach the process that compiles.
+            Preparation.stop()
+            raise
         finally:
             # A step of the user's own may have left gradients behind.
             if model.has_own_training():

@@ -118,13 +118,14 @@ class Execution:
         return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules)
 
     def compiles(self, method: str, device: torch.device) -> bool:
-        """Whether this kind of step is compiled on this device, at once or later.
-
-        By itself that happens on CUDA only: on the CPU, compiling takes longer than most trainings save.
-        """
-        if self.jit == "payback":
+        """Whether this kind of step is compiled on this device, or may be."""
+        if self.weighs(device):
             return method == "train_step"
         return device.type == "cuda" if self.jit == "auto" else bool(self.jit)
+
+    def weighs(self, device: torch.device) -> bool:
+        """Whether it depends on how long a training takes: on the CPU, compiling takes longer than most save."""
+        return self.jit == "payback" or (self.jit == "auto" and device.type == "cpu")
 
 
 @dataclass
@@ -169,6 +170,11 @@ class TrainingSettings:
     def __getstate__(self) -> dict[str, Any]:
         # Compiled steps are bound to this very model, not to a copy.
         return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None, "processes": None}
+
+    def only_graph(self, method: str) -> CompiledStep:
+        """The one compiled step of this kind that there is."""
+        [graph] = self.graphs[method].values()
+        return graph
 
     def apart(self) -> TrainingSettings:
         """The same settings for a run beside another one: copies of the metrics, and steps that are not compiled.

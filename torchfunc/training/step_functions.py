@@ -27,6 +27,7 @@ from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
 from torchfunc.training.trainable import Logs, StepFunction, Trainable
+from torchfunc.training.waiting import Preparation
 
 __all__ = ["StepFunctions", "make_prediction_step", "make_step", "makes_own_logs"]
 
@@ -119,8 +120,8 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
     checks = settings.execution.check_nan
     grouped = 1 if checks else at_once
     step: Callable[[Any], Outcome] = eager if grouped == 1 else _several(eager)
-    if function is None and not run.sharded and settings.execution.compiles(method, device):
-        step = _compiled_step(model, settings, method, step, grouped)
+    if function is None and not run.sharded and _compiles(settings, method, device):
+        step = _compiled_step(model, settings, method, step, grouped, device)
     elif method == "train_step" and settings.thread_probe is not None:
         step = partial(settings.thread_probe.run, step)
     step = setting_compiled_parts(step, model, None if method == "train_step" else False)
@@ -138,6 +139,12 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
         return logs
 
     return run_step
+
+
+def _compiles(settings: TrainingSettings, method: str, device: torch.device) -> bool:
+    if not settings.execution.compiles(method, device):
+        return False
+    return not settings.execution.weighs(device) or (settings.payback is not None and settings.payback.is_open)
 
 
 def make_prediction_step(model: Trainable, settings: TrainingSettings | None, device: torch.device) -> StepFunction:
@@ -159,7 +166,7 @@ def make_prediction_step(model: Trainable, settings: TrainingSettings | None, de
         return step
     if is_sharded(model):
         return step
-    return _compiled_step(model, settings, "predict_step", step, 1)
+    return _compiled_step(model, settings, "predict_step", step, 1, device)
 
 
 def _keeps_batches(
@@ -220,7 +227,7 @@ def _several(step: Callable[[Any], Outcome]) -> Callable[[tuple[Data | DeferredB
 
 
 def _compiled_step(
-    model: Trainable, settings: TrainingSettings, method: str, step: BatchFunction, at_once: int
+    model: Trainable, settings: TrainingSettings, method: str, step: BatchFunction, at_once: int, device: torch.device
 ) -> BatchFunction:
     """The compiled form of a step, reused by later runs."""
     graph_keys = list(_graph_keys(model, settings, method))
@@ -240,8 +247,12 @@ def _compiled_step(
         # The settings, which are the model's, keep the graph.
         prepare = partial(_prepare, weakref.ref(model), weakref.ref(settings), method)
         in_mode = partial(_in_mode, weakref.ref(model), mode)
-        graphs[key] = CompiledStep(step, what, settings.execution.jit is True, None in graph_keys, prepare, in_mode)
-    graph, payback = graphs[key], settings.payback
+        guarded, required = None in graph_keys, settings.execution.jit is True
+        # Processes that share the work make their graphs at the same step.
+        beside = not guarded and device.type == "cpu" and processes is None
+        wait = partial(Preparation, weakref.ref(model), method, at_once, 0 if required else 10) if beside else None
+        graphs[key] = CompiledStep(step, what, required, guarded, prepare, in_mode, wait)
+    graph, payback = graphs[key], settings.payback if settings.execution.weighs(device) else None
 
     def run(data: Any) -> Any:
         if at_once != 1 and len(data) < at_once:

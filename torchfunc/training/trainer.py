@@ -89,22 +89,23 @@ class Trainer(OverridableSteps):
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
-        Losses, weights and metrics may be given once, as a list in the order of the outputs, or as a dict by their
-        names.
+        Losses, weights and metrics may be given once, as a list in the outputs' order, or as a dict by their names.
 
         Args:
-            optimizer: a name, an optimizer of `torchfunc.optimizers` or `torch.optim`, or a class,
-                `functools.partial` or function that makes a torch optimizer from the weights.
+            optimizer: a name, an optimizer of `torchfunc.optimizers` or `torch.optim`, or what makes a torch optimizer
+                from the weights: a class, `functools.partial` or function.
             loss: a name, a loss of `torchfunc.losses`, a torch loss module, or any `f(y_true, y_pred)`. None for an
                 output that is not trained.
             loss_weights: numbers that the losses are multiplied by in the total.
             metrics: names, metrics of `torchfunc.metrics`, functions; they ignore sample weights.
             weighted_metrics: the like, weighted by sample and class weights.
             run_eagerly: the same as `jit_compile=False`.
-            steps_per_execution: so many steps are executed at once; hooks for batches are called once for all of them.
-            jit_compile: whether whole steps are compiled by torch.compile, one graph for each shape of batches. True;
-                False; "auto": on CUDA, unless a step cannot be compiled, which is said once; "payback": as soon as
-                enough steps are to come that compiling them saves time.
+            steps_per_execution: so many steps are executed at once, with one call of the hooks for batches.
+            jit_compile: whether whole steps are compiled by torch.compile, one graph for each shape of batches: True;
+                False; "auto": on CUDA, unless one cannot be, which is said once, and on the CPU as "payback": if it
+                costs 5 % of a training at most. On the CPU another process prepares what holds no code of the user's
+                and training goes on eagerly; after `utils.set_random_seed` or under
+                `torch.use_deterministic_algorithms` the second step waits for it, and "payback" means False.
             auto_scale_loss: whether, under "16-mixed", the loss is scaled so that small gradients are not lost.
             precision: "32" (what None means unless `config.set_dtype_policy` said otherwise), "bf16-mixed" or
                 "16-mixed": what `torch.autocast` computes in.

@@ -8,11 +8,15 @@ import random
 import numpy as np
 import torch
 
+from torchfunc import config
+
 __all__ = ["clear_session", "set_random_seed"]
 
 
 def set_random_seed(seed: int) -> None:
     """Seed the generators of Python, NumPy and torch, so that what follows comes out the same again.
+
+    This calls `config.set_reproducible(True)`: steps are compiled while a training waits, not beside it.
 
     Raises:
         ValueError: `seed` is no integer from 0 to 2**32 - 1.
@@ -28,6 +32,7 @@ def set_random_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    config.set_reproducible(True)
 
 
 def clear_session(free_memory: bool = True) -> None:
