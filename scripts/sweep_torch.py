@@ -34,6 +34,7 @@ except ImportError:
     stand_in.TestCase = unittest.TestCase  # type: ignore[attr-defined]
     sys.modules["expecttest"] = stand_in
 
+from torch.testing._internal import common_methods_invocations
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.testing._internal.common_modules import module_db
 
@@ -95,6 +96,15 @@ def as_method(function: Callable[..., Any]) -> Callable[..., Any]:
     if getattr(function, "__objclass__", None) is not torch.Tensor.__base__:
         return function
     return lambda tensor, *args, **kwargs: getattr(tensor, function.__name__)(*args, **kwargs)
+
+
+def as_people_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the databases that seeds the generator and then calls another one, which it shall call so, too."""
+    return lambda op, *args, **kwargs: function(as_method(op), *args, **kwargs)
+
+
+# Python lets nobody else answer `torch.Tensor.uniform_(x)`; `x.uniform_()` comes to us.
+common_methods_invocations.wrapper_set_seed = as_people_call(common_methods_invocations.wrapper_set_seed)
 
 
 def module_cases(info: Any) -> Iterator[Case]:

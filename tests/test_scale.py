@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from torchfunc import Input, Layer
-from torchfunc.layers import Dense
+from torchfunc.layers import Dense, TorchModule
 from torchfunc.models import Model, Sequential, clone_model
 
 LENGTH = 10_000
@@ -94,6 +94,41 @@ def test_two_hundred_models_within_models(capsys):
         assert each.count_params() == 6 * levels
     model.summary(expand_nested=True)
     assert capsys.readouterr().out.count("(Dense)") == levels
+
+
+def _calls(action):
+    """How many Python functions are called."""
+    count = 0
+
+    def profile(frame, event, argument):
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, TorchModule], ids=["as it is", "TorchModule"])
+def test_work_grows_like_the_depth(wrap):
+    """Drawing models within models, and their summary: twice the levels are twice the calls."""
+
+    def nested(levels):
+        model = None
+        for _ in range(levels):
+            inputs = Input((2,))
+            model = Model(inputs, Dense(2)(inputs if model is None else wrap(model)(inputs)))
+        return model
+
+    nested(3).summary(expand_nested=True, print_fn=lambda text: None)
+    models = {levels: [] for levels in (20, 40)}
+    drawn = [_calls(lambda levels=levels: models[levels].append(nested(levels))) for levels in models]
+    shown = [_calls(lambda m=m: m[0].summary(expand_nested=True, print_fn=lambda text: None)) for m in models.values()]
+    assert drawn[1] < 2.3 * drawn[0]
+    assert shown[1] < 2.3 * shown[0]
 
 
 def test_a_wide_graph():

@@ -329,7 +329,9 @@ IN_PLACE = {
     "function": (lambda x: torch.relu_(x), "relu_", "relu"),
     "functional": (lambda x: F.relu(x, inplace=True), "relu", "out-of-place"),
     "out": (lambda x: torch.add(x, 1, out=torch.empty(3)), "out=", "Leave it out"),
-    "zero_": (lambda x: x.zero_(), "Tensor.zero_", "zero"),
+    "zero_": (lambda x: x.zero_(), "Tensor.zero_", r"torch.zeros_like\(x\)"),
+    "uniform_": (lambda x: x.uniform_(), "Tensor.uniform_", r"torch.rand_like\(x\)"),
+    "cauchy_": (lambda x: x.cauchy_(), "Tensor.cauchy_", r"on a copy inside a Layer's call\(\)"),
 }
 
 

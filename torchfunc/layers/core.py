@@ -23,8 +23,9 @@ from torchfunc.layers.base.checks import known_size, positive, refuse
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.input_spec import InputSpec
-from torchfunc.layers.base.layer import Layer
+from torchfunc.layers.base.layer import Layer, known_specs
 from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.output_specs import Specs
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.base.weighted_layer import KernelLayer, WeightedLayer
 from torchfunc.layers.base.weights import LINEAR
@@ -342,6 +343,13 @@ class TorchModule(Layer):
 
     def compute_output_shape(self, input_shape: Shapes) -> Shapes:
         return super().compute_output_shape(input_shape) if self._output_shape is None else self._output_shape
+
+    def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Specs:
+        module, specs = self.module, None
+        if isinstance(module, Layer) and self._output_shape is None and not kwargs:
+            # A model that was drawn knows what it returns. (A run takes a copy of it, and of the models within it.)
+            specs = known_specs(module, args)
+        return super()._output_specs(args, kwargs, arguments) if specs is None else specs
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype

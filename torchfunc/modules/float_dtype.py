@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
@@ -43,8 +42,23 @@ class TypedByWeights(Layer):
 
     def _first_weight(self) -> Tensor | None:
         """The first parameter or buffer of a float type."""
-        tensors = itertools.chain(self.parameters(), self.buffers())
-        return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+        # (Torch's generators, one within another, take longer the deeper models are nested.)
+        seen: set[nn.Module] = set()
+        pending: list[nn.Module] = [self]
+        first_buffer: Tensor | None = None
+        while pending:
+            module = pending.pop()
+            if module in seen:
+                continue
+            seen.add(module)
+            for _, parameter in module._parameters.items():
+                if parameter is not None and parameter.is_floating_point():
+                    return parameter
+            if first_buffer is None:
+                floats = (each for _, each in module._buffers.items() if each is not None and each.is_floating_point())
+                first_buffer = next(floats, None)
+            pending += [child for _, child in reversed([*module._modules.items()]) if child is not None]
+        return first_buffer
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         # What `.to()`, `.double()` and their like call.

@@ -15,6 +15,7 @@ from torchfunc.graph import (
     CallMode,
     Node,
     ReturnedMask,
+    SymbolicTensor,
     contains_symbolic,
     copies_to_share,
     is_hooked,
@@ -25,7 +26,7 @@ from torchfunc.graph import (
 from torchfunc.graph_keys import is_known_code
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.losses import is_inside_a_call, thread_calls
-from torchfunc.layers.base.shapes import is_shape
+from torchfunc.layers.base.shapes import differ, is_shape
 from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
 from torchfunc.modules.direct_calls import DirectCalls
@@ -391,6 +392,14 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
 
     def _output_specs(self, args: Sequence[Any], kwargs: Mapping[str, Any], arguments: Mapping[str, Any]) -> Any:
         return unrolled(reinferring(self._known_graph(), args))[0]
+
+    def _known_specs(self, args: Sequence[Any]) -> Any:
+        declared = [] if self._drawn is None else self._drawn.input_tensors
+        fit = len(args) == len(declared) and all(
+            isinstance(value, SymbolicTensor) and value.dtype == own.dtype and not differ(value.shape, own.shape)
+            for value, own in zip(args, declared, strict=True)
+        )
+        return self._output_specs(args, {}, {}) if fit and not self.is_hooked() and not self.graph_was_changed else None
 
     def _has_shape_formula(self) -> bool:
         return True

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from torchfunc.errors import did_you_mean
@@ -21,6 +21,7 @@ from torchfunc.modules import GraphNetwork, Network
 from torchfunc.structures import leaves, map_structure
 from torchfunc.viewing.costs import Cost, Costs, costs_of, total_cost
 from torchfunc.viewing.entries import Entry, connections, entries_of, select_range
+from torchfunc.viewing.holdings import Holdings
 from torchfunc.viewing.table import column_widths, draw_table
 
 __all__ = ["Summary", "summarize"]
@@ -115,15 +116,15 @@ def summarize(
     columns = _CHAIN_COLUMNS if is_chain else _GRAPH_COLUMNS
     connected = {} if is_chain else connections(model, entries)
     costs = costs_of(model, entries) if extra else {}
-    rows = []
+    rows, holdings = [], Holdings(model)
     for level, entry, cost in _expand(select_range(entries, layer_range), costs, expand_nested):
         prefix = "   " * level + "└ " if level else ""
-        row = [f"{prefix}{entry.name} ({entry.kind})", _shape_text(entry), _count_text(entry)]
+        row = [f"{prefix}{entry.name} ({entry.kind})", _shape_text(entry), _count_text(entry, holdings)]
         if not is_chain:
             row.append(connected.get(id(entry.target)) or "-")
         row += [_cost_text(name, cost) for name in extra]
         if show_trainable:
-            row.append(_trainable_text(entry))
+            row.append(_trainable_text(entry, holdings))
         rows.append(row)
     base, added = columns, [_EXTRA_COLUMNS[name] for name in extra]
     columns = (*base, *added)
@@ -226,22 +227,20 @@ def _output_shapes(entry: Entry) -> Any:
     return None
 
 
-def _count_text(entry: Entry) -> str:
-    weights = _weights(entry.target)
-    count = f"{_count(weights):,}"
+def _count_text(entry: Entry, holdings: Holdings) -> str:
+    held = holdings.of(entry.target)
     unbuilt = isinstance(entry.target, Layer) and not entry.target.built
-    return f"{count} (unbuilt)" if unbuilt or any(map(is_lazy, weights)) else count
+    return f"{held.numbers:,}{' (unbuilt)' if unbuilt or held.lazy else ''}"
 
 
-def _trainable_text(entry: Entry) -> str:
-    weights = _weights(entry.target)
-    if not weights:
+def _trainable_text(entry: Entry, holdings: Holdings) -> str:
+    held = holdings.of(entry.target)
+    if not held.weights:
         return "-"
-    parameters = [weight for weight in weights if isinstance(weight, nn.Parameter)]
-    frozen = not any(parameter.requires_grad for parameter in parameters)
+    frozen = not held.training
     if isinstance(entry.target, Layer):
         # Frozen Keras' way, or torch's. A layer of buffers alone is what it says it is.
-        frozen = not entry.target.trainable or (bool(parameters) and frozen)
+        frozen = not entry.target.trainable or (bool(held.parameters) and frozen)
     return "N" if frozen else "Y"
 
 
@@ -290,15 +289,3 @@ def _readable_size(size: float) -> str:
             return f"{size:.2f} {unit}"
         size /= 1024
     return f"{size:.2f} PB"
-
-
-def _weights(target: Any) -> list[Tensor]:
-    """What a row's target holds: parameters and persistent buffers, each once."""
-    if isinstance(target, Tensor):
-        return [target]
-    if isinstance(target, Layer):
-        return target.weights
-    if not isinstance(target, nn.Module):
-        return []
-    values = target.state_dict(keep_vars=True).values()
-    return list({id(tensor): tensor for tensor in values if isinstance(tensor, Tensor)}.values())

@@ -51,7 +51,7 @@ from torchfunc.readable_arrays import readable
 from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import map_structure
 
-__all__ = ["Layer", "build_sublayers", "has_shape_formula", "output_specs", "takes_mask"]
+__all__ = ["Layer", "build_sublayers", "has_shape_formula", "known_specs", "output_specs", "takes_mask"]
 
 # The types of values that are registered, in tables of the module, and not plain attributes.
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
@@ -333,6 +333,10 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         dtype = self.compute_output_dtype(*(tensor.dtype for tensor in symbolic_tensors(arguments)))
         return specs_by_formula(self._shape_formula(arguments), arguments, dtype, self.describe)
 
+    def _known_specs(self, args: Sequence[Any]) -> Specs | None:
+        """`known_specs`, of a model that was drawn."""
+        return None
+
     def _infer_by_running(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Specs:
         """Run a fake copy of this layer, and build here what the copy built."""
         copies: list[nn.Module] = []
@@ -437,6 +441,11 @@ def takes_mask(layer: Layer) -> bool:
 def output_specs(layer: Layer, *args: Any) -> Specs:
     """What a call on these symbolic values returns: a `Spec` for each tensor. Nothing is recorded."""
     return layer._output_specs(args, {}, layer._bind(args, {}))
+
+
+def known_specs(layer: Layer, args: Sequence[Any]) -> Specs | None:
+    """What a call on exactly these symbolic values surely returns; None where only a run would tell."""
+    return layer._known_specs(args)
 
 
 def build_sublayers(layer: Layer, *args: Any) -> None:

@@ -292,7 +292,7 @@ class WeightHolder(nn.Module):
             computed: whether weights that torch computes from others are among them.
         """
         seen: set[int] = set()
-        for module in self.modules():
+        for module in modules_within(self):
             for weight in own_weights(module, computed):
                 tensors = weight.tensors(module)
                 if tensors[0] is not None and id(tensors[0]) not in seen:
@@ -417,7 +417,7 @@ class WeightHolder(nn.Module):
 
 def set_trainable(module: nn.Module, value: bool) -> None:
     """Let training change the weights of a module and of all that is in it, or freeze them."""
-    for each in module.modules():
+    for each in modules_within(module):
         if isinstance(each, WeightHolder):
             each._trainable = value
         for parameter in each._parameters.values():
