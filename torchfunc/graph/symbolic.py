@@ -17,6 +17,7 @@ from torch.utils._pytree import KeyPath, tree_leaves
 from torchfunc.assignable import VARIABLE_NAMES
 from torchfunc.errors import MissingAttribute
 from torchfunc.graph.example_sizes import example_shapes
+from torchfunc.graph.in_place import refuse_in_place
 from torchfunc.graph.inference import infer_call, infer_module
 from torchfunc.graph.node import (
     Args,
@@ -105,13 +106,13 @@ def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) ->
     name = resolve_name(function) or getattr(function, "__name__", repr(function))
     if function is not getattr(operator, function.__name__, None):
         # Of Python's operators only `and_` and `or_` end like an in-place function.
-        _refuse_in_place(name, kwargs)
+        refuse_in_place(name, kwargs)
     return _record_call("function", function, args, kwargs, name)
 
 
 def record_method(name: str, args: Args, kwargs: Kwargs) -> Outputs:
     """Record a call of the tensor method `name` on `args[0]` and return its symbolic outputs."""
-    _refuse_in_place(f"Tensor.{name}", kwargs)
+    refuse_in_place(f"Tensor.{name}", kwargs)
     if name in ("reshape", "view"):
         args = _with_unknown_sizes(args)
     return _record_call("method", name, args, kwargs, f"Tensor.{name}")
@@ -167,40 +168,6 @@ def _constant(leaf: Any) -> Any:
             "example F.linear(x, layer.weight), or do the computation in a Layer."
         )
     return leaf
-
-
-def _refuse_in_place(name: str, kwargs: Kwargs) -> None:
-    plain = name.rsplit(".", 1)[-1]
-    if kwargs.get("out") is not None:
-        raise ValueError(
-            f"{name}(out=...) writes into a tensor, which a symbolic graph has no place for. Leave it out."
-        )
-    in_place = plain.endswith("_") and not plain.endswith("__")
-    if in_place or kwargs.get("inplace") or plain == "__setitem__":
-        raise ValueError(
-            f"{name} changes its input in place, which cannot be recorded on a symbolic tensor. {_out_of_place(plain)}"
-        )
-
-
-# What stands for functions of no other name: they fill a tensor.
-_FILLS = {
-    "zero_": "torch.zeros_like(x)",
-    "fill_": "torch.full_like(x, value)",
-    "copy_": "the other tensor itself",
-    "normal_": "torch.randn_like(x) * std + mean",
-    "uniform_": "torch.rand_like(x) * (high - low) + low",
-    "random_": "torch.randint_like(x, low, high)",
-    "__setitem__": "torch.where or torch.index_put",
-}
-
-
-def _out_of_place(name: str) -> str:
-    """What to use instead of a function that writes to its input."""
-    plain = name.rstrip("_")
-    instead = _FILLS.get(name) or (plain if hasattr(torch.Tensor, plain) or not name.endswith("_") else None)
-    if instead is not None:
-        return f"Use the out-of-place form: {instead}."
-    return f"It has no out-of-place form: call it on a copy inside a Layer's call(), as `inputs.clone().{name}(...)`."
 
 
 # What `==` and `!=` compare element by element; anything else is unequal to a symbolic value.
@@ -425,7 +392,7 @@ class SymbolicTensor(_Recorded):
         return record_function(operator.getitem, (self, index), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        _refuse_in_place("Tensor.__setitem__", {})
+        refuse_in_place("Tensor.__setitem__", {})
 
     def __getattr__(self, name: str) -> Any:
         if name == "device":
