@@ -108,8 +108,8 @@ def reads(expected):
     assert sum(found.values()) - found["tolist"] - found["cpu"] == expected, found
 
 
-# The beginning of `fit` asks for the number of steps so far and, on the CPU only, whether denormals are flushed.
-AT_BEGIN = 2
+# The beginning of `fit` asks for the number of steps so far.
+AT_BEGIN = 1
 
 
 @pytest.mark.parametrize("name", RUNS)
