@@ -50,7 +50,7 @@ PRINTED = {
     """,
     "image_folder": """
         Classes: digit-0 digit-1 digit-2 ...
-        Nine of ten images it has not seen are told right: True
+        Four of five images it has not seen are told right: True
         Probabilities: (200, 10)
     """,
     "inception": """

@@ -32,7 +32,7 @@ model.compile(
 )
 history = model.fit({"x_in": left, "y_in": right}, {"x_out": is_even, "y_out": which}, epochs=5, verbose=0)
 print("Logs:", *history.history)
-print("Both are learnt:", history.history["x_out_accuracy"][-1] > 0.9, history.history["y_out_accuracy"][-1] > 0.9)
+print("Both are learnt:", history.history["x_out_accuracy"][-1] > 0.85, history.history["y_out_accuracy"][-1] > 0.85)
 
 # A layer that is called on its own output is still one layer.
 inputs = Input(shape=(64,))
