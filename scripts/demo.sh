@@ -3,4 +3,4 @@
 set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 environment examples
-exec .venv/bin/python examples/quickstart.py "$@"
+exec "$VENV/bin/python" examples/quickstart.py "$@"

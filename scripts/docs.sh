@@ -5,5 +5,5 @@ set -euo pipefail
 folder=$(realpath -m "${1:-"$(dirname "$0")/../build/reference"}")
 source "$(dirname "$0")/environment.sh"
 environment docs
-.venv/bin/python scripts/docs.py "$folder"
+"$VENV/bin/python" scripts/docs.py "$folder"
 echo "$folder/index.html"
