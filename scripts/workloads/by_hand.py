@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from workloads import small_calls, tables
 from workloads.calls import DEPTH, forward
 from workloads.data import BATCH, make_data
 from workloads.jobs import Job, Turn, seconds
@@ -31,6 +32,10 @@ def prepare(job: Job, data: str = "loader", compiled: str = "", captured: bool =
         compiled: the mode of torch.compile that model, loss and optimizer step go through, if any.
         captured: whether the step is a CUDA graph.
     """
+    if job.work in small_calls.SMALL_CALLS:
+        return small_calls.by_hand(job)
+    if job.model in tables.TABLES:
+        return tables.by_hand(job)
     if job.work == "forward":
         return forward(job, Chain(DEPTH).to(job.device))
     if job.work in ("predict", "evaluate"):

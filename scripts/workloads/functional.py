@@ -7,6 +7,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from workloads import small_calls, tables
 from workloads.calls import DEPTH, forward
 from workloads.data import BATCH, bare, make_data
 from workloads.drawn import DRAWN, chain, resnet50
@@ -29,6 +30,10 @@ def prepare(job: Job, api: str, **compile_arguments: Any) -> Turn:
     if api == "torchfunc":
         # Steps are compiled from the second one on, not when another process is ready: `waiting.py` is about that.
         package.config.set_reproducible(True)
+    if job.work in small_calls.SMALL_CALLS:
+        return small_calls.drawn(job, package)
+    if job.model in tables.TABLES:
+        return tables.drawn(job, package, **compile_arguments)
     if job.work == "build":
         return _build(job, package)
     if job.work == "forward":

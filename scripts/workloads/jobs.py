@@ -17,8 +17,9 @@ class Job:
     """A piece of work.
 
     Attributes:
-        work: "fit" (a unit is a step), "predict" or "evaluate" (all rows), "forward" (a call), "build" (a model).
-        model: which model of `drawn` and `modules`.
+        work: "fit" or "fit a table" (a unit is a step), "predict" or "evaluate" (all rows), "forward" or one of
+            `SMALL_CALLS` (a call), "build" (a model).
+        model: which model of `drawn` and `modules`, or which of `TABLES`.
         amount: how often a turn does it: steps, rows, calls; the depth of a chain to build.
         device: "cpu" or "cuda".
     """

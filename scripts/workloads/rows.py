@@ -35,7 +35,7 @@ class Row:
     Attributes:
         title: what is done; `{amount}` stands for how often.
         unit: what it is counted in.
-        work: what is done ("fit", "predict", "evaluate", "forward", "build"), for a `Job`.
+        work: what is done, for a `Job`.
         model: with what.
         amount: how often in a turn; the second number under `--quick`.
         contestants: who does it.
@@ -243,4 +243,62 @@ MEMORY = {
     if name != "empty"
 }
 
-ROWS = FIT | LARGE | OTHERS | MEMORY
+CALLING = (EAGER, MODULE, KERAS_TORCH)
+TABLE = (EAGER, COMPILED, INDEXING, KERAS_TORCH)
+
+# What a step or a call costs beside its kernels. (A module that is called has no more than its call.)
+COSTS = {
+    "call": Row(
+        "call of three Dense layers, one row", "µs", "call", "small", (500, 50), CALLING, {(EAGER, MODULE): 1.5}
+    ),
+    "call-eval": Row(
+        "the same, training=False", "µs", "call in eval mode", "small", (500, 50), CALLING, {(EAGER, MODULE): 1.5}
+    ),
+    "predict-on-batch": Row(
+        "predict_on_batch of one row", "µs", "predict_on_batch", "small", (500, 50), CALLING, {(EAGER, MODULE): 3.0}
+    ),
+    "predict-row": Row(
+        "predict of one row", "µs", "predict one row", "small", (500, 50), CALLING, {(EAGER, MODULE): 3.0}
+    ),
+    "train-on-batch": Row(
+        "train_on_batch of one row", "µs", "train_on_batch", "small", (500, 50), CALLING, {(EAGER, MODULE): 1.0}
+    ),
+    "columns": Row(
+        "fit of 200 columns, a step of 64",
+        "ms",
+        "fit a table",
+        "columns-200",
+        (200, 10),
+        TABLE,
+        {(EAGER, INDEXING): 0.3},
+    ),
+    "columns-1000": Row(
+        "fit of 1,000 columns, a step of 64",
+        "ms",
+        "fit a table",
+        "columns-1000",
+        (100, 5),
+        (EAGER, INDEXING),
+        {(EAGER, INDEXING): 0.3},
+    ),
+    "frame": Row(
+        "fit of a frame of 200 columns, a step of 64",
+        "ms",
+        "fit a table",
+        "frame-200",
+        (200, 10),
+        (EAGER, INDEXING),
+        {(EAGER, INDEXING): 0.3},
+    ),
+    "embedding": Row(
+        "fit of an embedding of a million rows, sparse gradients, a step of 256",
+        "ms",
+        "fit a table",
+        "embedding-0",
+        (100, 5),
+        (EAGER, INDEXING),
+        {(EAGER, INDEXING): 1.0},
+    ),
+}
+
+ROWS = FIT | LARGE | OTHERS | COSTS | MEMORY
