@@ -145,3 +145,29 @@ def test_parts_are_built_by_their_first_step():
     model.fit(X, epochs=3, verbose=0)
     assert model.evaluate(X, verbose=0) < before
     assert len(model.weights) == 4
+
+
+def test_what_compile_was_given_as_the_loss():
+    """Steps of diffusion models call `self.loss`."""
+
+    def loss(y_true, y_pred):
+        return (y_true - y_pred).abs().mean()
+
+    model = adversaries()
+    assert model.loss is None
+    Model.compile(model, "sgd", loss)
+    assert model.loss is loss
+    assert copy.deepcopy(model).loss is loss
+    module = nn.L1Loss()
+    Model.compile(model, "sgd", module)
+    assert model.loss is module
+    assert module not in model.children()
+
+    class Holding(Model):
+        def __init__(self):
+            super().__init__()
+            self.loss = module
+
+    holding = Holding()
+    holding.compile("sgd", "mse")
+    assert holding.loss is module

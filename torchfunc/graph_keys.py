@@ -33,8 +33,10 @@ def settings_key(owner: Any, ignored: Collection[str] = (), public_only: bool = 
         return None
     key = []
     for name, value in vars(owner).items():
+        if name in ignored:
+            continue
         if isinstance(value, (bool, int, float, str)):
-            if name not in ignored and not (public_only and name.startswith("_")):
+            if not (public_only and name.startswith("_")):
                 key.append(value)
         else:
             items = value.values() if isinstance(value, dict) else value

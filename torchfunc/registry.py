@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "get_custom_objects",
     "get_registered_name",
     "get_registered_object",
+    "in_process_configs",
     "innermost_deserialized",
     "innermost_serialized",
     "register_builtins",
@@ -50,6 +52,8 @@ _registered_names: dict[Any, str] = {}
 # In a block of `innermost_serialized` or `innermost_deserialized`: what is known, by the `id` of what it was made from.
 _known_configs: contextvars.ContextVar[dict[int, Any] | None] = contextvars.ContextVar("known_configs", default=None)
 _made_objects: contextvars.ContextVar[dict[int, Any] | None] = contextvars.ContextVar("made_objects", default=None)
+# In a block of `in_process_configs`: what configs name that nobody registered.
+_noted: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("noted", default=None)
 _scope: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
     "custom_objects", default=MappingProxyType({})
 )
@@ -103,6 +107,27 @@ def get_registered_name(obj: Any) -> str:
     'Dense'
     """
     return _registered_names.get(obj, obj.__name__)
+
+
+def _name_to_write(obj: Any) -> str:
+    name, noted = get_registered_name(obj), _noted.get()
+    if noted is None or obj in _registered_names:
+        return name
+    name = f"{name}@{id(obj)}"
+    noted[name] = obj
+    return name
+
+
+@contextlib.contextmanager
+def in_process_configs() -> Iterator[None]:
+    """Within this block, configs may name functions and classes that nobody registered, lambdas too."""
+    noted: dict[str, Any] = {}
+    tokens = _noted.set(noted), _scope.set(ChainMap(noted, dict(_scope.get())))
+    try:
+        yield
+    finally:
+        _noted.reset(tokens[0])
+        _scope.reset(tokens[1])
 
 
 def get_registered_object(name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
@@ -230,7 +255,7 @@ def _serialize_instance(obj: Any) -> dict[str, Any]:
         "class_name": name,
         "config": serialize_keras_object(obj.get_config()),
         # As Keras has it for classes that are not public.
-        "registered_name": get_registered_name(cls) if cls not in _builtin_places or "src" in module else None,
+        "registered_name": _name_to_write(cls) if cls not in _builtin_places or "src" in module else None,
     }
     if hasattr(obj, "get_build_config"):
         build_config = obj.get_build_config()
@@ -247,7 +272,7 @@ def _serialize_module(module: nn.Module) -> dict[str, Any]:
         "module": _TORCH_MODULES if of_torch else cls.__module__,
         "class_name": cls.__name__,
         "config": {name: _serialize_argument(value) for name, value in arguments.items()},
-        "registered_name": None if of_torch else get_registered_name(cls),
+        "registered_name": None if of_torch else _name_to_write(cls),
     }
 
 
@@ -261,7 +286,7 @@ def _serialize_argument(value: Any) -> Any:
 
 
 def _serialize_function(function: Any) -> dict[str, Any]:
-    if function.__name__ == "<lambda>":
+    if function.__name__ == "<lambda>" and _noted.get() is None:
         raise ValueError(
             f"A lambda cannot be written to a config, since no code is kept in one: {function!r}. "
             "Define it with `def` and pass it in `custom_objects`, or register it with `register_serializable`."
@@ -274,7 +299,7 @@ def _serialize_function(function: Any) -> dict[str, Any]:
         "module": "builtins" if builtin else function.__module__,
         "class_name": "function",
         "config": get_registered_name(function),
-        "registered_name": "function" if builtin else get_registered_name(function),
+        "registered_name": "function" if builtin else _name_to_write(function),
     }
 
 

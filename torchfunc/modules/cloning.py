@@ -16,6 +16,7 @@ from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
 from torchfunc.modules.replaying import call_again, without_found_masks
 from torchfunc.modules.sequential import SequentialNetwork
+from torchfunc.registry import in_process_configs
 from torchfunc.structures import map_structure
 
 __all__ = ["clone_model"]
@@ -51,7 +52,8 @@ def _from_config(layer: Any) -> Any:
             f"{type(layer).__name__} has no get_config(), so it cannot be cloned. "
             "Give clone_model() a clone_function, or use copy.deepcopy(model)."
         )
-    return type(layer).from_config(layer.get_config())
+    with in_process_configs():
+        return type(layer).from_config(layer.get_config())
 
 
 class _Cloner:

@@ -54,6 +54,7 @@ class Trainer(OverridableSteps):
     Attributes:
         compiled: whether `compile` was called.
         optimizer: the optimizer, None before `compile`.
+        loss: what `compile` was given for it, which steps of a model's own may call.
         history: the `History` of the last `fit`.
         stop_training, stop_evaluating, stop_predicting: set to True (by a callback, say), the run ends after the
             current batch.
@@ -61,6 +62,7 @@ class Trainer(OverridableSteps):
 
     compiled = False
     optimizer: Optimizer | None = None
+    loss: PerOutput
     history: History | None = None
     stop_training = StopFlag("stop_training")
     stop_evaluating = StopFlag("stop_evaluating")
@@ -157,6 +159,9 @@ class Trainer(OverridableSteps):
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
         self._training_settings = settings
         self.optimizer = settings.optimizer
+        if "loss" not in self._modules:
+            # Not through `__setattr__`, which would make a part of the model of a module.
+            self.__dict__["loss"] = loss
         self.compiled = True
         self.stop_training = False
         self.forget_functions()
@@ -216,7 +221,7 @@ class Trainer(OverridableSteps):
     def graph_key(self) -> Hashable | None:
         """The settings that a compiled step takes for constants; as for `Layer.graph_key`."""
         # These are for the loop.
-        return settings_key(self, ignored=("stop_training", "stop_evaluating", "stop_predicting"))
+        return settings_key(self, ignored=("stop_training", "stop_evaluating", "stop_predicting", "loss"))
 
     # Whole data sets -----------------------------------------------------------------------------------------------
 

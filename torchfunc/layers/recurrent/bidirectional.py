@@ -15,7 +15,7 @@ from torchfunc.layers.base.layer import Layer, takes_mask
 from torchfunc.layers.base.masks import Masks, check_mask
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.recurrent.loop import States
-from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.registry import deserialize_keras_object, in_process_configs, serialize_keras_object
 
 __all__ = ["Bidirectional"]
 
@@ -212,11 +212,11 @@ class Bidirectional(Layer):
 
 def _copy(layer: Layer, direction: str, **changes: Any) -> Layer:
     """A layer with the same config and new weights. The classes in it need not be registered."""
-    config = serialize_keras_object(layer)
-    config.pop("build_config", None)
-    config["config"] |= {"name": f"{direction}_{layer.name.removeprefix(direction + '_')}", **changes}
-    classes = {type(module).__name__: type(module) for module in layer.modules() if isinstance(module, Layer)}
-    copy = deserialize_keras_object(config, classes)
+    with in_process_configs():
+        config = serialize_keras_object(layer)
+        config.pop("build_config", None)
+        config["config"] |= {"name": f"{direction}_{layer.name.removeprefix(direction + '_')}", **changes}
+        copy = deserialize_keras_object(config)
     if hasattr(layer, "use_cudnn"):
         copy.use_cudnn = layer.use_cudnn
     return copy
