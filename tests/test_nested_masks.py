@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchfunc import Input, Model, Sequential, layers
+from torchfunc import Input, Model, Sequential, from_module, layers
 
 TOKENS = np.array([[1, 2, 3, 0, 0], [4, 5, 0, 0, 0], [1, 0, 2, 0, 3]])
 KERAS = SimpleNamespace(
@@ -388,3 +388,26 @@ def test_a_model_whose_graph_was_changed_has_no_masks():
     with pytest.warns(UserWarning, match="The graph of Model 'inner' was changed"):
         found = model(STEPS)
     torch.testing.assert_close(found, model.get_layer("gru")(inner(STEPS)))
+
+
+class Encoder(layers.Layer):
+    """A written layer, in whose `call` nothing hands masks on."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.gru = layers.Embedding(7, 3, mask_zero=True), layers.GRU(2)
+
+    def call(self, tokens):
+        return self.gru(self.embedding(tokens))
+
+
+def test_copies_of_a_written_layer_hand_no_more_masks_on_than_it_does():
+    tokens, values = Input((5,), dtype="int64"), torch.from_numpy(TOKENS)
+    encoder = Encoder()
+    model = Model(tokens, encoder(tokens))
+    kernel = torch.nn.GRU(3, 2, batch_first=True)
+    kernel.load_state_dict(encoder.gru.state_dict())
+    expected = kernel(encoder.embedding.weight[values])[0][:, -1]
+    torch.testing.assert_close(model(values), expected)
+    torch.testing.assert_close(model.to_torch()(values), expected)
+    torch.testing.assert_close(from_module(encoder, values)(values), expected)

@@ -40,7 +40,7 @@ from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
 from torchfunc.layers.base.layer_name import LayerName
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
-from torchfunc.layers.base.masks import Masks, masks_of, set_masks
+from torchfunc.layers.base.masks import Masks, hands_masks_on, masks_of, set_masks
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
@@ -224,6 +224,8 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         node = self.record_call(args, kwargs)
+        if not hands_masks_on():
+            node.masks.clear()
         self.inbound_calls.add(node, held=True)
         return node.outputs
 

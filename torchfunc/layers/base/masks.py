@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from torchfunc.graph import SymbolicTensor, located, symbolic_leaves, symbolic_tensors
 from torchfunc.layers.base.shapes import differ
 from torchfunc.structures import leaves, map_structure
 
-__all__ = ["Masks", "check_mask", "masks_of", "set_masks"]
+__all__ = ["Masks", "check_mask", "hands_masks_on", "masks_of", "no_masks_handed_on", "set_masks"]
 
 # A mask, symbolic or a tensor, or None; or nested lists, tuples and dicts of them, as the tensors they belong to.
 Masks: TypeAlias = Any
+
+
+class _Drawing(threading.local):
+    """Of each thread: whether the calls it draws hand masks on."""
+
+    hands_on = True
+
+
+_drawing = _Drawing()
+
+
+@contextlib.contextmanager
+def no_masks_handed_on() -> Iterator[None]:
+    """Within this block, layers that are called on symbolic tensors give their outputs no masks, as on real ones.
+
+    For drawing the code of a written layer or module, in which layers are called on real tensors otherwise.
+    """
+    before, _drawing.hands_on = _drawing.hands_on, False
+    try:
+        yield
+    finally:
+        _drawing.hands_on = before
+
+
+def hands_masks_on() -> bool:
+    """Whether layers give the symbolic outputs of their calls masks."""
+    return _drawing.hands_on
 
 
 def masks_of(structure: object) -> Masks:
