@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from torchfunc.graph import modules_within
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 
 __all__ = ["fill", "gathered", "is_sharded", "whole_tensor"]
@@ -30,7 +31,11 @@ def whole_tensor(tensor: Tensor) -> Tensor | None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the weights of a model are sharded, of which all are or none."""
-    return hasattr(next(model.parameters(), None), "full_tensor")
+    for module in modules_within(model):
+        for _, weight in module._parameters.items():
+            if weight is not None:
+                return hasattr(weight, "full_tensor")
+    return False
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:
