@@ -282,3 +282,18 @@ def test_torchs_optimizers_in_a_graph(make):
         model.compile(make, "mse", jit_compile=jit_compile)
         found.append(model.fit(np.ones((8, 3)), np.ones((8, 1)), batch_size=4, epochs=3, verbose=0).history["loss"])
     np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+def test_a_weight_that_was_none_before_build():
+    class Late(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale = None
+
+        def build(self, input_shape):
+            self.scale = self.add_weight((input_shape[-1],), "ones")
+
+        def call(self, inputs):
+            return inputs * self.scale
+
+    assert Sequential([Late()])(torch.ones(1, 2)).tolist() == [[1, 1]]
