@@ -6,7 +6,6 @@ Nobody watches over the processes: each has to end by itself. How they ended is 
 import os
 import signal
 import sys
-import time
 
 import numpy as np
 from shared_training import classifier, meeting_place, table
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from torchfunc import callbacks
 
-LIMIT = 60
+LIMIT = 300
 KINDS = ("raises", "is interrupted", "is killed", "leaves", "has another model", "has other rows", "has bad data")
 
 
@@ -62,7 +61,6 @@ def work(folder, rank, port, kind):
 def main(folder):
     for kind in KINDS:
         meeting, port = meeting_place()
-        begun = time.monotonic()
         children = []
         for rank in range(2):
             child = os.fork()
@@ -71,7 +69,7 @@ def main(folder):
                 sys.exit()
             children.append(child)
         ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        print(kind, round(time.monotonic() - begun), *ends, sep=",", flush=True)
+        print(kind, *ends, sep=",", flush=True)
         os.kill(meeting, signal.SIGKILL)
         os.waitpid(meeting, 0)
 

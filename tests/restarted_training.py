@@ -85,6 +85,7 @@ def launch(folder, places, restarts, plain=False):
         run_id=os.path.basename(folder),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
+        local_addr="127.0.0.1",
         max_restarts=restarts,
         monitor_interval=0.1,
         # So that torch is imported once for all of them.

@@ -44,7 +44,8 @@ class Metric:
 
     A subclass makes its state with `add_variable`, adds to it in place, and computes a tensor of it.
 
-    Nothing here waits for the device: read `result()` when the number is needed.
+    Nothing here waits for the device: read `result()` when the number is needed. Where several processes train a model,
+    the state tensors of all are summed before the result is read.
 
     A metric whose state depends on the shapes of the data makes it in `build(y_true_shape, y_pred_shape)`, which is
     called once these are known.

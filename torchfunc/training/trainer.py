@@ -250,7 +250,8 @@ class Trainer(OverridableSteps):
             x: inputs `(rows, ...)`: arrays, tensors, lists or dicts of them; or a `DataLoader`, a `Dataset`, or an
                 iterable of batches `(x, y)` or `(x, y, sample_weight)`.
             y: targets, likewise; not beside a DataLoader or iterable.
-            batch_size: rows a step, 32 by default.
+            batch_size: rows a step, 32 by default; of several processes, all together. (The batches of a DataLoader or
+                an iterable are those of each process.)
             epochs: the epoch to stop before, counted from 0.
             verbose: 0 for silence, 1 for a progress line (what "auto" means), 2 for one plain line an epoch.
             callbacks: a callback or a list of them.

@@ -76,12 +76,15 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
         ours = [optimizer for optimizer in optimizers if not isinstance(optimizer, TorchOptimizer)]
         processes.copy_from_first(variable for optimizer in ours if optimizer.built for variable in optimizer.variables)
     _check_metrics(model)
+    # (A run within a run has its sums already.)
+    optimizers = [optimizer for optimizer in optimizers if optimizer.gradient_sum is None]
     try:
         for optimizer in optimizers:
-            optimizer.gradient_sum = optimizer.gradient_sum or GradientSum()
-        with warnings.catch_warnings():
-            # Layers may return views; nothing here writes to them.
-            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+            optimizer.gradient_sum = GradientSum()
+        with warnings.catch_warnings() if is_sharded(model) else contextlib.nullcontext():
+            if is_sharded(model):
+                # Layers may return views; nothing here writes to them.
+                warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
             yield
     finally:
         for optimizer in optimizers:
