@@ -29,6 +29,11 @@ class GradientSum:
         self.share = 1.0
         self._some_missing: bool | None = None
 
+    @property
+    def varies(self) -> bool:
+        """Whether processes have to ask each other in each step which gradients there are."""
+        return bool(self._some_missing)
+
     def complete(self, gradients: Sequence[Tensor | None], params: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """The gradients, with zeros for those that are missing in this process but not in another."""
         missing = [gradient is None for gradient in gradients]

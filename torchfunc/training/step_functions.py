@@ -120,7 +120,9 @@ def make_step(model: Trainable, run: RunContext, method: str, device: torch.devi
     checks = settings.execution.check_nan
     grouped = 1 if checks else at_once
     step: Callable[[Any], Outcome] = eager if grouped == 1 else _several(eager)
-    if function is None and not run.sharded and _compiles(settings, method, device):
+    # (Several processes would not find at the same step that it pays.)
+    weighs = in_parts and settings.execution.weighs(device)
+    if function is None and not (run.sharded or weighs) and _compiles(settings, method, device):
         step = _compiled_step(model, settings, method, step, grouped, device)
     elif method == "train_step" and settings.thread_probe is not None:
         step = partial(settings.thread_probe.run, step)
@@ -295,6 +297,9 @@ def _prepare(model: weakref.ref[Trainable], reference: weakref.ref[TrainingSetti
     sparse = [name for name, each in trained.named_modules() if getattr(each, "sparse_gradient", False)]
     if sparse and method == "train_step":
         raise ValueError(f"layer {sparse[0]!r} has sparse_gradient=True, and no graph holds a sparse gradient.")
+    summed = None if settings.optimizer is None else settings.optimizer.gradient_sum
+    if method == "train_step" and summed is not None and summed.varies:
+        raise ValueError("some weights have no gradient in some of the processes, which ask each other for them.")
     changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]
     # An optimizer that is not ready is one that a step of the user's own does not use.
     if method == "train_step" and settings.optimizer is not None and settings.optimizer.prepare_capture():
