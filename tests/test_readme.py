@@ -50,9 +50,9 @@ def test_python_blocks_run_in_order(
 def test_files_the_readme_names_are_there() -> None:
     root = pathlib.Path(__file__).parent.parent
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    scripts = re.findall(r"bash (\S+)", README)
+    scripts = re.findall(r"bash ([\w/.]+)", README)
     assert links
-    assert set(scripts) == {"scripts/demo.sh", "scripts/test.sh"}
+    assert set(scripts) == {"scripts/demo.sh", "scripts/docs.sh", "scripts/test.sh"}
     assert all((root / path).exists() for path in [*links, *scripts])
     assert {path.name for path in (root / "examples").glob("*.py")} <= {pathlib.Path(link).name for link in links} | {
         "quickstart.py"
