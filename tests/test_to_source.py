@@ -271,7 +271,7 @@ class TestRefusals:
     def test_layers(self):
         inputs = Input((4,))
         model = Model(inputs, Doubled(name="twice")(inputs))
-        with pytest.raises(ValueError, match=r"Doubled 'twice' .* cannot be written as plain PyTorch"):
+        with pytest.raises(ValueError, match=r"Doubled 'twice' cannot be written as plain PyTorch"):
             model.to_source()
 
     def test_cells_of_the_user(self):

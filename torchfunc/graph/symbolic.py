@@ -318,10 +318,10 @@ class SymbolicTensor(_Recorded):
 
     @property
     def mask(self) -> SymbolicTensor | None:
-        found = self.node.masks.get(self.path)
+        # (A mask that was given may also be a tensor.)
+        found: Any = self.node.masks.get(self.path)
         if isinstance(found, ReturnedMask):
             found = self.node.mask_value(found)
-        assert found is None or isinstance(found, SymbolicTensor)
         return found
 
     @mask.setter
@@ -330,7 +330,8 @@ class SymbolicTensor(_Recorded):
             self.node.masks.pop(self.path, None)
         else:
             # (A node does not hold what it makes, which refers to it.)
-            own = mask.returned_mask if mask.node is self.node else None
+            is_own = isinstance(mask, SymbolicTensor) and mask.node is self.node
+            own = mask.returned_mask if is_own else None
             self.node.masks[self.path] = own or mask
 
     @property

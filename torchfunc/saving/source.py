@@ -7,6 +7,7 @@ import copy
 import inspect
 import keyword
 import operator
+import sys
 from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
@@ -207,7 +208,6 @@ class _File:
 
 def _import_blocks(imports: set[str]) -> list[str]:
     """The imports as they are sorted by convention: the standard library's, then others'."""
-    standard = {"collections", "contextlib", "dataclasses", "functools", "itertools", "math", "operator", "typing"}
 
     def order(line: str) -> tuple[bool, str]:
         return line.startswith("from"), line.lower()
@@ -221,7 +221,7 @@ def _import_blocks(imports: set[str]) -> list[str]:
         else:
             lines.append(line)
     lines += [f"from {module} import {', '.join(sorted(names, key=_isort))}" for module, names in merged.items()]
-    blocks = [[line for line in lines if (line.split()[1].split(".")[0] in standard) == own] for own in (True, False)]
+    blocks = [[line for line in lines if (line.split()[1].split(".")[0] in sys.stdlib_module_names) == own] for own in (True, False)]
     return ["\n".join(sorted(block, key=order)) for block in blocks if block]
 
 
