@@ -221,7 +221,8 @@ def _import_blocks(imports: set[str]) -> list[str]:
         else:
             lines.append(line)
     lines += [f"from {module} import {', '.join(sorted(names, key=_isort))}" for module, names in merged.items()]
-    blocks = [[line for line in lines if (line.split()[1].split(".")[0] in sys.stdlib_module_names) == own] for own in (True, False)]
+    standard = sys.stdlib_module_names
+    blocks = [[line for line in lines if (line.split()[1].split(".")[0] in standard) == own] for own in (True, False)]
     return ["\n".join(sorted(block, key=order)) for block in blocks if block]
 
 
