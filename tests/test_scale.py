@@ -1,6 +1,7 @@
 """Nothing recurses over the graph: long chains and wide graphs work within Python's own recursion limit."""
 
 import copy
+import gc
 import json
 import pickle
 import sys
@@ -104,11 +105,15 @@ def _calls(action):
         nonlocal count
         count += event == "call"
 
+    # (What other tests have left is not collected meanwhile.)
+    gc.collect()
+    gc.disable()
     sys.setprofile(profile)
     try:
         action()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 

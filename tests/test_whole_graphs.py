@@ -47,7 +47,7 @@ class Graph:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The arguments of each call of torch.compile, which makes a `Graph` of the function."""
+    """The arguments of each call of torch.compile or `compile_by_content`, which make a `Graph` of the function."""
     asked = []
 
     def compile(function, **arguments):
@@ -55,6 +55,7 @@ def asked(monkeypatch):
         return Graph(function)
 
     monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(compiled_step, "compile_by_content", lambda step, options: compile(step, options=options))
     return asked
 
 
@@ -101,8 +102,6 @@ class TestWhatTorchIsAskedFor:
             assert not torch._dynamo.config.enable_aot_compile
         (arguments,) = asked
         assert arguments["may_be_made_ahead"]
-        assert arguments["fullgraph"]
-        assert arguments["dynamic"] is False
         assert arguments["options"]["fallback_random"]
         assert arguments["options"]["guard_filter_fn"] is torch.compiler.skip_all_guards_unsafe
         assert not arguments["options"].get("triton.cudagraphs")
@@ -111,6 +110,8 @@ class TestWhatTorchIsAskedFor:
         monkeypatch.setattr(Graph, "aot_compile", None)
         run = compile_whole(double, guarded=True, on_cuda=False)
         assert float(run(torch.tensor(1.0))) == 2.0
+        assert asked[0]["fullgraph"]
+        assert asked[0]["dynamic"] is False
         assert "guard_filter_fn" not in asked[0]["options"]
 
     @pytest.mark.parametrize("guarded", [False, True])
