@@ -38,13 +38,6 @@ def at_any_step():
     waiting.Preparation.stop()
 
 
-@pytest.fixture
-def double():
-    config.set_floatx("float64")
-    yield
-    config.set_floatx("float32")
-
-
 def classifier(*more, **settings):
     torch.manual_seed(0)
     hidden = inputs = layers.Input((6,))

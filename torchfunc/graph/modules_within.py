@@ -22,5 +22,7 @@ def modules_within(module: nn.Module) -> list[nn.Module]:
             children = each._modules
             if children:
                 # (By `items()`: of a ScriptModule this is not quite a dict.)
-                pending += [child for _, child in reversed([*children.items()]) if child is not None]
+                for _, child in reversed([*children.items()]):
+                    if child is not None:
+                        pending.append(child)
     return list(found)

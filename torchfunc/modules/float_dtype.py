@@ -54,10 +54,12 @@ class TypedByWeights(Layer):
             for _, parameter in module._parameters.items():
                 if parameter is not None and parameter.is_floating_point():
                     return parameter
-            if first_buffer is None:
-                floats = (each for _, each in module._buffers.items() if each is not None and each.is_floating_point())
-                first_buffer = next(floats, None)
-            pending += [child for _, child in reversed([*module._modules.items()]) if child is not None]
+            for _, buffer in module._buffers.items():
+                if first_buffer is None and buffer is not None and buffer.is_floating_point():
+                    first_buffer = buffer
+            for _, child in reversed([*module._modules.items()]):
+                if child is not None:
+                    pending.append(child)
         return first_buffer
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
