@@ -76,6 +76,20 @@ class _OfFactor(_OfRange):
         return {**super().get_config(), "factor": self.factor}
 
 
+class _OfFactorAndFormat(_OfFactor):
+    """The base of those whose `data_format` comes before `seed`, as in Keras."""
+
+    def __init__(
+        self,
+        factor: Factor,
+        value_range: Sequence[float] = (0, 255),
+        data_format: str | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(factor, value_range, seed, data_format, **kwargs)
+
+
 class RandomBrightness(_OfFactor):
     """Adds a number to each image.
 
@@ -218,7 +232,7 @@ class RandomErasing(_OfFactor):
         return {**super().get_config(), "scale": self.scale, "fill_value": self.fill_value}
 
 
-class RandomHue(_OfFactor):
+class RandomHue(_OfFactorAndFormat):
     """Turns the hues of each RGB image, to one side or the other.
 
     Args:
@@ -231,16 +245,6 @@ class RandomHue(_OfFactor):
     tensor([1., 0., 0.])
     """
 
-    def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-
     def _augment(self, images: Tensor) -> Tensor:
         side = torch.where(self._draw(images) > 0.5, -0.5, 0.5).to(images.dtype)
         hue, saturation, value = _to_hsv(self._scaled(images, 1.0))
@@ -248,7 +252,7 @@ class RandomHue(_OfFactor):
         return self._unscaled(_to_rgb(hue, saturation, value).clamp(0, 1), 1.0)
 
 
-class RandomSaturation(_OfFactor):
+class RandomSaturation(_OfFactorAndFormat):
     """Scales the saturation of each RGB image by `f / (1 - f)`: 0 is gray, 0.5 changes nothing, 1 is full colour.
 
     Args:
@@ -263,23 +267,13 @@ class RandomSaturation(_OfFactor):
 
     lowest = -1.0
 
-    def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-
     def _augment(self, images: Tensor) -> Tensor:
         factor = self._draw(images, self.factor)[:, 0]
         hue, saturation, value = _to_hsv(images)
         return _to_rgb(hue, (saturation * (factor / (1 - factor + 1e-7))).clamp(0, 1), value)
 
 
-class RandomSharpness(_OfFactor):
+class RandomSharpness(_OfFactorAndFormat):
     """Blurs or sharpens each image: with f, `smoothed + 2 * f * (image - smoothed)`, where 0.5 changes nothing.
 
     Args:
@@ -293,16 +287,6 @@ class RandomSharpness(_OfFactor):
     True
     """
 
-    def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
-
     def _augment(self, images: Tensor) -> Tensor:
         channels = images.shape[1]
         kernel = torch.full((3, 3), 1 / 13, dtype=images.dtype, device=images.device)
@@ -311,7 +295,7 @@ class RandomSharpness(_OfFactor):
         return self._clamped(images + (1 - 2 * self._draw(images, self.factor)) * (smoothed - images))
 
 
-class RandomPosterization(_OfFactor):
+class RandomPosterization(_OfFactorAndFormat):
     """Leaves each image the highest bits of its values.
 
     Args:
@@ -325,16 +309,6 @@ class RandomPosterization(_OfFactor):
     """
 
     lowest, highest = 1.0, 8.0
-
-    def __init__(
-        self,
-        factor: Factor,
-        value_range: Sequence[float] = (0, 255),
-        data_format: str | None = None,
-        seed: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(factor, value_range, seed, data_format, **kwargs)
 
     def _augment(self, images: Tensor) -> Tensor:
         step = torch.exp2(8 - self._draw(images, self.factor).floor())
