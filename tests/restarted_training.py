@@ -8,12 +8,12 @@ whose results do not depend on how many there are, which in "alone" one trains f
 
 import logging
 import os
-import signal
 import sys
 
 import numpy as np
 import torch
 import torch._dynamo  # else each process would import it by itself
+from interrupted_training import KillAfter
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -22,21 +22,6 @@ from torchfunc.models import Model
 from torchfunc.saving.states import write_state
 
 SIZE = 3
-
-
-class KillAfter(callbacks.Callback):
-    """Ends the process at the hook of this number, as the kernel ends one that uses too much memory."""
-
-    def __init__(self, calls):
-        super().__init__()
-        self.left = calls
-
-    def _count(self, *args, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    on_epoch_begin = on_epoch_end = on_train_batch_begin = on_train_batch_end = _count
 
 
 def build(plain):
