@@ -56,7 +56,6 @@ __all__ = [
     "is_hooked",
     "is_of_torch",
     "is_traced_by_dynamo",
-    "let_graphs_read_gradients",
     "load_compiler",
     "mark_constant",
     "memory_of",
@@ -229,13 +228,6 @@ def skip_code(code: CodeType) -> None:
     # Imported from the extension module itself: `torch._dynamo.eval_frame` would import the whole compiler.
     frame = torch._C._dynamo.eval_frame
     frame.set_code_exec_strategy(code, frame._FrameExecStrategy(frame._FrameAction.SKIP, frame._FrameAction.DEFAULT))
-
-
-def let_graphs_read_gradients() -> None:
-    """Let what torch.compile traces read the `grad` of parameters of a class of our own, as of torch's."""
-    banned = importlib.import_module("torch._dynamo.variables.torch_function").banned_attrs
-    if "grad" in banned:
-        banned.remove("grad")
 
 
 class _InductorByContent(torch._TorchCompileInductorWrapper):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from torchfunc.graph.torch_internals import compile_by_content, let_graphs_read_gradients
+from torchfunc.graph.torch_internals import compile_by_content
 from torchfunc.graph.tracing import with_own_code
 from torchfunc.modules.fx_module import module_called_at
 
@@ -130,7 +130,6 @@ class CompiledStep:
         assert not self._guarded
         with self._to_compile():
             self._prepare()
-            let_graphs_read_gradients()
             make_ahead(with_own_code(self._step), data)
 
     def _has_to_wait(self, kind: Kind, data: Any) -> bool:
@@ -176,7 +175,6 @@ class CompiledStep:
         except ValueError as error:
             raise _Refusal(error) from error
         self.graphs += 1
-        let_graphs_read_gradients()
         on_cuda = any(leaf.device.type == "cuda" for leaf in _leaves(kind))
         return compile_whole(with_own_code(self._step), self._guarded, on_cuda)
 
