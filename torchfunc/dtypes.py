@@ -9,7 +9,7 @@ import torch
 
 from torchfunc.errors import did_you_mean
 
-__all__ = ["DTypeLike", "as_dtype", "dtype_name"]
+__all__ = ["DTypeLike", "as_dtype", "dtype_name", "shape_and_dtype"]
 
 # For suggestions.
 _NAMES = [name for name, value in vars(torch).items() if isinstance(value, torch.dtype)]
@@ -50,3 +50,8 @@ def as_dtype(dtype: Any) -> torch.dtype:
 def dtype_name(dtype: Any) -> str:
     """Return the plain name of a dtype: `torch.float32` -> "float32"."""
     return str(as_dtype(dtype)).removeprefix("torch.")
+
+
+def shape_and_dtype(tensor: torch.Tensor) -> str:
+    """What messages say of a tensor: `(12, 3) float32`."""
+    return f"{tuple(tensor.shape)} {dtype_name(tensor.dtype)}"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from torchfunc.dtypes import shape_and_dtype
 from torchfunc.errors import add_note
 from torchfunc.graph.example_sizes import Examples
 from torchfunc.graph.node import SymbolicValue
@@ -41,7 +42,7 @@ class FailedCall:
         name = getattr(self.module, "name", None)
         name = name if isinstance(name, str) and "." not in path else path
         described = f"{type(self.module).__name__}{f' {name!r}' if name else ''}"
-        given = ", ".join(f"{tuple(each.shape)} {str(each.dtype).removeprefix('torch.')}" for each in self.given)
+        given = ", ".join(map(shape_and_dtype, self.given))
         return f"{described}, called on {given}" if given else described
 
 
@@ -105,7 +106,8 @@ def _frames(trace: TracebackType | None) -> Iterator[FrameType]:
 
 
 def _last_frame(error: BaseException) -> FrameType | None:
-    return next(iter(list(_frames(error.__traceback__))[::-1]), None)
+    frames = list(_frames(error.__traceback__))
+    return frames[-1] if frames else None
 
 
 def _call_in(frame: FrameType) -> tuple[nn.Module | None, list[torch.Tensor]]:

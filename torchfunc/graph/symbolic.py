@@ -15,6 +15,7 @@ from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath, tree_leaves
 
 from torchfunc.assignable import VARIABLE_NAMES
+from torchfunc.dtypes import dtype_name
 from torchfunc.errors import MissingAttribute
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.in_place import refuse_in_place
@@ -417,7 +418,7 @@ class SymbolicTensor(_Recorded):
         return method
 
     def __repr__(self) -> str:
-        return f"<SymbolicTensor shape={self.shape}, dtype={str(self.dtype).removeprefix('torch.')}, name={self.name}>"
+        return f"<SymbolicTensor shape={self.shape}, dtype={dtype_name(self.dtype)}, name={self.name}>"
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         """What a notebook shows: beside the usual, the line that made it."""

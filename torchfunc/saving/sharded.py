@@ -6,7 +6,7 @@ Each process gathers one weight after the other, which the first one alone keeps
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torchfunc.graph import modules_within
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 
-__all__ = ["fill", "gathered", "is_sharded", "whole_tensor"]
+__all__ = ["fill", "gathered", "holds_shards", "is_sharded", "whole_tensor"]
 
 
 def whole_tensor(tensor: Tensor) -> Tensor | None:
@@ -31,10 +31,15 @@ def whole_tensor(tensor: Tensor) -> Tensor | None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the weights of a model are sharded, of which all are or none."""
-    for module in modules_within(model):
+    return holds_shards(modules_within(model))
+
+
+def holds_shards(modules: Iterable[nn.Module]) -> bool:
+    """Whether the weights of these modules are sharded, of which all are or none."""
+    for module in modules:
         for _, weight in module._parameters.items():
             if weight is not None:
-                return hasattr(weight, "full_tensor")
+                return _is_sharded(weight)
     return False
 
 

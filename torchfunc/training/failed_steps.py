@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from torchfunc.dtypes import shape_and_dtype
 from torchfunc.errors import add_note
 from torchfunc.graph import CALL_ERRORS, CallMode, FailedCall, failed_calls, format_source, innermost_locals
 from torchfunc.modules import DrawnGraph, Network
@@ -84,17 +85,12 @@ def _at_output(found: dict[str, Any]) -> tuple[str, str]:
     place = f", in the loss{objective.of} ({objective.loss.name})" if objective.loss is not None else objective.of
     if part is None or part.target is None:
         return place, ""
-    target, prediction = (f"{tuple(each.shape)} {_dtype(each)}" for each in (part.target, part.prediction))
-    place += f", for targets {target} and predictions {prediction}"
+    place += f", for targets {shape_and_dtype(part.target)} and predictions {shape_and_dtype(part.prediction)}"
     try:
         check_labels_of_output(objective, tuple(part.prediction.shape), part.target, part.sample_weight)
     except ValueError as wrong:
         return place, str(wrong)
     return place, ""
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _place(error: BaseException, model: Trainable) -> tuple[str, list[FailedCall]]:

@@ -5,9 +5,8 @@ Where it comes from is looked up when it is there, and costs nothing before.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from torchfunc.graph import FailedCall, format_source
 from torchfunc.modules import GraphNetwork, TrainingOutputs
+from torchfunc.snapshots import restored, snapshot
 from torchfunc.structures import leaves
 from torchfunc.training.data.array_batches import gathered
 from torchfunc.training.data.arrays import Batch, unpack_x_y_sample_weight
@@ -58,14 +58,13 @@ class CheckedStep:
 
     def _undo(self) -> Callable[[], None]:
         """What restores weights, buffers and the optimizer as they are now."""
-        kept = [(tensor, tensor.detach().clone()) for tensor in weights_of(self._model).values()]
+        restore = snapshot(weights_of(self._model).values())
         optimizer = self._settings.optimizer
         state = copy.deepcopy(optimizer_state(optimizer))
 
         def undo() -> None:
+            restore()
             with torch.no_grad():
-                for tensor, value in kept:
-                    tensor.copy_(value)
                 set_optimizer_state(optimizer, state)
 
         return undo
@@ -95,21 +94,11 @@ def source_of_nan(model: Trainable, settings: TrainingSettings, batches: Sequenc
                 f"{list_values(weight.detach(), odd)}. `compile(check_nan=True)` stops before a step that makes such "
                 "weights, and says where it comes from."
             )
-    with torch.no_grad(), _buffers_kept(model):
+    with torch.no_grad(), restored(model.buffers()):
         prepared = model.prepare_inputs(batch.x)
         drawn = isinstance(model, GraphNetwork) and model.keeps_inputs()
         found = (_in_graph if drawn else _in_modules)(model, prepared, training)
         return found or _in_losses(model, settings, batch, prepared, training)
-
-
-@contextlib.contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 def _in_graph(model: Any, prepared: Sequence[Any], training: bool) -> str | None:

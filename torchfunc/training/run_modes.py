@@ -13,7 +13,8 @@ from torchfunc.graph import CallMode, modules_within, train_mode
 from torchfunc.layers.base.losses import LossHolder
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.metrics.snapshots import kept_metrics
-from torchfunc.saving.sharded import is_sharded
+from torchfunc.saving.sharded import holds_shards, is_sharded
+from torchfunc.snapshots import snapshot
 from torchfunc.training.current_run import current_run, entered_run, renewed_run
 from torchfunc.training.process_settings import retained_memory, training_process
 from torchfunc.training.run_context import RunContext
@@ -36,7 +37,7 @@ def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
         metrics_in_attributes(modules),
         model.overrides("compute_loss"),
         model.overrides("compute_metrics"),
-        sharded=is_sharded(model),
+        sharded=holds_shards(modules),
     )
 
 
@@ -122,26 +123,24 @@ def undone_without_a_step(model: Trainable, settings: TrainingSettings) -> Itera
         yield
         return
     before = int(optimizer.iterations)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    restore = snapshot(model.buffers())
     try:
         yield
     except BaseException:
         if int(optimizer.iterations) == before:
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
+            restore()
         raise
 
 
-def _without_gradients(model: Trainable) -> contextlib.AbstractContextManager[Any]:
+def _without_gradients(sharded: bool) -> contextlib.AbstractContextManager[Any]:
     """A block in which none are recorded. Sharded weights are gathered in it, for training too."""
-    return torch.no_grad() if is_sharded(model) else torch.inference_mode()
+    return torch.no_grad() if sharded else torch.inference_mode()
 
 
 @contextlib.contextmanager
 def predicting(model: Trainable, device: torch.device) -> Iterator[None]:
     """The mode of prediction steps, which need no `compile`."""
-    with CallMode(model, False, waits=False), retained_memory(device), _without_gradients(model):
+    with CallMode(model, False, waits=False), retained_memory(device), _without_gradients(is_sharded(model)):
         yield
 
 
@@ -153,6 +152,6 @@ def evaluating(model: Trainable, settings: TrainingSettings) -> Iterator[RunCont
         CallMode(model, False, waits=False),
         retained_memory(device),
         _context(model, settings, device) as run,
-        _without_gradients(model),
+        _without_gradients(run.sharded),
     ):
         yield run

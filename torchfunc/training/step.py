@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.modules import TrainingOutputs
+from torchfunc.snapshots import restored
 from torchfunc.structures import first_leaf
 from torchfunc.training.data.arrays import Batch, Data, unpack_x_y_sample_weight
 from torchfunc.training.distributed.sharding import sharded_gradients, whole_penalty
@@ -174,12 +175,9 @@ def try_batch(model: Trainable, run: RunContext | None, batch: Batch) -> None:
     if run is None or not torch.is_grad_enabled():
         predict_batch(model, batch)
         return
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        _, _, loss = _forward(model, run, batch, training=True)
-        torch.autograd.grad(loss, run.weights, allow_unused=True)
-    finally:
-        run.clear_call_losses()
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+    with restored(model.buffers()):
+        try:
+            _, _, loss = _forward(model, run, batch, training=True)
+            torch.autograd.grad(loss, run.weights, allow_unused=True)
+        finally:
+            run.clear_call_losses()

@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
 from torchfunc.modules import Network
+from torchfunc.snapshots import restored
 from torchfunc.structures import leaves
 
 __all__ = ["LayerCost", "Profile", "profile_layers"]
@@ -113,24 +114,13 @@ def profile_layers(model: Network, inputs: Sequence[Any], loss: Callable[[Any], 
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    with _restored_buffers(model), torch.enable_grad():
+    with restored(model.buffers()), torch.enable_grad():
         run()
         with _ranges(model, costs), torch_profile(activities=activities, profile_memory=True) as profiler:
             run()
     elsewhere = LayerCost(_ELSEWHERE, "")
     _add_events(list(profiler.events() or ()), costs, elsewhere, device.type == "cuda")
     return Profile([cost for cost in (*costs.values(), elsewhere) if cost.calls or cost is elsewhere], device)
-
-
-@contextmanager
-def _restored_buffers(model: nn.Module) -> Iterator[None]:
-    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in before:
-                buffer.copy_(value)
 
 
 @contextmanager

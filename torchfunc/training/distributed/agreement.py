@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from torchfunc.callbacks import CallbackList
+from torchfunc.dtypes import shape_and_dtype
 from torchfunc.training.data.array_batches import ArrayBatches
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.processes import Processes
@@ -78,7 +79,7 @@ def _described(model: nn.Module) -> dict[str, str]:
 
 
 def _words(tensor: Any, more: str) -> str:
-    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}{more}"
+    return f"{shape_and_dtype(tensor)}{more}"
 
 
 def _first(other: Mapping[str, Any], first: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 from torchfunc.optimizers.gradient_sum import GradientSum
 from torchfunc.saving.sharded import is_sharded
+from torchfunc.snapshots import snapshot
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.distributed.processes import Processes, find_processes, note_failure
 from torchfunc.training.distributed.sharding import shard
@@ -70,7 +71,8 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
         yield
         return
     # (Sharded weights are no copies of each other, and torch reduces their gradients.)
-    optimizers = [] if is_sharded(model) else _optimizers(model)
+    sharded = is_sharded(model)
+    optimizers = [] if sharded else _optimizers(model)
     if copies and optimizers:
         processes.copy_from_first([*model.parameters(), *model.buffers()])
         ours = [optimizer for optimizer in optimizers if not isinstance(optimizer, TorchOptimizer)]
@@ -81,8 +83,8 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
     try:
         for optimizer in optimizers:
             optimizer.gradient_sum = GradientSum()
-        with warnings.catch_warnings() if is_sharded(model) else contextlib.nullcontext():
-            if is_sharded(model):
+        with warnings.catch_warnings() if sharded else contextlib.nullcontext():
+            if sharded:
                 # Layers may return views; nothing here writes to them.
                 warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
             yield
@@ -178,11 +180,9 @@ def _summed(processes: Processes, metrics: list[Metric]) -> Iterator[None]:
     found = {id(variable): variable for metric in metrics for variable in metric.variables}
     variables: list[Tensor] = list(found.values())
     with torch.inference_mode(False):
-        own = [variable.clone() for variable in variables]
+        restore = snapshot(variables)
     try:
         processes.sum(variables)
         yield
     finally:
-        with torch.no_grad():
-            for variable, value in zip(variables, own, strict=True):
-                variable.copy_(value)
+        restore()

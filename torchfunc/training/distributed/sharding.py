@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.optimizers import Adafactor, LossScaleOptimizer
-from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.distributed.processes import Processes
 from torchfunc.training.settings import Execution
 from torchfunc.training.trainable import Trainable
@@ -22,14 +21,12 @@ __all__ = ["shard", "sharded_gradients", "whole_penalty"]
 
 
 def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
-    """Shard the weights of a built model, in place; those of the first process.
+    """Shard the whole weights of a built model, in place; those of the first process.
 
     Raises:
         ValueError: a module to shard is not the model's, or the optimizer has state for whole weights, or something is
             not available with sharded weights.
     """
-    if is_sharded(model):
-        return
     # (Not needed otherwise.)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
