@@ -129,11 +129,11 @@ def added_losses(holders: Iterable[LossHolder]) -> list[Tensor]:
 
 def forget_losses(holders: Iterable[LossHolder]) -> None:
     """Forget it."""
-    added = None if torch.compiler.is_compiling() else thread_calls.added
+    added = None if torch.compiler.is_compiling() or not thread_calls.added else thread_calls.added
     for holder in holders:
         if holder.call_losses:
             holder.call_losses.clear()
-        if added:
+        if added is not None:
             added.pop(holder, None)
 
 
