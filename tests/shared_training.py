@@ -15,6 +15,7 @@ import torch
 import torch._dynamo  # else each process would import it by itself
 import torchmetrics
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from torchfunc import callbacks, layers, losses, metrics, optimizers
@@ -323,11 +324,56 @@ def sharded():
     return found
 
 
+def transformer():
+    """Attention by heads, an embedding, dense layers in pairs and one with a gate, all split; masks."""
+    torch.manual_seed(0)
+    inputs = layers.Input((6,), dtype="int64")
+    x = layers.Embedding(12, 8, mask_zero=True)(inputs)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(4, 2, use_gate=True)(x, x, use_causal_mask=True))
+    hidden = layers.EinsumDense("abc,cd->abd", (None, 16), activation="gelu", bias_axes="d")(x)
+    x = x + layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d")(layers.Dropout(0.0)(hidden))
+    x = layers.LayerNormalization()(x + layers.GroupQueryAttention(4, 4, 2)(x, x))
+    x = x + layers.Dense(8)(layers.Dense(12, activation="silu")(x) * layers.Dense(12)(x))
+    model = Model(inputs, layers.Dense(5, activation="softmax")(x))
+    model.compile(
+        optimizers.SGD(0.1, momentum=0.9, weight_decay=0.1, clipnorm=1.0),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        **HOW,
+    )
+    random = draws()
+    x = random.integers(1, 12, (11, 6)) * (np.arange(6) < random.integers(1, 7, (11, 1)))
+    history = model.fit(x, random.integers(0, 5, (11, 6)), batch_size=6, **SILENT)
+    if SIZE > 1:
+        assert model.parallelize_plan == {
+            "embedding": "colwise",
+            "multi_head_attention": "heads",
+            "einsum_dense": "colwise",
+            "einsum_dense_1": "rowwise",
+            "grouped_query_attention": "heads",
+            "dense": "colwise",
+            "dense_1": "colwise",
+            "dense_2": "rowwise",
+        }
+        assert model.layers[1].weight.to_local().shape[1] == 4
+    return outcome(model, history, predicted=model.predict(x, batch_size=7, **SILENT))
+
+
+def meshes():
+    """Layers that are split: over both of two processes; of four, over two that have the same rows."""
+    if SIZE > 1:
+        shape, names = ((2,), ("model",)) if SIZE == 2 else ((2, 2), ("data", "model"))
+        HOW["strategy"] = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    found = {scenario.__name__: scenario() for scenario in (mlp, transformer)}
+    HOW.clear()
+    return found
+
+
 SCENARIOS = (
     *(mlp, tickets, resnet, sequences, weights_of_samples, accumulation, few_rows, loaders, torch_parts, own_steps),
-    *(compiled, stopped, sharded),
+    *(compiled, stopped, sharded, meshes),
 )
-SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders)
+SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders, meshes)
 
 
 def work(folder, rank, size, port):

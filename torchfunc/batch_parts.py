@@ -20,10 +20,12 @@ class BatchPart(NamedTuple):
     Attributes:
         rows: how many rows are here. Where there are none, a row that does not count stands in for them.
         total: how many there are in all processes.
+        group: the processes that have the parts, one for each; None for all.
     """
 
     rows: int
     total: int
+    group: Any = None
 
     @property
     def share(self) -> float:
@@ -38,7 +40,7 @@ class BatchPart(NamedTuple):
     def sum(self, value: Tensor) -> Tensor:
         """The sum of a number over all processes, of those that have rows. Gradients do not pass."""
         value = value.detach().clone() if self.rows else torch.zeros_like(value)
-        distributed.all_reduce(value)
+        distributed.all_reduce(value, group=self.group)
         return value
 
 

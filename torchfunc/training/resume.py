@@ -78,7 +78,7 @@ class TrainingRun:
             "sums": self._sums(),
         }
         if self._processes is not None:
-            own["processes"] = self._processes.gather(dict(own))
+            own["processes"] = self._processes.gather_parts(dict(own))
         return {
             **own,
             "epoch": epoch,

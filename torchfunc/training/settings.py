@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.graph import modules_within
 from torchfunc.metrics import Metric
@@ -19,7 +20,8 @@ from torchfunc.optimizers import Optimizer
 from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
 from torchfunc.training.data.arrays import Tensors
-from torchfunc.training.distributed.processes import STRATEGIES, Processes
+from torchfunc.training.distributed.meshes import check_mesh
+from torchfunc.training.distributed.processes import STRATEGIES, Processes, Strategy
 from torchfunc.training.matching import flatten_outputs
 from torchfunc.training.outputs import Objectives, ParsedObjectives, matching_outputs
 from torchfunc.training.payback import Payback
@@ -79,17 +81,19 @@ class Execution:
         jit: whether steps are compiled: True, False, "auto" or "payback".
         steps: how many steps are executed at once.
         precision: what they compute in.
-        strategy: how several processes share the work: "auto", "ddp", "fsdp"; None if each works for itself.
+        strategy: how several processes share the work: "auto", "ddp", "fsdp" or a mesh; None if each works for itself.
         check_nan: whether each step is checked for values that are no finite numbers.
-        shard_modules: under "fsdp", the modules that are sharded each by itself; None for the layers.
+        shard_modules: where weights are sharded, the modules that are so each by itself; None for the layers.
+        parallelize_plan: how layers are split over the axis "model" of a mesh, where not as by default.
     """
 
     jit: bool | str
     steps: int
     precision: Precision
-    strategy: str | None = "auto"
+    strategy: Strategy = "auto"
     check_nan: bool = False
     shard_modules: Sequence[Any] | None = None
+    parallelize_plan: Mapping[Any, str | None] | None = None
 
     @classmethod
     def make(
@@ -98,9 +102,10 @@ class Execution:
         steps_per_execution: int,
         jit_compile: bool | str | None,
         precision: str | int | None,
-        strategy: str | None = "auto",
+        strategy: Strategy = "auto",
         check_nan: bool = False,
         shard_modules: Sequence[Any] | None = None,
+        parallelize_plan: Mapping[Any, str | None] | None = None,
     ) -> Execution:
         """Check the arguments of `compile`. Raises ValueError for what is none of the choices."""
         if isinstance(steps_per_execution, bool) or not isinstance(steps_per_execution, int) or steps_per_execution < 1:
@@ -110,12 +115,24 @@ class Execution:
             raise ValueError(f"`jit_compile` is True, False, 'auto' or 'payback', got {jit_compile!r}.")
         if run_eagerly and jit is True:
             raise ValueError("`run_eagerly=True` and `jit_compile=True` exclude each other.")
-        if strategy not in STRATEGIES:
-            raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp' or None, got {strategy!r}.")
+        if isinstance(strategy, DeviceMesh):
+            check_mesh(strategy)
+        elif strategy not in STRATEGIES:
+            raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp', a DeviceMesh or None, got {strategy!r}.")
+        elif parallelize_plan is not None:
+            raise ValueError(
+                "`parallelize_plan` says how layers are split over the axis 'model' of a DeviceMesh, and "
+                f"`strategy` is {strategy!r}."
+            )
         if not isinstance(check_nan, bool):
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
         jit = False if run_eagerly else jit
-        return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules)
+        return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules, parallelize_plan)
+
+    @property
+    def shards(self) -> bool:
+        """Whether each of several processes is to have but a part of the weights."""
+        return self.strategy == "fsdp" or isinstance(self.strategy, DeviceMesh)
 
     def compiles(self, method: str, device: torch.device) -> bool:
         """Whether this kind of step is compiled on this device, or may be."""

@@ -102,7 +102,8 @@ class SingleBatches(StepFunctions):
             return plain_logs(self.get_metrics_result() if logs is None else logs)
         # Of several processes each has rows of its own.
         rows = first_leaf(data).shape[0]
-        part = PartBatch(data, BatchPart(rows, sum(processes.gather_counts(rows))))
+        processes.align_generators(device)
+        part = PartBatch(data, BatchPart(rows, sum(processes.gather_counts(rows)), processes.rows_group))
         with doing:
             logs = step(part)
         return shared_logs(processes, self, logs, makes_own_logs(self, method))

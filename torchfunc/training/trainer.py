@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from torchfunc.training.data.sources import (
 )
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.agreement import check_agreement
-from torchfunc.training.distributed.processes import Processes, use_own_device
+from torchfunc.training.distributed.processes import Processes, Strategy, use_own_device
 from torchfunc.training.distributed.runs import joined, prepare, shared_training
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
@@ -56,6 +56,7 @@ class Trainer(OverridableSteps):
         optimizer: the optimizer, None before `compile`.
         loss: what `compile` was given for it, which steps of a model's own may call.
         history: the `History` of the last `fit`.
+        parallelize_plan: how layers are split over the axis "model" of a mesh, by their paths; None if none are.
         stop_training, stop_evaluating, stop_predicting: set to True (by a callback, say), the run ends after the
             current batch.
     """
@@ -64,6 +65,7 @@ class Trainer(OverridableSteps):
     optimizer: Optimizer | None = None
     loss: PerOutput
     history: History | None = None
+    parallelize_plan: Mapping[str, str] | None = None
     stop_training = StopFlag("stop_training")
     stop_evaluating = StopFlag("stop_evaluating")
     stop_predicting = StopFlag("stop_predicting")
@@ -85,9 +87,10 @@ class Trainer(OverridableSteps):
         auto_scale_loss: bool = True,
         precision: str | int | None = None,
         device: str | torch.device = "auto",
-        strategy: str | None = "auto",
+        strategy: Strategy = "auto",
         check_nan: bool = False,
         shard_modules: Sequence[Any] | None = None,
+        parallelize_plan: Mapping[Any, str | None] | None = None,
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -115,15 +118,23 @@ class Trainer(OverridableSteps):
             strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
                 model and its part of each batch, and gradients are summed. "fsdp": each has but a shard of the weights,
                 their gradients and the optimizer's state, from the first `fit` on (torch's `fully_shard`; steps are not
-                compiled). None: each works for itself.
-            shard_modules: for "fsdp", what is gathered at once when it is called: modules of the model, their names or
-                classes; by default each layer with weights.
+                compiled). None: each works for itself. A `torch.distributed.device_mesh.DeviceMesh` with the axes
+                "data" and "model", or one of them: rows are shared out and weights sharded as with "fsdp" along the
+                first, and layers split along the second (tensor parallelism), whose processes get the same rows.
+            shard_modules: for "fsdp" and a mesh, what is gathered at once when it is called: modules of the model,
+                their names or classes; by default each layer with weights.
             check_nan: whether to undo the first step that meets a NaN or an infinity, and raise a ValueError that says
                 which input, target, layer or loss it is from. Each step waits for the device, and copies the weights.
 
+            parallelize_plan: how layers are split along "model", by their names or classes: "colwise" and "rowwise"
+                for Dense, EinsumDense, torch.nn.Linear and Embedding, "heads" for MultiHeadAttention and
+                GroupQueryAttention, None for not at all. By default pairs of dense layers that follow each other
+                elementwise, attention and embeddings are split where their sizes allow it, and all else is whole.
+                `model.parallelize_plan` shows what came of it.
+
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
-                optimizer holds none of the model's weights.
+                optimizer holds none of the model's weights; a mesh has other axes, or is not one of all processes.
 
         >>> model = Sequential([Input((4,)), layers.Dense(1)])
         >>> model.compile(optimizers.Adam(0.01), "mse", metrics=["mae"])
@@ -133,7 +144,8 @@ class Trainer(OverridableSteps):
         if precision is None and policy.compute_dtype != policy.variable_dtype:
             precision = policy.name
         execution = Execution.make(
-            run_eagerly, steps_per_execution, jit_compile, precision, strategy, check_nan, shard_modules
+            *(run_eagerly, steps_per_execution, jit_compile, precision),
+            *(strategy, check_nan, shard_modules, parallelize_plan),
         )
         use_own_device(strategy)
         made = get_optimizer(optimizer)
@@ -154,7 +166,7 @@ class Trainer(OverridableSteps):
             self.to(settings.device)
         weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # (Sharded weights are others than these.)
-        if isinstance(made, TorchOptimizer) and weights and strategy != "fsdp":
+        if isinstance(made, TorchOptimizer) and weights and not execution.shards:
             made.build(weights)
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
         self._training_settings = settings

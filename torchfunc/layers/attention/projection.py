@@ -58,8 +58,11 @@ class Projection(WeightedLayer):
 
     def call(self, inputs: Tensor) -> Tensor:
         output = F.linear(in_dtype_of(self.weight, inputs), self.weight, self.bias)
-        output = output if self.activation is None else self.activation(output)
-        return output if len(self._outputs) == 1 else output.unflatten(-1, self._outputs)
+        return self.spread(output if self.activation is None else self.activation(output))
+
+    def spread(self, output: Tensor) -> Tensor:
+        """The last axis as all axes of the outputs, of which there are but some heads if the layer is split by them."""
+        return output if len(self._outputs) == 1 else output.unflatten(-1, (-1, *self._outputs[1:]))
 
 
 def _matrix_layout(shape: tuple[int, ...], inputs: int) -> Layout:

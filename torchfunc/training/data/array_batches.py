@@ -153,8 +153,12 @@ class ArrayBatches(Batches):
         totals = (
             min(self.batch_size, self.arrays.rows - start) for start in range(0, self.arrays.rows, self.batch_size)
         )
-        parts = (BatchPart(len(self._processes.own_rows(total)), total) for total in totals)
-        return map(PartBatch, batches, parts)
+        return map(PartBatch, batches, map(self._part, totals))
+
+    def _part(self, total: int) -> BatchPart:
+        assert self._processes is not None
+        self._processes.align_generators(self._device)
+        return BatchPart(len(self._processes.own_rows(total)), total, self._processes.rows_group)
 
     def _taker(self, leaf: Tensor | None, gathers: bool) -> Callable[[Any], Tensor] | None:
         """A function that gives rows of a tensor, by a slice or by their indices."""

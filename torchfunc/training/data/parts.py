@@ -76,7 +76,7 @@ class ExchangedBatches(Batches):
         batches = iter(self._batches)
         spare: Data = None
         while True:
-            batch = next(batches, None)
+            batch = self._own_batch(batches)
             rows = 0 if batch is None else first_leaf(batch).shape[0]
             counts = self._processes.gather_counts(rows)
             if not any(counts):
@@ -89,7 +89,16 @@ class ExchangedBatches(Batches):
                 source = next(rank for rank, count in enumerate(counts) if count)
                 sent = self._processes.send(_moved(spare, torch.device("cpu")), source)
                 spare = _moved(sent, self._device) if spare is None else spare
-            yield PartBatch(spare if batch is None else batch, BatchPart(rows, sum(counts)))
+            self._processes.align_generators(self._device)
+            part = BatchPart(rows, sum(counts), self._processes.rows_group)
+            yield PartBatch(spare if batch is None else batch, part)
+
+    def _own_batch(self, batches: Iterator[Data]) -> Data:
+        """The next batch, None if there is none: that of the first of the processes that get the same rows."""
+        batch = next(batches, None)
+        if not self._processes.share_rows:
+            return batch
+        return _moved(self._processes.first_of_part(_moved(batch, torch.device("cpu"))), self._device)
 
 
 def _moved(data: Data, device: torch.device) -> Data:

@@ -12,18 +12,23 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import get_worker_info
 
-__all__ = ["STRATEGIES", "Processes", "find_processes", "is_launched", "note_failure", "use_own_device"]
+from torchfunc.training.distributed.meshes import two_axes
+
+__all__ = ["STRATEGIES", "Processes", "Strategy", "find_processes", "is_launched", "note_failure", "use_own_device"]
 
 STRATEGIES = ("auto", "ddp", "fsdp", None)
-"""What `compile(strategy=...)` takes."""
+"""What `compile(strategy=...)` takes, beside a `DeviceMesh`."""
+
+Strategy: TypeAlias = str | DeviceMesh | None
 
 # What torchrun, and whoever starts processes in its way, tells each of them.
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -34,17 +39,37 @@ _FAREWELL = 10.0
 class Processes:
     """The processes of a job, of which this is one. What is written as one call here is made by all of them.
 
+    Those that have a layer split between them ("model" in a mesh) get the same rows and the same random numbers. They
+    are one to whoever shares out rows, counts and results.
+
+    Args:
+        mesh: the axes "data" and "model" of the processes; None for those that all have rows of their own.
+
     Attributes:
-        rank: the number of this process, from 0.
-        size: how many there are.
+        number: of this process, from 0.
+        rank: the number of its rows' part, from 0.
+        size: how many parts there are.
+        mesh: as given.
+        rows_group: one process for each part, for what is summed over all rows on the devices; None for all processes.
     """
 
-    def __init__(self) -> None:
-        self.rank = distributed.get_rank()
-        self.size = distributed.get_world_size()
+    def __init__(self, mesh: DeviceMesh | None = None) -> None:
+        self.number = distributed.get_rank()
         self.group = distributed.group.WORLD
         on_hosts = distributed.get_backend() == "gloo"
         self._hosts = self.group if on_hosts else distributed.new_group(backend="gloo")
+        self.mesh = mesh
+        self.rows_group = None if mesh is None else mesh.get_group("data")
+        places = torch.arange(distributed.get_world_size()).unsqueeze(1) if mesh is None else mesh.mesh
+        self.rank, column = (places == self.number).nonzero()[0].tolist()
+        self.size = len(places)
+        self._parts: list[int] = places[:, column].tolist()
+        self._firsts: list[int] = places[:, 0].tolist()
+        self._same_part: Any = None
+        if places.shape[1] > 1:
+            groups = [None if on_hosts else distributed.new_group(row, backend="gloo") for row in places.tolist()]
+            assert mesh is not None
+            self._same_part = mesh.get_group("model") if on_hosts else groups[self.rank]
 
     def __deepcopy__(self, memo: Any) -> Processes:
         return self
@@ -52,7 +77,7 @@ class Processes:
     @property
     def is_first(self) -> bool:
         """Whether this is the one that writes files and shows how far things are."""
-        return self.rank == 0
+        return self.number == 0
 
     def own_rows(self, rows: int) -> range:
         """Which of so many rows this process has: the first ones have one more if there is a rest."""
@@ -60,34 +85,70 @@ class Processes:
         start = self.rank * least + min(self.rank, rest)
         return range(start, start + least + (self.rank < rest))
 
+    def gather_parts(self, value: Any) -> list[Any]:
+        """What the processes of each part give: anything that can be pickled."""
+        found = self.gather(value)
+        return [found[number] for number in self._parts]
+
     def gather(self, value: Any) -> list[Any]:
         """What each of the processes gives: anything that can be pickled."""
-        found: list[Any] = [None] * self.size
+        found: list[Any] = [None] * distributed.get_world_size()
         distributed.all_gather_object(found, value, self._hosts)
         return found
 
     def gather_counts(self, count: int) -> list[int]:
-        """The number that each of the processes gives."""
-        counts = torch.zeros(self.size, dtype=torch.int64)
-        counts[self.rank] = count
+        """The number that the processes of each part give."""
+        counts = self._counts(count)
+        return [counts[number] for number in self._parts]
+
+    def _counts(self, count: int) -> list[int]:
+        counts = torch.zeros(distributed.get_world_size(), dtype=torch.int64)
+        counts[self.number] = count
         distributed.all_reduce(counts, group=self._hosts)
         return counts.tolist()
 
     def any(self, flag: bool) -> bool:
         """Whether one of them says so."""
-        return any(self.gather_counts(int(flag)))
+        return any(self._counts(int(flag)))
 
     def send(self, value: Any, source: int = 0) -> Any:
-        """What the process of this number gives."""
+        """What the (first) process of this part gives."""
         found = [value]
-        distributed.broadcast_object_list(found, source, self._hosts)
+        distributed.broadcast_object_list(found, self._firsts[source], self._hosts)
         return found[0]
 
+    @property
+    def share_rows(self) -> bool:
+        """Whether several processes get the same rows."""
+        return self._same_part is not None
+
+    def first_of_part(self, value: Any) -> Any:
+        """What the first of the processes that get the same rows gives."""
+        found = [value]
+        distributed.broadcast_object_list(found, self._firsts[self.rank], self._same_part)
+        return found[0]
+
+    def align_generators(self, device: torch.device) -> None:
+        """Let the processes of a part draw the same random numbers from here on: those of the first of them.
+
+        In each step, since much may draw numbers in one process alone: a callback, say.
+        """
+        if self._same_part is None:
+            return
+        states = [torch.get_rng_state()]
+        if device.type == "cuda":
+            states.append(torch.cuda.get_rng_state(device))
+        for state in states:
+            distributed.broadcast(state, self._firsts[self.rank], self._same_part)
+        torch.set_rng_state(states[0])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(states[1], device)
+
     def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Sum each tensor over all processes, in place."""
+        """Sum each tensor over all parts, in place."""
         for same in _alike(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
-            distributed.all_reduce(flat)
+            distributed.all_reduce(flat, group=self.rows_group)
             _spread(flat, same)
 
     def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
@@ -98,12 +159,12 @@ class Processes:
             _spread(flat, same)
 
     def gather_rows(self, rows: Tensor, counts: list[int]) -> list[Tensor]:
-        """The rows of all processes, which have so many of them; all other axes are equal."""
+        """The rows of all parts, which have so many of them; all other axes are equal."""
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in counts]
+        found = [torch.empty_like(padded) for _ in range(distributed.get_world_size())]
         distributed.all_gather(found, padded, self._hosts)
-        return [each[:count] for each, count in zip(found, counts, strict=True)]
+        return [found[number][:count] for number, count in zip(self._parts, counts, strict=True)]
 
     @contextlib.contextmanager
     def first_generator(self) -> Iterator[None]:
@@ -139,12 +200,12 @@ class _State:
     """What this process knows of its job.
 
     Attributes:
-        known: the processes that it has joined.
+        known: the processes that it has joined, by their mesh.
         failed: whether a run has failed here.
         left: whether the others know that it has come to its end.
     """
 
-    known: Processes | None = None
+    known: ClassVar[dict[DeviceMesh | None, Processes]] = {}
     failed = False
     left = False
 
@@ -154,13 +215,13 @@ def is_launched() -> bool:
     return os.environ.keys() >= _LAUNCHED and int(os.environ["WORLD_SIZE"]) > 1 and get_worker_info() is None
 
 
-def use_own_device(strategy: str | None) -> None:
+def use_own_device(strategy: Strategy) -> None:
     """Make the GPU that belongs to this process, of those of its machine, the current one."""
     if strategy is not None and is_launched() and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
-def find_processes(strategy: str | None, device: torch.device) -> Processes | None:
+def find_processes(strategy: Strategy, device: torch.device) -> Processes | None:
     """The processes that share the work of a run; None if there is but this one.
 
     If torch.distributed is not yet initialized in processes that were launched together, it is now.
@@ -177,9 +238,11 @@ def find_processes(strategy: str | None, device: torch.device) -> Processes | No
         _start("nccl" if device.type == "cuda" else "gloo")
     if distributed.get_world_size() == 1:
         return None
-    if _State.known is None or _State.known.group is not distributed.group.WORLD:
-        _State.known = Processes()
-    return _State.known
+    mesh = strategy if isinstance(strategy, DeviceMesh) else None
+    known = _State.known.get(mesh)
+    if known is None or known.group is not distributed.group.WORLD:
+        known = _State.known[mesh] = Processes(None if mesh is None else two_axes(mesh))
+    return known
 
 
 def note_failure() -> None:

@@ -48,7 +48,8 @@ def joined(settings: TrainingSettings | None, device: torch.device) -> Iterator[
         note_failure()
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _GONE):
             raise RuntimeError(
-                f"Process {processes.rank} cannot go on: another process of this job has ended. Its own error says why."
+                f"Process {processes.number} cannot go on: another process of this job has ended. Its own error says "
+                "why."
             ) from error
         raise
     finally:
@@ -99,7 +100,7 @@ def prepare(model: Trainable, processes: Processes | None, execution: Execution)
     Raises:
         ValueError: as `shard`.
     """
-    if processes is not None and execution.strategy == "fsdp" and not is_sharded(model):
+    if processes is not None and execution.shards and not is_sharded(model):
         processes.copy_from_first([*model.parameters(), *model.buffers()])
         shard(model, processes, execution)
 
@@ -141,7 +142,7 @@ def shared_logs(processes: Processes, model: Trainable, own_logs: Logs | None, m
         settings = current_settings(model)
         tracked = settings is not None and bool(settings.loss_tracker.count)
     if makes_logs:
-        found = [logs for logs in processes.gather(None if own_logs is None else plain_logs(own_logs)) if logs]
+        found = [logs for logs in processes.gather_parts(None if own_logs is None else plain_logs(own_logs)) if logs]
         if found and not (tracked and set(found[0]) == set(results)):
             results = {name: _mean([logs[name] for logs in found]) for name in found[0]}
     logs: Logs = processes.send(results)
@@ -156,7 +157,7 @@ def gathered_columns(processes: Processes, columns: list[list[Any]]) -> list[lis
         columns: for each output of the model a list of arrays, one for each batch: the predictions for this process'
             part of it.
     """
-    sizes = processes.gather([[0 if part is None else len(part) for part in column] for column in columns])
+    sizes = processes.gather_parts([[0 if part is None else len(part) for part in column] for column in columns])
     return [_gathered(processes, column, [each[index] for each in sizes]) for index, column in enumerate(columns)]
 
 
@@ -166,7 +167,7 @@ def _gathered(processes: Processes, column: list[Any], sizes: list[list[int]]) -
         found = processes.gather_rows(rows.float() if rows.dtype is torch.bfloat16 else rows, list(map(sum, sizes)))
         parts = [list(rows.split(each)) for rows, each in zip(found, sizes, strict=True)]
     else:
-        parts = processes.gather(column)
+        parts = processes.gather_parts(column)
     return [part for batch in zip(*parts, strict=True) for part in batch]
 
 

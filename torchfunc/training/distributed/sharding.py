@@ -1,7 +1,8 @@
 """FSDP2: the weights of a model, their gradients and the optimizer's state sharded over the processes, layer by layer.
 
 torch's `fully_shard` gathers a layer's weights when it is called, and again for its gradients, which it then reduces.
-It does so in hooks of `backward()`, so that a step is not one graph.
+It does so in hooks of `backward()`, so that a step is not one graph. Of a mesh with two axes it does so along the outer
+one, with the parts of layers that are split along the inner one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.optimizers import Adafactor, LossScaleOptimizer
+from torchfunc.training.distributed.parallel_plan import make_plan
 from torchfunc.training.distributed.processes import Processes
+from torchfunc.training.distributed.tensor_parallel import split_layers
 from torchfunc.training.settings import Execution
 from torchfunc.training.trainable import Trainable
 
@@ -25,36 +29,55 @@ def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
 
     Raises:
         ValueError: a module to shard is not the model's, or the optimizer has state for whole weights, or something is
-            not available with sharded weights.
+            not available with sharded weights; a layer cannot be split as the plan says.
     """
     # (Not needed otherwise.)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+    strategy = "strategy='fsdp'" if processes.mesh is None else "A DeviceMesh as `strategy`"
     if execution.jit is True:
-        raise ValueError("strategy='fsdp' works layer by layer, and no step is one graph: leave out jit_compile=True.")
+        raise ValueError(f"{strategy} works layer by layer, and no step is one graph: leave out jit_compile=True.")
     if model.has_own_training():
-        raise ValueError("strategy='fsdp' needs the default training step, and this model has one of its own.")
+        raise ValueError(f"{strategy} needs the default training step, and this model has one of its own.")
     if model.optimizer is not None and model.optimizer.built:
         raise ValueError(
-            "The optimizer was built for whole weights, and strategy='fsdp' shards them. Call `compile` again with a "
+            f"The optimizer was built for whole weights, and {strategy} shards them. Call `compile` again with a "
             "new one; a torch optimizer is given as a class, functools.partial or function."
         )
     if isinstance(model.optimizer, (Adafactor, LossScaleOptimizer)):
         raise ValueError(
-            f"strategy='fsdp' shards the weights, with which {type(model.optimizer).__name__} does not work. Take "
+            f"{strategy} shards the weights, with which {type(model.optimizer).__name__} does not work. Take "
             "another optimizer (and, in place of '16-mixed', the precision 'bf16-mixed'), or strategy='ddp'."
         )
     weights = next(model.parameters(), None)
     if weights is None:
         return
-    mesh = init_device_mesh(weights.device.type, (processes.size,))
+    if processes.mesh is None:
+        mesh = init_device_mesh(weights.device.type, (processes.size,))
+    else:
+        mesh = _split(model, processes.mesh, weights.device, execution)
     low = execution.precision.dtype
     policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32) if low else MixedPrecisionPolicy()
     for module in _units(model, execution.shard_modules):
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "forward_for_training")
+
+
+def _split(model: Trainable, mesh: DeviceMesh, device: torch.device, execution: Execution) -> DeviceMesh:
+    """Split layers along the axis "model" of a mesh. Returns the other axis."""
+    if mesh.device_type != device.type:
+        raise ValueError(
+            f"The model is on {device.type!r}, and the mesh for `strategy` on {mesh.device_type!r}. Make the mesh with "
+            f"init_device_mesh({device.type!r}, ...), or give `compile` the device."
+        )
+    if mesh["model"].size() > 1:
+        plan = make_plan(model, mesh["model"].size(), execution.parallelize_plan)
+        split_layers(model, mesh["model"], plan)
+        styles = {path: split.style for path, split in plan.items() if split.style != "apart"}
+        model.__dict__["parallelize_plan"] = styles
+    return mesh["data"]
 
 
 def _units(model: Trainable, chosen: Sequence[Any] | None) -> list[nn.Module]:
