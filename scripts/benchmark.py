@@ -1,5 +1,6 @@
 """How long things take beside others that do the same: contestants in turn, medians, ratios, a markdown table.
 
+    python scripts/benchmark.py --floor [--quick] [--threads N] [--only ROW ...] [--rounds N]
     python scripts/benchmark.py --growth [--quick]
     python scripts/benchmark.py --scaling [--rounds N]
     python scripts/benchmark.py --waiting [--quick] [--threads N]
@@ -20,7 +21,7 @@ import platform
 
 from workloads.contestants import CONTESTANTS
 from workloads.growth import growth_table
-from workloads.rows import ROWS, Row
+from workloads.rows import FLOORS, ROWS, Row
 from workloads.scaling import scaling_table
 from workloads.turns import Contest, Result
 from workloads.waiting import waiting_table
@@ -127,6 +128,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=sorted(ROWS), metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--no-compile", action="store_true", help="without those that use torch.compile")
     parser.add_argument("--scaling", action="store_true", help="only how a step's time grows with the processes")
+    parser.add_argument("--floor", action="store_true", help="only steps beside their kernels alone")
     parser.add_argument("--growth", action="store_true", help="only how times grow with the number of layers")
     parser.add_argument("--waiting", action="store_true", help="only how long a training waits for the compiler")
     parser.add_argument("--verbose", action="store_true", help="show what the contestants print")
@@ -147,7 +149,7 @@ def entered(options: argparse.Namespace) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the rows and print the table as it grows."""
+    """Print the tables that are asked for."""
     options = parse(arguments)
     if options.growth or options.waiting:
         print(machine(options), "", sep="\n")
@@ -159,13 +161,26 @@ def main(arguments: list[str] | None = None) -> None:
         for line in scaling_table(options.rounds):
             print(line, flush=True)
         return
+    if options.floor:
+        # With all threads, and with one.
+        for threads in [options.threads] if options.threads else [0, 1]:
+            options.threads = threads
+            measure(options, {name: row for name, row in FLOORS.items() if name in (options.only or FLOORS)})
+            print()
+        return
+    on_card = options.device == "cuda"
+    chosen = options.only or [name for name, row in ROWS.items() if on_card or not row.only_cuda]
+    measure(options, {name: ROWS[name] for name in chosen})
+
+
+def measure(options: argparse.Namespace, rows: dict[str, Row]) -> None:
+    """Measure these rows and print the table as it grows."""
     names = entered(options)
     print(machine(options), "", *HEADER, sep="\n", flush=True)
     contest = Contest(options.device, options.threads, options.rounds, options.quick, options.verbose)
     on_card = options.device == "cuda"
     rates: list[str] = []
-    for row_name in options.only or [name for name, row in ROWS.items() if on_card or not row.only_cuda]:
-        row = ROWS[row_name]
+    for row in rows.values():
         pairs = [pair for pair in row.pairs() if set(pair) <= set(names)]
         results = contest.measure(row, list(dict.fromkeys(name for pair in pairs for name in pair)))
         title = row.title.format(amount=row.amount[options.quick])

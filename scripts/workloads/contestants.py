@@ -11,6 +11,7 @@ __all__ = [
     "COMPILED",
     "CONTESTANTS",
     "EAGER",
+    "FLOOR",
     "HAND_COMPILED",
     "INDEXING",
     "KERAS_JAX",
@@ -60,6 +61,7 @@ HAND_COMPILED, CAPTURED = "indexing loop, torch.compile", "indexing loop, CUDA g
 REDUCED = "indexing loop, reduce-overhead"
 KERAS_TORCH, KERAS_JAX = "Keras on torch", "Keras on jax"
 SYMBOLIC, LIGHTNING, SKORCH = "pytorch-symbolic", "Lightning", "skorch"
+FLOOR = "its kernels alone"
 
 
 def _ours(**options: Any) -> Contestant:
@@ -91,4 +93,5 @@ CONTESTANTS = {
     SYMBOLIC: Contestant("others", {"api": "pytorch_symbolic"}, ("pytorch_symbolic",)),
     LIGHTNING: Contestant("others", {"api": "lightning"}, ("lightning",)),
     SKORCH: Contestant("others", {"api": "skorch"}, ("skorch",)),
+    FLOOR: Contestant("floor"),
 }

@@ -64,6 +64,8 @@ def growth_table(quick: bool) -> Iterator[str]:
         for count in counts:
             model, spent = timed(lambda make=make, count=count: make(count))
             seconds.setdefault("build", []).append(spent)
+            with_collector = timed(lambda make=make, count=count: make(count), collects=True)[1]
+            seconds.setdefault("build, garbage collector on", []).append(with_collector)
             for name, work in WORKS.items():
                 seconds.setdefault(name, []).append(timed(lambda work=work, model=model: work(model))[1])
         yield f"\n| {make.__name__} | {' | '.join(f'{count:,}' for count in counts)} | exponent |"
@@ -73,9 +75,18 @@ def growth_table(quick: bool) -> Iterator[str]:
             yield f"| {name} [s] | {' | '.join(f'{each:.3g}' for each in found)} | {exponent:.2f} |"
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and the seconds of processor time that it takes, without the garbage of what was before."""
+def timed(work: Callable[[], Any], collects: bool = False) -> tuple[Any, float]:
+    """What it returns, and the seconds of processor time that it takes.
+
+    Python's garbage collector is off meanwhile, as it is in `timeit`, unless it `collects`: how often that looks at all
+    objects there are depends on their number, in steps.
+    """
     gc.collect()
-    start = time.process_time()
-    result = work()
-    return result, time.process_time() - start
+    if not collects:
+        gc.disable()
+    try:
+        start = time.process_time()
+        result = work()
+        return result, time.process_time() - start
+    finally:
+        gc.enable()

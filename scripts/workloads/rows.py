@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workloads.contestants import (
     CAPTURED,
     COMPILED,
     CONTESTANTS,
     EAGER,
+    FLOOR,
     HAND_COMPILED,
     INDEXING,
     KERAS_JAX,
@@ -22,7 +23,7 @@ from workloads.contestants import (
     UNROLLED,
 )
 
-__all__ = ["ROWS", "Row"]
+__all__ = ["FLOORS", "ROWS", "Row"]
 
 OURS = (EAGER, COMPILED, UNROLLED)
 SCALES = {"µs": 1e6, "ms": 1e3, "s": 1.0, "MiB": 1 / 2**20}
@@ -302,3 +303,20 @@ COSTS = {
 }
 
 ROWS = FIT | LARGE | OTHERS | COSTS | MEMORY
+
+# The steps of `FIT` as multiples of what their kernels take alone.
+FLOORS = {
+    name: replace(
+        FIT[name],
+        contestants=(EAGER, COMPILED, *([UNROLLED] if name == "mlp" else []), FLOOR),
+        asked={(COMPILED, FLOOR): asked} | ({(UNROLLED, FLOOR): 1.15} if name == "mlp" else {}),
+    )
+    for name, asked in {
+        "mlp": 1.25,
+        "ticket": 1.15,
+        "resnet": 1.1,
+        "vgg": 1.1,
+        "encoder": 1.15,
+        "siamese": 1.15,
+    }.items()
+}
