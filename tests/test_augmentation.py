@@ -114,6 +114,56 @@ def test_hues_are_turned_to_one_of_two_sides():
     assert (errors < 2e-3).any(1).all()
 
 
+# Images that are large enough to be changed one at a time.
+LARGE = torch.from_numpy(np.random.default_rng(1).uniform(0, 255, size=(6, 48, 60, 3)).astype("float32"))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function")
+def test_a_seed_draws_the_same_in_compiled_code():
+    """There all images of a batch are changed at once."""
+    model = torch.nn.ModuleList([
+        layers.RandomFlip(seed=1),
+        layers.RandomCrop(40, 33, seed=2),
+        layers.RandomErasing((1.0, 1.0), seed=3),
+        layers.RandomErasing(1.0, (0.2, 1.0), (1.0, 2.0, 3.0), seed=4),
+        layers.RandomContrast(0.4, seed=5),
+    ])  # fmt: skip
+
+    def changed(model):
+        return [layer(LARGE) for layer in model]
+
+    changed(model)
+    twin = copy.deepcopy(model)
+    eager = changed(model)
+    for one, other in zip(eager, torch.compile(changed, fullgraph=True, backend="eager")(twin), strict=True):
+        torch.testing.assert_close(one, other)
+    for layer in model:
+        if getattr(layer, "fill_value", 0) is not None:  # noise is drawn in the order of the data format
+            last, first = (type(layer)(**{**layer.get_config(), "data_format": each}) for each in FORMATS)
+            torch.testing.assert_close(first(LARGE.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), last(LARGE))
+
+
+def test_large_images_are_changed_one_at_a_time():
+    noise = layers.RandomErasing((1.0, 1.0), (0.3, 0.6), value_range=(0, 10))(LARGE.requires_grad_())
+    inside = (noise != LARGE).any(3)
+    rows, columns = inside.any(2), inside.any(1)
+    assert torch.equal(inside, rows[:, :, None] & columns[:, None, :])
+    assert noise[inside].min() == 0
+    assert 9.5 < noise[inside].max() <= 10
+    # The gradient goes on where nothing was erased.
+    (gradient,) = torch.autograd.grad(noise.sum(), LARGE)
+    assert torch.equal(gradient[..., 0], 1 - inside.float())
+    places = torch.arange(48 * 60, dtype=torch.float32).reshape(1, 48, 60, 1).expand(40, -1, -1, 3)
+    crops = layers.RandomCrop(46, 57)(places)
+    inside = torch.arange(46.0).reshape(1, 46, 1, 1) * 60 + torch.arange(57.0).reshape(1, 1, 57, 1)
+    assert torch.equal(crops, (crops[:, :1, :1] + inside).expand_as(crops))
+    assert 3 * 4 >= len(crops[:, 0, 0, 0].unique()) > 6
+    # torch.vmap can't read what was drawn.
+    draw = torch.vmap(layers.RandomCrop(46, 57).train(), randomness="different")
+    assert draw(places[None]).shape == (1, 40, 46, 57, 3)
+
+
 def test_contrast():
     """Keras' layer for `(lower, upper)` with one factor, and its documentation for a number."""
     theirs = keras.layers.RandomContrast(0.5)

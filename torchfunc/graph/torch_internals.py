@@ -55,6 +55,7 @@ __all__ = [
     "is_exporting",
     "is_hooked",
     "is_of_torch",
+    "is_read_at_once",
     "is_traced_by_dynamo",
     "load_compiler",
     "mark_constant",
@@ -213,6 +214,18 @@ def is_traced_by_dynamo() -> bool:
     `torch.compiler.is_compiling()` is True in what is traced only.
     """
     return "torch._dynamo" in sys.modules and callable(torch._C._dynamo.eval_frame.get_eval_frame_callback())
+
+
+def is_read_at_once(tensor: torch.Tensor) -> bool:
+    """Whether Python may read values without waiting: on the CPU, with nothing tracing, recording or transforming."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        and type(tensor) is torch.Tensor
+        and tensor.is_cpu
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def is_compiled_function(value: object) -> bool:

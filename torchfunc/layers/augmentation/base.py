@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.config import standardize_data_format
+from torchfunc.graph import is_read_at_once
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.regularization import RandomLayer
@@ -17,6 +18,9 @@ __all__ = ["Factor", "ImageAugmentation", "Range", "factor_range", "value_range_
 
 Range = tuple[float, float]
 Factor = float | Sequence[float]
+
+# Of smaller images, the calls for each would take longer than passes over the batch.
+_VALUES_OF_A_LARGE_IMAGE = 8192
 
 
 class ImageAugmentation(RandomLayer):
@@ -55,11 +59,35 @@ class ImageAugmentation(RandomLayer):
         """An NCHW batch, augmented."""
         raise NotImplementedError
 
-    def _draw(self, images: Tensor, bounds: Range = (0.0, 1.0), count: int = 1) -> Tensor:
-        """Numbers within bounds, in the images' dtype: `count` for each image, of shape `(n, count, 1, 1)`."""
+    def _one_by_one(self, images: Tensor) -> bool:
+        """Whether each image is better changed by itself, as what was drawn can be read.
+
+        Then only what changes is computed. Otherwise, in a compiled step too, the same is computed for all images.
+        """
+        return 0 < images.shape[0] * _VALUES_OF_A_LARGE_IMAGE <= images.numel() and is_read_at_once(images)
+
+    def _lines(self, images: Tensor) -> Tensor:
+        """An NCHW batch as `(n, 1, rows, columns * channels)`, or `(n, channels, rows, columns)` if channels are first.
+
+        Values that follow each other are neighbours in memory, which is what most of torch's loops are fast for.
+        """
+        if self.data_format == "channels_first":
+            return images
+        return images.permute(0, 2, 3, 1).flatten(2).unsqueeze(1)
+
+    def _from_lines(self, lines: Tensor, channels: int) -> Tensor:
+        """The NCHW batch of lines."""
+        if self.data_format == "channels_first":
+            return lines
+        return lines.squeeze(1).unflatten(2, (lines.shape[3] // channels, channels)).permute(0, 3, 1, 2)
+
+    def _draw(
+        self, images: Tensor, bounds: Range = (0.0, 1.0), count: int = 1, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Numbers within bounds, of shape `(n, count, 1, 1)`, for each image; in the images' dtype by default."""
         shape = (images.shape[0], count, 1, 1)
         numbers = torch.rand(shape, device=images.device) if self.seed is None else self._uniform(shape)
-        return (bounds[0] + (bounds[1] - bounds[0]) * numbers).to(images.dtype)
+        return (bounds[0] + (bounds[1] - bounds[0]) * numbers).to(dtype or images.dtype)
 
     def compute_output_dtype(self, *input_dtypes: torch.dtype) -> torch.dtype:
         return self.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,9 @@ class _OfRange(ImageAugmentation):
         super().__init__(seed, data_format, **kwargs)
         self.value_range = value_range_of(value_range, type(self).__name__)
 
-    def _clamped(self, images: Tensor) -> Tensor:
-        return images.clamp(*self.value_range)
+    def _clamped(self, computed: Tensor) -> Tensor:
+        """What was computed here, clipped to the range in its own memory."""
+        return computed.clamp_(*self.value_range)
 
     def _scaled(self, images: Tensor, highest: float) -> Tensor:
         """Values from 0 to `highest`."""
@@ -138,8 +140,11 @@ class RandomContrast(_OfFactor):
 
     def _augment(self, images: Tensor) -> Tensor:
         lower, upper = self.factor
-        mean = images.mean((2, 3), keepdim=True)
-        return self._clamped((images - mean) * self._draw(images, (1 - lower, 1 + upper)) + mean)
+        scale = self._draw(images, (1 - lower, 1 + upper))
+        offset = images.mean((2, 3), keepdim=True) * (1 - scale)
+        # One number for each value of a line, and not one for each channel, keeps torch's inner loop long.
+        offset = self._lines(offset.expand(-1, -1, -1, images.shape[3]))
+        return self._from_lines(self._clamped(torch.addcmul(offset, self._lines(images), scale)), images.shape[1])
 
 
 class RandomInvert(_OfFactor):
@@ -211,22 +216,54 @@ class RandomErasing(_OfFactor):
         self.fill_value = fill_value
 
     def _augment(self, images: Tensor) -> Tensor:
-        sides = self._draw(images, self.scale, 2).sqrt()
-        starts = self._draw(images, count=2)
-        inside = self._chosen(images)
-        for axis in (2, 3):
-            size = images.shape[axis]
-            length = sides[:, axis - 2 : axis - 1] * size
-            start = starts[:, axis - 2 : axis - 1] * (size - length)
-            places = torch.arange(size, dtype=images.dtype, device=images.device)
-            places = places.reshape((1, 1, size, 1) if axis == 2 else (1, 1, 1, size))
-            inside = inside & (places >= start) & (places < start + length)
-        return torch.where(inside, self._clamped(self._filling(images)), images)
+        sides = self._draw(images, self.scale, 2, torch.float32).sqrt()
+        starts = self._draw(images, count=2, dtype=torch.float32)
+        chosen = self._chosen(images)
+        edges = []
+        for side, start, size in zip(sides.split(1, 1), starts.split(1, 1), images.shape[2:], strict=True):
+            first = start * (size * (1 - side))
+            edges += [first.ceil().to(torch.int64), (first + side * size).ceil().to(torch.int64)]
+        erased = self._each_erased if self._one_by_one(images) else self._all_erased
+        return erased(images, edges, chosen)
+
+    def _all_erased(self, images: Tensor, edges: Sequence[Tensor], chosen: Tensor) -> Tensor:
+        inside, filling = chosen, self._filling(images)
+        for axis, (first, end) in {2: edges[:2], 3: edges[2:]}.items():
+            places = torch.arange(images.shape[axis], device=images.device)
+            places = places.reshape((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+            inside = inside & (places >= first) & (places < end)
+            if filling.shape[axis] > 1:
+                filling = filling.take_along_dim((places - first).clamp(0, filling.shape[axis] - 1), axis)
+        return torch.where(inside, filling, images)
+
+    def _each_erased(self, images: Tensor, edges: Sequence[Tensor], chosen: Tensor) -> Tensor:
+        erased = self._lines(images).clone()
+        step = erased.shape[3] // images.shape[3]
+        # Without a seed nobody expects the numbers of a compiled step: each box draws its own.
+        filling = None
+        if self.fill_value is not None:
+            filling = self._lines(self._filling(images).expand(*images.shape[:2], 1, images.shape[3]))
+        elif self.seed is not None:
+            filling = self._lines(self._filling(images))
+        places = zip(*(each.flatten().tolist() for each in (chosen, *edges)), strict=True)
+        for place, (inside, top, bottom, left, right) in enumerate(places):
+            if inside:
+                box = erased[place, :, top:bottom, left * step : right * step]
+                height, width = box.shape[1:]
+                box.copy_(self._noise(box) if filling is None else filling[place, :, :height, :width])
+        return self._from_lines(erased, images.shape[1])
 
     def _filling(self, images: Tensor) -> Tensor:
+        """What boxes are filled with: noise from their first pixel on, as large as a box can be, or a colour."""
         if self.fill_value is None:
-            return self._normal(images) * self.value_range[1]
-        return torch.tensor(self.fill_value, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
+            # One more, for boxes that rounding makes larger.
+            sides = [min(math.ceil(math.sqrt(self.scale[1]) * size) + 1, size) for size in images.shape[2:]]
+            return self._noise(images.new_empty((*images.shape[:2], *sides)))
+        colour = torch.tensor(self.fill_value, dtype=images.dtype, device=images.device)
+        return self._clamped(colour.reshape(1, -1, 1, 1))
+
+    def _noise(self, pixels: Tensor) -> Tensor:
+        return self._clamped(self._normal(pixels) * self.value_range[1])
 
     def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale, "fill_value": self.fill_value}

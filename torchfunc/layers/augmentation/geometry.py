@@ -47,10 +47,23 @@ class RandomFlip(ImageAugmentation):
         self.mode = one_of(mode, _FLIPS, "mode", "RandomFlip")
 
     def _augment(self, images: Tensor) -> Tensor:
-        for name, axis in (("horizontal", 3), ("vertical", 2)):
-            if name in self.mode:
-                images = torch.where(self._draw(images) < 0.5, images.flip(axis), images)
-        return images
+        axes = [axis for name, axis in (("horizontal", 3), ("vertical", 2)) if name in self.mode]
+        chosen = [self._draw(images) < 0.5 for _ in axes]
+        if torch.compiler.is_compiling():
+            # No index for each value: the loop that the compiler writes counts backwards.
+            for axis, flips in zip(axes, chosen, strict=True):
+                images = torch.where(flips, images.flip(axis), images)
+            return images
+        lines = self._lines(images)
+        for axis, flips in zip(axes, chosen, strict=True):
+            forwards = torch.arange(lines.shape[axis], device=images.device)
+            # Channels within a line keep their order.
+            backwards = forwards.reshape(images.shape[axis], -1).flip(0).flatten()
+            shape = [1, 1, 1, 1]
+            shape[axis] = -1
+            order = torch.where(flips, backwards.reshape(shape), forwards.reshape(shape))
+            lines = lines.gather(axis, order.expand(lines.shape))
+        return self._from_lines(lines, images.shape[1])
 
     def get_config(self) -> Config:
         return {**super().get_config(), "mode": self.mode}
@@ -325,15 +338,28 @@ class RandomCrop(ImageAugmentation):
         above, left = images.shape[2] - self.height, images.shape[3] - self.width
         if not training or above < 0 or left < 0 or above == left == 0:
             return center_cropped(images, self.height, self.width)
-        rows = self._starts(images, above) + torch.arange(self.height, device=images.device)
-        columns = self._starts(images, left) + torch.arange(self.width, device=images.device)
+        top, start = self._starts(images, above), self._starts(images, left)
+        if self._one_by_one(images):
+            return self._each_cropped(images, top, start)
+        rows = top + torch.arange(self.height, device=images.device)
+        columns = start + torch.arange(self.width, device=images.device)
         samples = torch.arange(images.shape[0], device=images.device)[:, None, None]
         # The indexed axes come first, the channels last.
         return images[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
+    def _each_cropped(self, images: Tensor, top: Tensor, start: Tensor) -> Tensor:
+        lines = self._lines(images)
+        step = lines.shape[3] // images.shape[3]
+        places = zip(lines, top.flatten().tolist(), start.flatten().tolist(), strict=True)
+        windows = [
+            image[:, row : row + self.height, column * step : (column + self.width) * step]
+            for image, row, column in places
+        ]
+        return self._from_lines(torch.stack(windows), images.shape[1])
+
     def _starts(self, images: Tensor, last: int) -> Tensor:
         """A place from 0 to `last` for each image, of shape (n, 1)."""
-        drawn = self._draw(images.to(torch.float32), (0.0, last + 1.0)).reshape(-1, 1)
+        drawn = self._draw(images, (0.0, last + 1.0), dtype=torch.float32).reshape(-1, 1)
         return drawn.to(torch.int64).clamp(max=last)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
