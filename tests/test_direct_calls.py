@@ -117,6 +117,37 @@ def test_other_layers_become_direct_again_beside_one_hooked_later(called):
     assert called == ["Linear"]
 
 
+class Nested(Model):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.dense = network(), layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(self.inner(x))
+
+
+@pytest.mark.parametrize("make", [network, Nested])
+def test_another_call_of_modules(make, monkeypatch):
+    """Tools that follow calls put a function of their own in the place of `nn.Module.__call__` for a while."""
+    model, seen, usual = make(), [], nn.Module.__call__
+    expected = model(X)
+
+    def call(self, *args):
+        seen.append(type(self).__name__)
+        return usual(self, *args)
+
+    names = ["Functional", "Dense", "Linear"]
+    monkeypatch.setattr(nn.Module, "__call__", call)
+    for _ in range(6):
+        seen.clear()
+        torch.testing.assert_close(model(X), expected, rtol=0, atol=0)
+        assert seen == (names if make is network else ["Nested", *names, "Dense"])
+    monkeypatch.undo()
+    seen.clear()
+    torch.testing.assert_close(model(X), expected, rtol=0, atol=0)
+    assert seen == []
+
+
 @pytest.mark.parametrize("early", [True, False])
 def test_a_new_layer_in_its_place_is_built_when_it_is_called(early):
     model = network()

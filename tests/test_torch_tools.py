@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import types
 
 import pytest
 import torch
@@ -153,6 +154,28 @@ def test_training_recorded_in_the_graph():
         assert_same(model(A), [A * (2 if mode else 1), A * 2, A])
         assert_same(model(A, training=not mode), [A * (1 if mode else 2), A * 2, A])
         assert layer.training is mode
+
+
+def test_a_method_in_place_of_forward(model):
+    """As tools write it that wrap `forward` for a while and then give back what it was."""
+    expected = model(A, B)
+    model.forward = types.MethodType(type(model).forward, model)
+    for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert_same(each(A, B), expected)
+    assert_same(type(model).forward(model, A, B), expected)
+
+
+def test_torch_profiler_names_layers():
+    """With stacks, as it does for torch's own modules: in a call, and in the steps of `fit`."""
+    x = Input((8,))
+    model = Model(x, nn.Linear(3, 1)(Dense(3, name="hidden")(x)))
+    model.compile("sgd", "mse")
+    for run in (lambda: model(A), lambda: model.fit(A, A[:, :1], verbose=0)):
+        run()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_stack=True) as profile:
+            run()
+        names = {event.name for event in profile.events()}
+        assert {"nn.Module: Functional_0", "nn.Module: Dense_0", "nn.Module: Linear_0"} <= names
 
 
 # torch.fx

@@ -11,7 +11,7 @@ from torchfunc.graph.call_mode import (
 )
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.failures import CALL_ERRORS, FailedCall, failed_calls, innermost_locals
-from torchfunc.graph.hook import entering, install_hook
+from torchfunc.graph.hook import are_calls_watched, entering, install_hook
 from torchfunc.graph.inference import (
     check_modes,
     copies_to_share,
@@ -79,6 +79,7 @@ __all__ = [
     "SymbolicInt",
     "SymbolicTensor",
     "SymbolicValue",
+    "are_calls_watched",
     "autograd_in_operator",
     "check_modes",
     "contains_symbolic",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,9 +17,10 @@ from torch import nn
 
 from torchfunc.graph.einops_backend import register_with_einops
 from torchfunc.graph.symbolic import contains_symbolic, record_module
-from torchfunc.graph.tracing import pass_over
+from torchfunc.graph.torch_internals import PROFILER_OF_STACKS
+from torchfunc.graph.tracing import once_for_all, pass_over
 
-__all__ = ["entering", "install_hook"]
+__all__ = ["are_calls_watched", "entering", "install_hook"]
 
 
 class _Entered(threading.local):
@@ -39,6 +41,22 @@ def _none(module: nn.Module) -> bool:
 _entered = _Entered()
 _lock = threading.Lock()
 _installed = False
+# What `nn.Module.__call__` is as long as nobody but us has replaced it.
+_usual_call = nn.Module._wrapped_call_impl
+
+
+@once_for_all
+@pass_over
+def are_calls_watched() -> bool:
+    """Whether calls of modules must go through `nn.Module.__call__`, which a layer has no need of for itself.
+
+    Tools that follow calls put a function of their own there (torch.fx, torchview), or look out for that one in the
+    calls of Python (torch.profiler, with stacks).
+    """
+    if nn.Module.__call__ is not _usual_call:
+        return True
+    profiler = sys.getprofile()
+    return profiler is not None and type(profiler).__name__ == PROFILER_OF_STACKS
 
 
 @contextlib.contextmanager
@@ -53,7 +71,7 @@ def entering(modules: Callable[[nn.Module], bool]) -> Iterator[None]:
 
 def install_hook() -> None:
     """Make `nn.Module.__call__` record calls on symbolic tensors. Safe to call again and from several threads."""
-    global _installed
+    global _installed, _usual_call
     if _installed:
         return
     with _lock:
@@ -70,5 +88,7 @@ def install_hook() -> None:
         # As for torch's own __call__.
         pass_over(call)
         nn.Module.__call__ = call  # type: ignore[method-assign]
+        if original is _usual_call:
+            _usual_call = call
         register_with_einops()
         _installed = True

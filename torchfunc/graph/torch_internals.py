@@ -35,6 +35,7 @@ __all__ = [
     "CUDNN_SEQUENCE",
     "FAKE_TENSOR_LOG",
     "GLOBAL_HOOKS",
+    "PROFILER_OF_STACKS",
     "DataDependentOutputException",
     "DynamicOutputShapeException",
     "FakeTensor",
@@ -70,6 +71,9 @@ __all__ = [
     "storage_use_count",
     "unbind_untracked",
 ]
+
+# The class of what `sys.getprofile` gives while torch.profiler records stacks.
+PROFILER_OF_STACKS = "TraceContext"
 
 # Operators that torch's counter of FLOPs knows nothing of.
 ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu

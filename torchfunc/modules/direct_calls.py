@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import activations
-from torchfunc.graph import GLOBAL_HOOKS, hook_tables, is_hooked
+from torchfunc.graph import GLOBAL_HOOKS, are_calls_watched, hook_tables, is_hooked
 from torchfunc.layers import Dense, InputLayer, Layer
 
 __all__ = ["DirectCalls"]
@@ -58,7 +58,8 @@ class DirectCalls:
     def hold(self, model: nn.Module) -> bool:
         """Whether calling the layers of the model, the one given before, would do the same."""
         hold = (
-            not any(self._hooks)
+            not are_calls_watched()
+            and not any(self._hooks)
             and list(model._modules.values()) == self._modules
             and list(map(type, self._watched)) == self._types
             and list(map(_forward_of, self._classes)) == self._forwards

@@ -56,18 +56,23 @@ class _GeneratedForward:
 
     def __get__(self, model: FxModule | None, owner: type | None = None) -> Callable[..., Any]:
         if model is None:
-            return _forward
+            return forward
         # torch.compile cannot trace the making of a method.
         bind = functools.partial if torch.compiler.is_dynamo_compiling() else MethodType
-        return bind(model.generated_forward, model)
+        # (While a pickle is read, a method of the model may come before the model's own state.)
+        return bind(model.__dict__.get("generated_forward", forward), model)
 
 
-def _forward(self: FxModule, *inputs: Any) -> Any:
-    """What torch.fx traces when a model is the root: it takes `forward` from the class, and one proxy for `inputs`."""
+def forward(self: FxModule, *inputs: Any) -> Any:
+    """What torch.fx traces when a model is the root: it takes `forward` from the class, and one proxy for `inputs`.
+
+    (It has the name under which a pickle looks for a method of it.)
+    """
     if isinstance(inputs, fx.Proxy):
         count = sum(node.op == "placeholder" for node in self.graph.nodes)
         inputs = tuple(inputs[index] for index in range(count))
-    return self.forward(*inputs)
+    # (Not `self.forward`: tools put a method of this function there.)
+    return self.generated_forward(self, *inputs)
 
 
 class OwnedGraph(fx.Graph):

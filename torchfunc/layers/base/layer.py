@@ -18,6 +18,7 @@ from torchfunc.graph import (
     CallMode,
     Node,
     Spec,
+    are_calls_watched,
     check_modes,
     contains_symbolic,
     fake_copy,
@@ -191,10 +192,11 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         if starts_call() and not torch.compiler.is_compiling():
             return self.run_outermost_eagerly(Layer.__call__, self, *args, **kwargs)
         # With nothing to record, convert or build, straight to torch, without the hook that plain modules need.
-        if self.built and not kwargs and len(args) == 1 and type(args[0]) is Tensor:
-            return self._wrapped_call_impl(args[0])
-        if self.built and "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
-            return self._wrapped_call_impl(*args, **kwargs)
+        if self.built and not are_calls_watched():
+            if not kwargs and len(args) == 1 and type(args[0]) is Tensor:
+                return self._wrapped_call_impl(args[0])
+            if "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
+                return self._wrapped_call_impl(*args, **kwargs)
         if contains_symbolic(args, kwargs):
             return self._call_symbolically(args, kwargs)
         return self._call_eagerly(args, kwargs)
