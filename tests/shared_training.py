@@ -5,8 +5,6 @@ which are told of each other as torchrun does it. Each writes its results into F
 """
 
 import functools
-import os
-import signal
 import sys
 import warnings
 
@@ -14,7 +12,8 @@ import numpy as np
 import torch
 import torch._dynamo  # else each process would import it by itself
 import torchmetrics
-from torch import distributed, nn
+from together import together
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -94,6 +93,7 @@ def tickets():
         {"priority": "mse", "department": "categorical_crossentropy"},
         loss_weights={"priority": 1.0, "department": 0.2},
         metrics={"priority": "mae", "department": ["accuracy", "auc", metrics.F1Score(average="macro")]},
+        **HOW,
     )
     random = draws()
     x = {"title": random.integers(1, 20, (23, 5)), "tags": random.random((23, 3)).astype("float32")}
@@ -302,7 +302,7 @@ def stopped():
 def sharded():
     """The same with sharded weights; their files; a torch optimizer; modules of the user's choice."""
     HOW["strategy"] = "fsdp"
-    found = {scenario.__name__: scenario() for scenario in (mlp, resnet, sequences, accumulation, few_rows)}
+    found = {scenario.__name__: scenario() for scenario in (mlp, tickets, resnet, sequences, accumulation, few_rows)}
     x, y = table(20)
     for name, chosen, make in (
         ("ours", None, lambda: optimizers.Adam(0.05)),
@@ -376,41 +376,15 @@ SCENARIOS = (
 SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders, meshes)
 
 
-def work(folder, rank, size, port):
+def work(folder, size, rank):
     """One process: all scenarios, or if there are many processes, those in which their number matters."""
     global FOLDER, RANK, SIZE
     FOLDER, RANK, SIZE = folder, rank, size
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    # That is, the store is not this process' own.
-    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     warnings.simplefilter("error")
     found = {scenario.__name__: scenario() for scenario in (SCENARIOS if size <= 2 else SCENARIOS_OF_MANY)}
     torch.save(found, f"{folder}/{size}_{rank}.pt")
 
 
-def meeting_place():
-    """A process where others meet, as torchrun is one; its number and its port."""
-    reading, writing = os.pipe()
-    process = os.fork()
-    if not process:
-        store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        os.write(writing, str(store.port).encode())
-        signal.pause()
-    return process, int(os.read(reading, 10))
-
-
-def launch(folder, sizes):
-    """One job after the other."""
-    torch.set_num_threads(1)
-    for size in sizes:
-        meeting, port = meeting_place()
-        # Forks, so that torch is imported once for all of them.
-        children = [os.fork() or sys.exit(work(folder, rank, size, port)) for rank in range(size)]
-        failed = [child for child in children if os.waitpid(child, 0)[1]]
-        os.kill(meeting, signal.SIGKILL)
-        os.waitpid(meeting, 0)
-        assert not failed, f"{len(failed)} of {size} processes have failed"
-
-
 if __name__ == "__main__":
-    launch(sys.argv[1], [int(size) for size in sys.argv[2:]])
+    for number in sys.argv[2:]:
+        together(int(number), functools.partial(work, sys.argv[1], int(number)))

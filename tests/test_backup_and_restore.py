@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 from functools import partial
 
 import interrupted_training
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from torchfunc import callbacks, layers, optimizers, utils
 from torchfunc.models import Model
+from torchfunc.saving import backups
 from torchfunc.saving.states import read_state, write_state
 
 RNG = np.random.default_rng(0)
@@ -289,6 +291,55 @@ class TestFiles:
         (tmp_path / ".latest.safetensors.123.tmp").write_text("left by a process that was killed")
         run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path))
         assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+    def test_training_goes_on_while_another_thread_writes(self, tmp_path, monkeypatch):
+        # The thread waits for the third batch, so that it would hang, were it waited for.
+        reached, written = threading.Event(), []
+        write = backups.write_split_state
+
+        def slow_write(path, plan, tensors):
+            assert reached.wait(60)
+            write(path, plan, tensors)
+            written.append(read_state(path))
+
+        def look(batch, logs):
+            if batch == 3:
+                weights.append(model.get_weights())
+                reached.set()
+
+        monkeypatch.setattr(backups, "write_split_state", slow_write)
+        model, weights = make(OPTIMIZERS["adam"]), []
+        saved = callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: batch == 1 and weights.append(model.get_weights()),
+        )
+        backup = callbacks.BackupAndRestore(tmp_path, 2, save_on_background=True)
+        late = callbacks.LambdaCallback(on_train_batch_begin=look)
+        model.fit(X, LABELS, batch_size=8, verbose=0, callbacks=[backup, saved, late])
+        assert [each["batches"] for each in written] == [2, 4, 6]
+        found = {key: value.numpy() for key, value in written[0]["weights"].items()}
+        assert np.array_equal(found["dense.weight"].T, weights[0][0])
+        assert not np.array_equal(weights[0][0], weights[1][0])
+        assert not tmp_path.exists()
+
+    def test_what_another_thread_could_not_write_is_told(self, tmp_path, monkeypatch):
+        def full(*state):
+            raise OSError(28, "No space left on device", "latest.safetensors")
+
+        monkeypatch.setattr(backups, "write_split_state", full)
+        backup = partial(callbacks.BackupAndRestore, tmp_path, 2, save_on_background=True)
+        seen = []
+        count = callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
+        with pytest.raises(OSError, match="No space left"):
+            run(OPTIMIZERS["adam"], arrays, backup(), count)
+        # The save after four batches waits for that after two.
+        assert seen == [0, 1, 2, 3]
+        with pytest.raises(OSError, match="No space left"):
+            run(OPTIMIZERS["adam"], arrays, callbacks.BackupAndRestore(tmp_path, 20, save_on_background=True))
+        # (An error of the training comes first.)
+        with pytest.raises(Interrupted), pytest.warns(UserWarning, match="was not written: .*No space left"):
+            run(OPTIMIZERS["adam"], arrays, backup(), interrupt(3))
+        monkeypatch.undo()
+        assert_same(run(OPTIMIZERS["adam"], arrays, backup()), run(OPTIMIZERS["adam"], arrays))
 
     def test_another_model(self, tmp_path):
         interrupted(tmp_path)

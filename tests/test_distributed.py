@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from torchfunc.models import load_model
+from torchfunc.saving.checkpoint_folders import read_checkpoint
 from torchfunc.saving.states import read_state
 from torchfunc.saving.tensor_files import read_tensors
 
@@ -70,7 +71,8 @@ def assert_files_alike(folder):
     for name in ("ours", "torch's"):
         alone, sharded = (read_tensors(folder / f"{name}_{size}.safetensors")[0] for size in (1, 2))
         assert_alike(dict(sharded), dict(alone), name)
-    alone, sharded = (read_state(folder / f"backup_{size}" / "latest.safetensors") for size in (1, 2))
+    alone = read_state(folder / "backup_1" / "latest.safetensors")
+    sharded = read_checkpoint(folder / "backup_2" / "latest.dcp", {}, None)
     assert_alike(sharded["weights"], alone["weights"], "backup")
     assert_alike(sharded["optimizer"], alone["optimizer"], "backup, optimizer")
 

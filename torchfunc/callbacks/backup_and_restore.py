@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torchfunc.callbacks.base import Callback, Logs
 from torchfunc.callbacks.frequency import SaveFrequency
-from torchfunc.saving.files import PathLike, remove
-from torchfunc.saving.states import read_state, write_state
+from torchfunc.saving.backups import Backups
+from torchfunc.saving.files import PathLike
 
 __all__ = ["BackupAndRestore"]
 
@@ -26,7 +25,9 @@ class BackupAndRestore(Callback):
     that were done are drawn again and skipped.
 
     The files are safetensors with JSON inside, replaced atomically: one that is cut off while it is written leaves the
-    one before. When `fit` ends they are deleted.
+    one before. When `fit` ends they are deleted. Weights that are sharded over several processes go, with their state,
+    into a folder of torch.distributed.checkpoint instead, to which each writes its own. What some processes saved,
+    others can resume, more or fewer or one, sharded or not.
 
     Args:
         backup_dir: the folder for the files, made if need be; one for each `fit` that may be interrupted.
@@ -35,6 +36,8 @@ class BackupAndRestore(Callback):
         double_checkpoint: whether to keep the save before the last too, and restore it, with a warning, if the last is
             damaged.
         delete_checkpoint: whether to delete the files when `fit` ends.
+        save_on_background: whether training goes on while the files are written, by another thread, from a copy on the
+            host. The next save waits for the last one. If that could not be written, its error is raised there.
 
     Raises:
         ValueError: no folder is given, or `save_freq` is none of these; or, in `fit`, the files belong to another model
@@ -59,6 +62,7 @@ class BackupAndRestore(Callback):
         save_freq: str | int = "epoch",
         double_checkpoint: bool = False,
         delete_checkpoint: bool = True,
+        save_on_background: bool = False,
     ) -> None:
         super().__init__()
         if not backup_dir:
@@ -68,8 +72,8 @@ class BackupAndRestore(Callback):
         self.double_checkpoint = double_checkpoint
         self.delete_checkpoint = delete_checkpoint
         self._frequency = SaveFrequency(save_freq)
-        self._path = Path(self.backup_dir) / "latest.safetensors"
-        self._previous = Path(self.backup_dir) / "previous.safetensors"
+        self.save_on_background = save_on_background
+        self._backups = Backups(self.backup_dir, double_checkpoint, save_on_background)
         if not self._frequency.counts_batches:
             self.idle_hooks = (BackupAndRestore.on_train_batch_end,)
         self._run: Any = None
@@ -82,9 +86,10 @@ class BackupAndRestore(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Go on from the last save, if there is one."""
         failures: list[ValueError] = []
-        for path in (path for path in (self._path, self._previous) if path.exists()):
+        processes, shards = self._run.processes, self._run.shards()
+        for path in self._backups.paths(processes):
             try:
-                self._run.resume(read_state(path))
+                self._run.resume(self._backups.read(path, shards, processes))
             except ValueError as error:
                 failures.append(error)
                 continue
@@ -110,12 +115,13 @@ class BackupAndRestore(Callback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Delete the files, and the folder if nothing else is in it."""
+        self._backups.wait()
         if self.delete_checkpoint and self.is_first_process:
-            for path in (self._path, self._previous):
-                remove(path)
-            folder = self._path.parent
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+            self._backups.delete()
+
+    def after_run(self) -> None:
+        """Wait for what is being written."""
+        self._backups.settle()
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches there were since the last save."""
@@ -127,10 +133,4 @@ class BackupAndRestore(Callback):
 
     def _save(self, epoch: int, batches: int, logs: Mapping[str, Any] | None) -> None:
         # To which all processes contribute.
-        state = self._run.state(epoch, batches, logs)
-        if not self.is_first_process:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self.double_checkpoint and self._path.exists():
-            os.replace(self._path, self._previous)
-        write_state(self._path, state)
+        self._backups.write(self._run.state(epoch, batches, logs), self._run.processes)

@@ -84,6 +84,9 @@ class Callback(SuggestsAttributes):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; called after `on_train_begin` when `BackupAndRestore` restores."""
 
+    def after_run(self) -> None:
+        """Called however a run ended, also by an error."""
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called when `fit` begins."""
 

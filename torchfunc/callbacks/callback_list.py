@@ -279,9 +279,11 @@ class CallbackList(Callback):
             self.params["steps"] = count
 
     def close(self) -> None:
-        """Called however a run ended: whatever line is being drawn is finished."""
+        """Called however a run ended: whatever line is being drawn, or file being written, is finished."""
         if self._progress is not None:
             self._progress.close()
+        for callback in self._ours():
+            callback.after_run()
 
     def _call(self, hook: str, *args: Any) -> None:
         *first, logs = args

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["PathLike", "remove", "replacing"]
+__all__ = ["PathLike", "remove", "replace_folder", "replacing"]
 
 PathLike = str | os.PathLike[str]
 
@@ -56,15 +56,34 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if os.name == "posix":
-            _flush_folder(target.parent)
+        _flush_names(target.parent)
+
+
+def replace_folder(new: Path, path: Path, previous: Path) -> None:
+    """Let a folder that is whole take the place of `path`, which becomes `previous`.
+
+    A crash at any time leaves one of these two, whole.
+
+    Raises:
+        OSError: the folders cannot be moved.
+    """
+    _flush_names(new)
+    if path.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        os.replace(path, previous)
+    os.replace(new, path)
+    _flush_names(path.parent)
 
 
 def remove(path: PathLike) -> None:
-    """Delete a file that `replacing` wrote, if it is there, and what processes that were killed have left beside it."""
+    """Delete what `replacing` or `replace_folder` wrote, and what processes that were killed have left beside it."""
     written = Path(os.path.realpath(path))
-    for each in (Path(path), *written.parent.glob(f".{glob.escape(written.name)}.*.tmp")):
-        each.unlink(missing_ok=True)
+    left = (each for end in (".tmp", ".*.tmp") for each in written.parent.glob(f".{glob.escape(written.name)}{end}"))
+    for each in (Path(path), *left):
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -114,8 +133,10 @@ def _give_name(file: IO[bytes], name: Path) -> None:
             os.fsync(named.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk."""
+def _flush_names(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where there is such a thing."""
+    if os.name != "posix":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

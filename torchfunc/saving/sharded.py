@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from torchfunc.graph import modules_within
 from torchfunc.optimizers import Optimizer, TorchOptimizer
 
-__all__ = ["fill", "gathered", "holds_shards", "is_sharded", "whole_tensor"]
+__all__ = ["fill", "gathered", "holds_shards", "is_shard", "is_sharded", "sharded_like", "whole_tensor"]
 
 
 def whole_tensor(tensor: Tensor) -> Tensor | None:
@@ -23,7 +23,7 @@ def whole_tensor(tensor: Tensor) -> Tensor | None:
 
     All processes that have a shard call this.
     """
-    if not _is_sharded(tensor):
+    if not is_shard(tensor):
         return tensor
     whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
     return whole.detach().cpu() if distributed.get_rank() == 0 else None
@@ -39,21 +39,27 @@ def holds_shards(modules: Iterable[nn.Module]) -> bool:
     for module in modules:
         for _, weight in module._parameters.items():
             if weight is not None:
-                return _is_sharded(weight)
+                return is_shard(weight)
     return False
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:
     """Copy a value into a tensor; of a whole one, which all processes have, its shard into a sharded tensor."""
-    if _is_sharded(tensor) and not _is_sharded(value):
-        from torch.distributed.tensor import distribute_tensor  # not needed otherwise
-
-        sharded: Any = tensor
-        value = distribute_tensor(value.to(sharded.device), sharded.device_mesh, sharded.placements)
-    tensor.copy_(value)
+    tensor.copy_(sharded_like(value, tensor))
 
 
-def _is_sharded(tensor: Tensor) -> bool:
+def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
+    """A whole value, which all processes have, sharded as a tensor of its shape is; itself if that is not."""
+    if not is_shard(tensor) or is_shard(value):
+        return value
+    from torch.distributed.tensor import distribute_tensor  # not needed otherwise
+
+    sharded: Any = tensor
+    return distribute_tensor(value.to(sharded.device), sharded.device_mesh, sharded.placements)
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether a tensor is sharded over several processes, of which this one has a part."""
     return hasattr(tensor, "full_tensor")
 
 
@@ -73,7 +79,7 @@ def gathered(model: nn.Module, include_optimizer: bool) -> Iterator[bool]:
         (module, name, weight)
         for module in model.modules()
         for name, weight in module._parameters.items()
-        if weight is not None and _is_sharded(weight)
+        if weight is not None and is_shard(weight)
     ]
     if not places:
         yield True

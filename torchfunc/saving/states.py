@@ -14,7 +14,7 @@ from torchfunc.saving.files import PathLike
 from torchfunc.saving.json_text import parse_json, write_json
 from torchfunc.saving.tensor_files import read_tensors, write_tensors
 
-__all__ = ["join_state", "read_state", "split_state", "write_state"]
+__all__ = ["join_state", "read_state", "split_state", "write_split_state", "write_state"]
 
 # How things that JSON does not know are written: as an object with this one key.
 _TENSOR, _ARRAY, _DICT = "$tensor", "$array", "$dict"
@@ -29,7 +29,11 @@ def write_state(path: PathLike, state: Any) -> None:
     Raises:
         TypeError: the state holds something else; the message says where.
     """
-    plan, tensors = split_state(state)
+    write_split_state(path, *split_state(state))
+
+
+def write_split_state(path: PathLike, plan: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a state that `split_state` has split, as `write_state` does."""
     write_tensors(path, tensors, {_METADATA_KEY: plan})
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
-from torchfunc.saving.sharded import fill, is_sharded, whole_tensor
+from torchfunc.saving.sharded import fill, is_shard, is_sharded, sharded_like
+from torchfunc.saving.states import split_state
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.random_states import random_states, set_random_states
@@ -43,6 +44,7 @@ class TrainingRun:
     Attributes:
         logs: the logs that the run begins with: those of the run that it resumes, else none.
         batches: those of the latest step.
+        processes: those that share it; None for one.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class TrainingRun:
         self._data = data
         self._callbacks = callbacks
         settings = current_settings(model)
-        self._processes = None if settings is None else settings.processes
+        self.processes = None if settings is None else settings.processes
         self._resumed: TrainingState | None = None
 
     def state(self, epoch: int, batches: int, logs: Mapping[str, Any] | None = None) -> TrainingState:
         """All that decides how the run continues: tensors, numbers and text, in dicts, lists and tuples.
+
+        The tensors are the model's own, and sharded if they are.
 
         Args:
             epoch: the epoch that comes next, or that the run is in.
@@ -77,8 +81,8 @@ class TrainingRun:
             "metrics": [_metric_state(metric) for metric in self._model.metrics] if batches else [],
             "sums": self._sums(),
         }
-        if self._processes is not None:
-            own["processes"] = self._processes.gather_parts(dict(own))
+        if self.processes is not None:
+            own["processes"] = self.processes.gather_parts(dict(own))
         return {
             **own,
             "epoch": epoch,
@@ -86,10 +90,22 @@ class TrainingRun:
             "steps": self._data.num_batches,
             "logs": dict(logs or {}),
             "stop_training": self._model.stop_training,
-            "weights": {name: whole_tensor(weight) for name, weight in weights_of(self._model).items()},
-            "optimizer": _whole(optimizer_state(self._model.optimizer)),
+            "weights": weights_of(self._model),
+            "optimizer": optimizer_state(self._model.optimizer),
             "callbacks": self._callbacks.states(),
         }
+
+    def shards(self) -> dict[str, Tensor]:
+        """What is sharded here of a state, by the names of `split_state`; weights also as the places of their state."""
+        model = self._model
+        if not is_sharded(model):
+            return {}
+        whole = {"weights": weights_of(model), "optimizer": optimizer_state(model.optimizer)}
+        found = split_state(whole)[1]
+        if isinstance(model.optimizer, TorchOptimizer):
+            weights = _weights_in_order(model.optimizer)
+            found |= {f"state.optimizer.state_dict.state.{index}": weight for index, weight in enumerate(weights)}
+        return {name: tensor for name, tensor in found.items() if is_shard(tensor)}
 
     def resume(self, state: TrainingState) -> None:
         """Resume the run that `state` was saved from. Call it in `on_train_begin`; it happens after all have begun.
@@ -113,7 +129,7 @@ class TrainingRun:
                 f"there are {self._data.num_batches} now, so its place in the data cannot be found."
             )
         _check_optimizer_state(self._model.optimizer, state["optimizer"])
-        self._resumed = own_state(state, self._processes)
+        self._resumed = own_state(state, self.processes, is_sharded(self._model))
 
     def begin(self, epochs: range) -> range:
         """Restore the state that `resume` was given, if it was called. Returns the epochs that are to be run."""
@@ -158,13 +174,21 @@ class TrainingRun:
         optimizer = self._model.optimizer
         return [] if optimizer is None or is_sharded(self._model) else optimizer.accumulated
 
+    def _restore_sums(self, sums: Sequence[Tensor]) -> None:
+        optimizer, processes = self._model.optimizer, self.processes
+        accumulated = [] if optimizer is None else optimizer.accumulated
+        for total, value in zip(accumulated, sums, strict=False):
+            fill(total, value)
+        if not (sums or processes is None or processes.is_first or is_sharded(self._model)):
+            # Sharded weights had the sums of all, which the first process has now.
+            torch._foreach_zero_(accumulated)
+
     def _restore(self, state: TrainingState) -> None:
         with torch.no_grad():
             _fill(weights_of(self._model), state["weights"])
             # Torch optimizers and callbacks keep what they are given, and this may be called twice.
             set_optimizer_state(self._model.optimizer, copy.deepcopy(state["optimizer"]))
-            for total, value in zip(self._sums(), state.get("sums", ()), strict=False):
-                total.copy_(value)
+            self._restore_sums(state.get("sums", ()))
         self._callbacks.set_states(copy.deepcopy(state["callbacks"]))
         set_random_states(state["generators"])
 
@@ -191,10 +215,6 @@ def optimizer_state(optimizer: Optimizer | None) -> Any:
     return optimizer.variables
 
 
-def _whole(state: Any) -> Any:
-    return [whole_tensor(variable) for variable in state] if isinstance(state, list) else state
-
-
 def _check_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
     """Raise ValueError if this is the state of an optimizer with other variables, or other groups of weights."""
     found, saved = _state_shapes(optimizer_state(optimizer)), _state_shapes(state)
@@ -216,10 +236,21 @@ def set_optimizer_state(optimizer: Optimizer | None, state: Any) -> None:
         return
     if isinstance(optimizer, TorchOptimizer):
         optimizer.iterations.copy_(state["iterations"])
-        optimizer.torch_optimizer.load_state_dict(state["state_dict"])
+        saved = state["state_dict"]
+        for index, weight in enumerate(_weights_in_order(optimizer)):
+            own = saved["state"].get(index, {})
+            for name, value in own.items():
+                if isinstance(value, Tensor) and value.shape == weight.shape:
+                    own[name] = sharded_like(value, weight)
+        optimizer.torch_optimizer.load_state_dict(saved)
         return
     for variable, value in zip(optimizer.variables, state, strict=True):
         fill(variable, value)
+
+
+def _weights_in_order(optimizer: TorchOptimizer) -> list[Tensor]:
+    """The weights of a torch optimizer, by the numbers that its state_dict gives them."""
+    return [weight for group in optimizer.torch_optimizer.param_groups for weight in group["params"]]
 
 
 def _metric_state(metric: Metric) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -78,6 +79,11 @@ class Processes:
     def is_first(self) -> bool:
         """Whether this is the one that writes files and shows how far things are."""
         return self.number == 0
+
+    @functools.cached_property
+    def writers(self) -> distributed.ProcessGroup:
+        """The group in which files are written together, also by other threads. First asked for by all at one time."""
+        return distributed.new_group(backend="gloo")
 
     def own_rows(self, rows: int) -> range:
         """Which of so many rows this process has: the first ones have one more if there is a rest."""
