@@ -8,7 +8,8 @@ import signal
 import sys
 
 import numpy as np
-from shared_training import classifier, meeting_place, table
+from shared_training import classifier, table
+from together import meeting_place
 from torch.utils.data import DataLoader
 
 from torchfunc import callbacks
