@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,21 +50,23 @@ class RandomFlip(ImageAugmentation):
     def _augment(self, images: Tensor) -> Tensor:
         axes = [axis for name, axis in (("horizontal", 3), ("vertical", 2)) if name in self.mode]
         chosen = [self._draw(images) < 0.5 for _ in axes]
-        if torch.compiler.is_compiling():
-            # No index for each value: the loop that the compiler writes counts backwards.
-            for axis, flips in zip(axes, chosen, strict=True):
-                images = torch.where(flips, images.flip(axis), images)
-            return images
-        lines = self._lines(images)
+        if self._one_by_one(images):
+            return self._each_flipped(images, axes, chosen)
         for axis, flips in zip(axes, chosen, strict=True):
-            forwards = torch.arange(lines.shape[axis], device=images.device)
-            # Channels within a line keep their order.
-            backwards = forwards.reshape(images.shape[axis], -1).flip(0).flatten()
-            shape = [1, 1, 1, 1]
-            shape[axis] = -1
-            order = torch.where(flips, backwards.reshape(shape), forwards.reshape(shape))
-            lines = lines.gather(axis, order.expand(lines.shape))
-        return self._from_lines(lines, images.shape[1])
+            images = torch.where(flips, images.flip(axis), images)
+        return images
+
+    def _each_flipped(self, images: Tensor, axes: Sequence[int], chosen: Sequence[Tensor]) -> Tensor:
+        flipped = self._lines(images).clone(memory_format=torch.contiguous_format)
+        for axis, flips in zip(axes, chosen, strict=True):
+            # Where values come from; channels within a line keep their order.
+            backwards = torch.arange(flipped.shape[axis]).reshape(images.shape[axis], -1).flip(0).flatten()
+            for place, flip in enumerate(flips.flatten().tolist()):
+                if flip:
+                    # torch picks the columns of a matrix several times as fast as those of three axes.
+                    image = flipped[place].flatten(0, 1) if axis == 3 else flipped[place]
+                    image.copy_(image.index_select(1, backwards))
+        return self._from_lines(flipped, images.shape[1])
 
     def get_config(self) -> Config:
         return {**super().get_config(), "mode": self.mode}
