@@ -2,6 +2,7 @@
 
 from torchfunc.graph.call_mode import (
     CallMode,
+    SameModes,
     copy_mode,
     flipped,
     preserved_modes,
@@ -75,6 +76,7 @@ __all__ = [
     "FakeTensor",
     "Node",
     "ReturnedMask",
+    "SameModes",
     "Spec",
     "SymbolicInt",
     "SymbolicTensor",

@@ -30,6 +30,7 @@ from torchfunc.graph.tracing import pass_over
 
 __all__ = [
     "CallMode",
+    "SameModes",
     "copy_mode",
     "flipped",
     "preserved_modes",
@@ -148,6 +149,20 @@ class CallMode:
         if self._stack is not None:
             close = self._stack.close
             (torch.compiler.disable(close) if is_traced_by_dynamo() else close)()
+        _thread.modes = self._outer
+
+
+class SameModes:
+    """Blocks in which all modules have the modes of the thread's call in which this was made, on whatever thread."""
+
+    def __init__(self) -> None:
+        self._modes = _thread.modes
+
+    def __enter__(self) -> None:
+        self._outer = _thread.modes
+        _thread.modes = self._modes
+
+    def __exit__(self, *error: object) -> None:
         _thread.modes = self._outer
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "empty_model",
     "generate",
     "module_called_at",
+    "unchanged",
     "value_made_at",
     "with_forward",
     "written_class",
@@ -149,14 +150,21 @@ class GeneratedCode:
     """The code of a graph.
 
     Attributes:
+        graph: the graph.
         python: what torch.fx generated.
         function: it as a function of the module and its inputs.
         modules_read: the submodules that it does more with than calling them: whose attributes it reads, say.
     """
 
+    graph: fx.Graph
     python: PythonCode
     function: Callable[..., Any]
     modules_read: frozenset[str]
+
+
+def unchanged(code: GeneratedCode) -> GeneratedCode:
+    """The code as it is."""
+    return code
 
 
 def generate(graph: fx.Graph) -> GeneratedCode:
@@ -172,7 +180,7 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     linecache.cache[file] = (len(python.src), None, python.src.splitlines(keepends=True), file)
     weakref.finalize(function, linecache.cache.pop, file, None).atexit = False
     read = frozenset(str(node.target).partition(".")[0] for node in graph.nodes if node.op == "get_attr")
-    return GeneratedCode(python, function, read)
+    return GeneratedCode(graph, python, function, read)
 
 
 def module_called_at(file: str, line: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -261,8 +262,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             beside.extend(others)
             return outputs
 
-        first = GeneratedCode(code.python, forward, code.modules_read)
-        return self._run(first, values, *further, training=training), beside
+        return self._run(dataclasses.replace(code, function=forward), values, *further, training=training), beside
 
     def _call_with_hooks(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the model on arguments that its forward pre-hooks, and not it, know how to take."""

@@ -20,7 +20,10 @@ from torchfunc.modules.network import Network
 from torchfunc.modules.written_inputs import inputs_written
 from torchfunc.structures import leaves
 
-__all__ = ["BeforeActivation", "lower"]
+__all__ = ["SPECS", "BeforeActivation", "lower"]
+
+SPECS = "specs"
+"""Where the `meta` of a call's node holds what it returns."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class _Lowering:
         for node in nodes:
             if node.op != "input":
                 self.values[node] = self._call_with_logits(node) if node in self.with_logits else self._call(node)
+                self.values[node].meta[SPECS] = node.specs
         self.graph.output(map_aggregate(outputs, self._argument))
         return self.graph
 

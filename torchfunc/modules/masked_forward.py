@@ -29,7 +29,7 @@ from torchfunc.graph import (
 )
 from torchfunc.modules.binding import InputBinding
 from torchfunc.modules.drawn_graph import DrawnGraph, RecordedTensor
-from torchfunc.modules.fx_module import GeneratedCode, generate
+from torchfunc.modules.fx_module import GeneratedCode, generate, unchanged
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.naming import name_nodes
 from torchfunc.modules.replaying import call_again, infer_again, reinferring
@@ -48,10 +48,17 @@ class MaskedForwards:
     Args:
         drawn: what was drawn.
         register: a method of the model by which it gets tensors that only a variant needs.
+        form: makes of generated code what is run.
     """
 
-    def __init__(self, drawn: DrawnGraph, register: Callable[[Sequence[RecordedTensor]], None]) -> None:
+    def __init__(
+        self,
+        drawn: DrawnGraph,
+        register: Callable[[Sequence[RecordedTensor]], None],
+        form: Callable[[GeneratedCode], GeneratedCode] = unchanged,
+    ) -> None:
         self._drawn = drawn
+        self._form = form
         # The model refers to this object.
         self._register = weakref.WeakMethod(register)
         self._variants: dict[Ranks, DrawnGraph] = {}
@@ -84,7 +91,8 @@ class MaskedForwards:
             register = self._register()
             assert register is not None
             register(variant.tensors[len(self._drawn.tensors) :])
-            code = generate(lower(variant, (variant.outputs, list(variant.masks)) if returns_masks else None))
+            wanted = (variant.outputs, list(variant.masks)) if returns_masks else None
+            code = self._form(generate(lower(variant, wanted)))
         self._forwards[ranks, returns_masks] = code
 
     def _variant(self, ranks: Ranks) -> Steps:

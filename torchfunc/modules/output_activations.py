@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from torchfunc import activations
-from torchfunc.graph import SymbolicTensor, is_hooked
+from torchfunc.graph import GLOBAL_HOOKS, SymbolicTensor, hook_tables, is_hooked
 from torchfunc.layers.activation import Softmax
 from torchfunc.layers.base.weighted_layer import ActivationLast
 from torchfunc.modules.network import Network
+from torchfunc.modules.recomputation import RecomputedForward
 
 __all__ = ["OutputActivation", "find_activation"]
 
@@ -50,7 +51,7 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
     module = module_of(node.target)
     if isinstance(module, Network):
         return _of_model(module, node.kwargs)
-    if len(node.args) != 1 or node.kwargs or is_hooked(module):
+    if len(node.args) != 1 or node.kwargs or _is_hooked(module):
         return None
     if not isinstance(module, ActivationLast):
         kind = _kind_of_callable(module, value.ndim)
@@ -63,10 +64,17 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
 
 def _of_model(model: Network, kwargs: Mapping[str, Any]) -> OutputActivation | None:
     """What a model within the graph ends in, if it returns one tensor and is called on nothing but its inputs."""
-    if kwargs or is_hooked(model):
+    if kwargs or _is_hooked(model):
         return None
     described = model.describe_outputs()
     return OutputActivation(described[0].activation, within=True) if described and described[0].activation else None
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether a call of the module may return something else than its class says."""
+    if not isinstance(module.__dict__.get("forward"), RecomputedForward):
+        return is_hooked(module)
+    return any(hook_tables(module)) or any(GLOBAL_HOOKS)
 
 
 def _kind_of_callable(function: Any, ndim: int) -> str | None:
@@ -75,7 +83,7 @@ def _kind_of_callable(function: Any, ndim: int) -> str | None:
         return _kind(function.func, ndim, (), function.keywords) if not function.args else None
     if not isinstance(function, nn.Module):
         return _kind(function, ndim, (), {})
-    if is_hooked(function):
+    if _is_hooked(function):
         return None
     if type(function) is nn.Softmax:
         return _kind(F.softmax, ndim, (function.dim,), {})

@@ -6,11 +6,12 @@ So it is a graph of its own, generated when training first asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from torchfunc.graph import once_for_all
 from torchfunc.modules.drawn_graph import DrawnGraph
-from torchfunc.modules.fx_module import GeneratedCode, generate
+from torchfunc.modules.fx_module import GeneratedCode, generate, unchanged
 from torchfunc.modules.lowering import BeforeActivation, lower
 
 __all__ = ["LogitsWanted", "TrainingForwards"]
@@ -24,14 +25,16 @@ class TrainingForwards:
 
     Args:
         drawn: what was drawn.
+        form: makes of generated code what is run.
 
     Attributes:
         masked: whether any output has a mask.
     """
 
-    def __init__(self, drawn: DrawnGraph) -> None:
+    def __init__(self, drawn: DrawnGraph, form: Callable[[GeneratedCode], GeneratedCode] = unchanged) -> None:
         self.masked = any(mask is not None for mask in drawn.masks)
         self._drawn = drawn
+        self._form = form
         self._forwards: dict[LogitsWanted, GeneratedCode] = {}
 
     def get(self, wanted: LogitsWanted) -> GeneratedCode:
@@ -50,4 +53,4 @@ class TrainingForwards:
             call = outputs[index].node
             logits[index] = BeforeActivation(call) if within else call.args[0]
         graph = lower(self._drawn, (self._drawn.outputs, list(self._drawn.masks), logits))
-        self._forwards[wanted] = generate(graph)
+        self._forwards[wanted] = self._form(generate(graph))

@@ -34,7 +34,12 @@ def compile_config(settings: TrainingSettings) -> dict[str, Any]:
     }
     if execution.precision.name is not None:
         config["precision"] = execution.precision.name
-    return {**config, "check_nan": True} if execution.check_nan else config
+    if execution.check_nan:
+        config["check_nan"] = True
+    if execution.remat is not None and all(isinstance(each, str) for each in execution.remat):
+        # (Layers and classes are not in the file under a name.)
+        config["remat"] = execution.remat
+    return config
 
 
 def _metric_config(metric: MetricGiven | None) -> Any:

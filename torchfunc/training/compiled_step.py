@@ -116,7 +116,9 @@ class CompiledStep:
     @contextlib.contextmanager
     def _to_compile(self) -> Iterator[None]:
         # Gradients are taken within the graph. Numbers are constants, unless checks would compile anew for each.
+        # What is computed again for the gradients changes no state again.
         options = {"trace_autograd_ops": True, "specialize_float": not self._guarded}
+        options["skip_fwd_side_effects_in_bwd_under_checkpoint"] = True
         try:
             patch = torch._dynamo.config.patch(options)
         except OSError as error:

@@ -17,6 +17,7 @@ from torchfunc.saving.sharded import holds_shards, is_sharded
 from torchfunc.snapshots import snapshot
 from torchfunc.training.current_run import current_run, entered_run, renewed_run
 from torchfunc.training.process_settings import retained_memory, training_process
+from torchfunc.training.remat import rematerialized
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings, device_of, parameters_of
 from torchfunc.training.trainable import Trainable
@@ -78,6 +79,7 @@ def training(model: Trainable, settings: TrainingSettings, device: torch.device)
         training_process(device),
         _with_gradients(),
         train_mode(model),
+        rematerialized(model, settings),
         _context(model, settings, device if settings.device is None else device_of(model)) as run,
     ):
         if settings.optimizer is not None and not model.has_own_training():

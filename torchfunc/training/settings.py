@@ -16,6 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torchfunc.graph import modules_within
 from torchfunc.metrics import Metric
 from torchfunc.metrics.reduction import LossMean
+from torchfunc.modules.recomputation import Recomputing
 from torchfunc.optimizers import Optimizer
 from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
@@ -85,6 +86,7 @@ class Execution:
         check_nan: whether each step is checked for values that are no finite numbers.
         shard_modules: where weights are sharded, the modules that are so each by itself; None for the layers.
         parallelize_plan: how layers are split over the axis "model" of a mesh, where not as by default.
+        remat: what is recomputed for the gradients: "auto", or layers; None for nothing.
     """
 
     jit: bool | str
@@ -94,6 +96,7 @@ class Execution:
     check_nan: bool = False
     shard_modules: Sequence[Any] | None = None
     parallelize_plan: Mapping[Any, str | None] | None = None
+    remat: str | Sequence[Any] | None = None
 
     @classmethod
     def make(
@@ -128,6 +131,12 @@ class Execution:
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
         jit = False if run_eagerly else jit
         return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules, parallelize_plan)
+
+    def saving_memory(self, remat: str | Sequence[Any] | None) -> Execution:
+        """The same with less memory. Raises ValueError for what is none of the choices."""
+        if remat not in (None, "auto") and not isinstance(remat, (list, tuple)):
+            raise ValueError(f"`remat` is 'auto', a list of layers, their names or classes, or None, got {remat!r}.")
+        return dataclasses.replace(self, remat=remat)
 
     @property
     def shards(self) -> bool:
@@ -164,6 +173,7 @@ class TrainingSettings:
         payback: says when to compile, if that depends on how long the training takes.
         thread_probe: finds the number of threads for a run, if that is asked for.
         processes: those that share the work of the current run, if there are several.
+        recomputing: what recomputes in training runs, if that is asked for.
         is_known: whether all losses and metrics are torchfunc's or torch's own code.
     """
 
@@ -179,14 +189,16 @@ class TrainingSettings:
     payback: Payback | None = None
     thread_probe: ThreadProbe | None = None
     processes: Processes | None = None
+    recomputing: Recomputing | None = None
     is_known: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.is_known = all(each.graph_key() is not None for each in self.parsed.losses_and_metrics())
 
     def __getstate__(self) -> dict[str, Any]:
-        # Compiled steps are bound to this very model, not to a copy.
-        return {**self.__dict__, "graphs": {}, "payback": None, "thread_probe": None, "processes": None}
+        # These are bound to this very model, not to a copy.
+        of_model = dict.fromkeys(("payback", "thread_probe", "processes", "recomputing"))
+        return {**self.__dict__, **of_model, "graphs": {}}
 
     def only_graph(self, method: str) -> CompiledStep:
         """The one compiled step of this kind that there is."""

@@ -20,6 +20,7 @@ from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.building import build_for_data, built_for
 from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
+from torchfunc.training.chosen_modules import ChosenModules
 from torchfunc.training.current_run import current_run, current_settings
 from torchfunc.training.data.arrays import (
     ClassWeight,
@@ -40,6 +41,7 @@ from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, 
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.overridable_steps import OverridableSteps
+from torchfunc.training.remat import chosen_layers
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
 from torchfunc.training.stopping import StopFlag, stoppable
@@ -91,6 +93,8 @@ class Trainer(OverridableSteps):
         check_nan: bool = False,
         shard_modules: Sequence[Any] | None = None,
         parallelize_plan: Mapping[Any, str | None] | None = None,
+        *,
+        remat: str | ChosenModules | None = None,
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -125,12 +129,18 @@ class Trainer(OverridableSteps):
                 their names or classes; by default each layer with weights.
             check_nan: whether to undo the first step that meets a NaN or an infinity, and raise a ValueError that says
                 which input, target, layer or loss it is from. Each step waits for the device, and copies the weights.
-
             parallelize_plan: how layers are split along "model", by their names or classes: "colwise" and "rowwise"
                 for Dense, EinsumDense, torch.nn.Linear and Embedding, "heads" for MultiHeadAttention and
                 GroupQueryAttention, None for not at all. By default pairs of dense layers that follow each other
                 elementwise, attention and embeddings are split where their sizes allow it, and all else is whole.
                 `model.parallelize_plan` shows what came of it.
+            remat: what is not kept for the gradients but computed again when they are, so that a step needs less memory
+                and a third more time at most. "auto": the graph of a drawn model is cut into segments, of which but
+                the inputs are kept, with as many as need the least by the shapes of what layers return (about sqrt(N)
+                for N equal layers); of a model with a `call` each block: the layers and modules that hold others, and
+                of those with lists of blocks these. Or a list of layers or modules, their names or classes. Random
+                numbers, moving statistics, losses and metrics are those of one pass. (A compiled step keeps what it
+                draws at random.)
 
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
@@ -146,7 +156,9 @@ class Trainer(OverridableSteps):
         execution = Execution.make(
             *(run_eagerly, steps_per_execution, jit_compile, precision),
             *(strategy, check_nan, shard_modules, parallelize_plan),
-        )
+        ).saving_memory(remat)
+        if isinstance(remat, (list, tuple)) and self.is_fully_built():
+            chosen_layers(self, remat)
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss

@@ -5,9 +5,10 @@ It is kept by the thread that makes the call, so that a prediction adds nothing 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -21,6 +22,7 @@ from torchfunc.structures import leaves
 __all__ = [
     "LossHolder",
     "added_losses",
+    "apart_from_calls",
     "expect_losses",
     "forget_losses",
     "is_inside_a_call",
@@ -135,6 +137,17 @@ def forget_losses(holders: Iterable[LossHolder]) -> None:
             holder.call_losses.clear()
         if added is not None:
             added.pop(holder, None)
+
+
+@contextlib.contextmanager
+def apart_from_calls() -> Iterator[None]:
+    """A block in which layers are called within no other call, clear nothing, and what they add is not kept."""
+    outer = thread_calls.inside, thread_calls.added
+    thread_calls.inside, thread_calls.added = True, weakref.WeakKeyDictionary()
+    try:
+        yield
+    finally:
+        thread_calls.inside, thread_calls.added = outer
 
 
 def is_inside_a_call() -> bool:

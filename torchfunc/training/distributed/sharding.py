@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.optimizers import Adafactor, LossScaleOptimizer
+from torchfunc.training.chosen_modules import ChosenModules, chosen_modules
 from torchfunc.training.distributed.parallel_plan import make_plan
 from torchfunc.training.distributed.processes import Processes
 from torchfunc.training.distributed.tensor_parallel import split_layers
@@ -80,24 +81,12 @@ def _split(model: Trainable, mesh: DeviceMesh, device: torch.device, execution: 
     return mesh["data"]
 
 
-def _units(model: Trainable, chosen: Sequence[Any] | None) -> list[nn.Module]:
-    """The modules that are sharded each by itself: those chosen, or each layer with weights."""
-    if chosen is None:
-        layers: list[Any] = list(_layers(model))
-        return [layer for layer in layers if next(layer.parameters(), None) is not None]
-    named: dict[str, Any] = dict(model.named_modules())
-    kinds = tuple(each for each in chosen if isinstance(each, type))
-    found: list[Any] = [module for module in named.values() if kinds and isinstance(module, kinds)]
-    for each in chosen:
-        module: Any = named.get(each) if isinstance(each, str) else each
-        if isinstance(each, type):
-            continue
-        if not any(module is known for known in named.values()):
-            raise ValueError(f"`shard_modules` holds {each!r}, which is no module of the model {model.name!r}.")
-        found.append(module)
-    # Inner ones first, as torch wants it.
-    order = {id(module): number for number, module in enumerate(named.values())}
-    return sorted(dict.fromkeys(found), key=lambda module: -order[id(module)])
+def _units(model: Trainable, chosen: ChosenModules | None) -> list[nn.Module]:
+    """The modules that are sharded each by itself, inner ones first: those chosen, or each layer with weights."""
+    if chosen is not None:
+        return chosen_modules(model, chosen, "shard_modules")
+    layers: list[Any] = list(_layers(model))
+    return [layer for layer in layers if next(layer.parameters(), None) is not None]
 
 
 def _layers(model: Any) -> Iterable[Any]:
