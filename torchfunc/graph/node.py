@@ -154,6 +154,7 @@ class Node:
 
     __slots__ = (
         "__weakref__",
+        "_holds_weakly",
         "_make_value",
         "_target",
         "_values",
@@ -178,7 +179,8 @@ class Node:
         source: Source | None = None,
     ) -> None:
         self.op = op
-        self._target = weakref.ref(target) if isinstance(target, nn.Module) else target
+        self._holds_weakly = isinstance(target, nn.Module)
+        self._target = weakref.ref(target) if self._holds_weakly else target
         self.inputs: list[SymbolicValue] = []
 
         def collect(leaf: Any) -> Any:
@@ -200,7 +202,8 @@ class Node:
 
     @property
     def target(self) -> Any:
-        return self._target() if isinstance(self._target, weakref.ref) else self._target
+        # (torch.compile of torch 2.11 traces this, and cannot tell the type of a reference.)
+        return self._target() if self._holds_weakly else self._target
 
     def _value(self, spec: Spec, path: KeyPath) -> SymbolicValue:
         known = self._values.get(path)

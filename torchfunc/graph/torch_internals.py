@@ -100,14 +100,21 @@ class _ModeForUnknownValues(FakeTensorMode):
     """See `mode_for_unknown_values`."""
 
     answer: bool
+    # What torch 2.11 compares a truth with to learn of it.
+    _made_to_compare: Any = None
 
     def dispatch(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool and _asked_by_torch():
             return self.answer
+        if func is torch.ops.aten.equal.default and args[1] is self._made_to_compare:
+            return self.answer
         if func in _CTC_LOSS:
             # Beside the losses it returns, of no use to anybody, something as long as the longest target.
             return args[0].new_empty(args[0].shape[1:-1]), args[0].new_empty(())
-        return super().dispatch(func, types, args, kwargs)
+        result = super().dispatch(func, types, args, kwargs)
+        is_truth = func is torch.ops.aten.new_ones.default and result.dtype == torch.bool and result.ndim == 0
+        self._made_to_compare = result if is_truth else None
+        return result
 
 
 def mode_for_unknown_values(answer: bool) -> FakeTensorMode:

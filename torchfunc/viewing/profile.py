@@ -116,7 +116,10 @@ def profile_layers(model: Network, inputs: Sequence[Any], loss: Callable[[Any], 
 
     with restored(model.buffers()), torch.enable_grad():
         run()
-        with _ranges(model, costs), torch_profile(activities=activities, profile_memory=True) as profiler:
+        with (
+            _ranges(model, costs),
+            torch_profile(activities=activities, profile_memory=True, acc_events=True) as profiler,
+        ):
             run()
     elsewhere = LayerCost(_ELSEWHERE, "")
     _add_events(list(profiler.events() or ()), costs, elsewhere, device.type == "cuda")

@@ -162,7 +162,7 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
             return
         if isinstance(value, (nn.Parameter, nn.Module)) and "_modules" not in self.__dict__:
             raise AttributeError(WITHOUT_INIT.format(type(self).__name__))
-        if isinstance(value, Tensor) and "_provisional" in self.__dict__ and self.rename_weight(name, value):
+        if isinstance(value, Tensor) and self.__dict__.get("_provisional") and self.rename_weight(name, value):
             # It may have been None before `build`.
             self.__dict__.pop(name, None)
             return
