@@ -30,8 +30,8 @@ def _summary(output) -> tuple[str, ...]:
 
 
 def _without_numbers(text: str) -> str:
-    """Times and losses differ from machine to machine."""
-    return re.sub(r"[\d.,]+|\s+|-+", " ", text)
+    """Times and losses differ from machine to machine, and torch 2.11 shows no biases of normalizations."""
+    return re.sub(r"[\d.,]+|\s+|-+", " ", text.replace("affine=True, bias=True", "affine=True"))
 
 
 def test_there_are_three():

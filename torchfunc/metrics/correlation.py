@@ -164,13 +164,13 @@ class R2Score(Metric):
             weight = torch.as_tensor(sample_weight, dtype=y_pred.dtype, device=y_pred.device)
             parts = parts * match_weight(self.name, y_pred, weight)[1]
         self.num_samples.add_(y_true.shape[0])
-        for state, added in zip(self.variables[1:], parts.sum(1), strict=True):
+        for state, added in zip(self._variables[1:], parts.sum(1), strict=True):
             add_to(state, added)
 
     def result(self) -> Tensor:
         if self._outputs is None:
             return torch.zeros((), dtype=self.dtype)
-        samples, squared, plain, residual, count = self.variables
+        samples, squared, plain, residual, count = self._variables
         total = squared - plain * (plain / count)
         # As in scikit-learn: of targets that do not vary, only perfect predictions explain anything.
         constant = total == 0

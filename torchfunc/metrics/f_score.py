@@ -97,13 +97,13 @@ class FBetaScore(Metric):
             weight = torch.as_tensor(sample_weight, dtype=y_pred.dtype, device=y_pred.device)
             cells = cells * match_weight(self.name, y_pred, weight)[1]
         sums = cells.sum((1, 2) if self.average == "micro" else 1)
-        for state, added in zip(self.variables, sums, strict=True):
+        for state, added in zip(self._variables, sums, strict=True):
             add_to(state, added)
 
     def result(self) -> Tensor:
         if self._classes is None:
             return torch.zeros((), dtype=self.dtype)
-        tp, fp, fn, occurrences = self.variables
+        tp, fp, fn, occurrences = self._variables
         precision, recall = tp / (tp + fp + epsilon()), tp / (tp + fn + epsilon())
         squared = self.beta**2
         score = precision * recall / (squared * precision + recall + epsilon()) * (1.0 + squared)

@@ -12,7 +12,7 @@ import itertools
 import linecache
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, TypeVar
@@ -171,6 +171,10 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     """The code of a graph, ready to be called."""
     python = graph.python_code("self")
     names = dict(python.globals)
+    # torch 2.11 names the classes of named tuples that are returned, and does not say which these are.
+    for kind in _named_tuples([node.args for node in graph.nodes if node.op == "output"]):
+        if kind not in python.globals.values() and names.setdefault(kind.__name__, kind) is not kind:
+            raise ValueError(f"Two different things in a graph's outputs are called {kind.__name__!r}. Rename one.")
     file = f"{_FILE} {next(_numbers)}>"
     # As torch.fx does it: annotations in the code are to be types, not strings.
     exec(compile(python.src, file, "exec", dont_inherit=True), names)
@@ -181,6 +185,16 @@ def generate(graph: fx.Graph) -> GeneratedCode:
     weakref.finalize(function, linecache.cache.pop, file, None).atexit = False
     read = frozenset(str(node.target).partition(".")[0] for node in graph.nodes if node.op == "get_attr")
     return GeneratedCode(graph, python, function, read)
+
+
+def _named_tuples(structure: object) -> Iterator[type]:
+    if isinstance(structure, (list, tuple)):
+        if hasattr(structure, "_fields"):
+            yield type(structure)
+        for item in structure:
+            yield from _named_tuples(item)
+    elif isinstance(structure, Mapping):
+        yield from _named_tuples(list(structure.values()))
 
 
 def module_called_at(file: str, line: str) -> str | None:

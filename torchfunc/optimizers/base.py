@@ -396,7 +396,7 @@ class Optimizer(OptimizerState, SuggestsAttributes):
 
     def _decay_weights(self, params: list[Tensor], rate: Scalar) -> None:
         if self.weight_decay is not None:
-            decayed = self._decayed if params is self._params else [p for p in params if contains(self._decayed, p)]
+            decayed = self.those_of(self._decayed, params)
             if decayed:
                 torch._foreach_mul_(decayed, 1 - rate * self.weight_decay)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.graph.torch_internals import is_same_list
 from torchfunc.optimizers.row_updates import Rows
 
 __all__ = ["OptimizerState", "constant", "contains"]
@@ -80,13 +81,17 @@ class OptimizerState:
 
     def state_of(self, state: list[T], params: list[Tensor]) -> list[T]:
         """The entries of a list of state (one for each weight built with) that belong to `params`."""
-        if params is self._params:
+        if is_same_list(params, self._params):
             return state
         rows = self._sparse_rows
         if rows is not None and params[0] is rows.copied:
             own = state[self._get_variable_index(rows.weight)]
             return [rows.of_state(own, self._variables)]  # type: ignore[arg-type, list-item]
         return [state[self._get_variable_index(param)] for param in params]
+
+    def those_of(self, chosen: list[Tensor], params: list[Tensor]) -> list[Tensor]:
+        """The weights, of some that were chosen of all, that belong to `params`."""
+        return chosen if is_same_list(params, self._params) else [p for p in params if contains(chosen, p)]
 
     def _get_variable_index(self, variable: Tensor) -> int:
         return next(index for index, param in enumerate(self._params) if param is variable)

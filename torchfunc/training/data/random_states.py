@@ -28,5 +28,8 @@ def set_random_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    for device, state in enumerate(states.get("cuda", ())[: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, device)
+    of_cards = states.get("cuda")
+    if of_cards:
+        # (Counting them loads a library of the driver's.)
+        for device, state in enumerate(of_cards[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
