@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter, is_
+from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -57,7 +57,6 @@ __all__ = [
     "is_hooked",
     "is_of_torch",
     "is_read_at_once",
-    "is_same_list",
     "is_traced_by_dynamo",
     "load_compiler",
     "mark_constant",
@@ -113,7 +112,7 @@ class _ModeForUnknownValues(FakeTensorMode):
             # Beside the losses it returns, of no use to anybody, something as long as the longest target.
             return args[0].new_empty(args[0].shape[1:-1]), args[0].new_empty(())
         result = super().dispatch(func, types, args, kwargs)
-        is_truth = func is torch.ops.aten.new_ones.default and (args[0].dtype, list(args[1])) == (torch.bool, [])
+        is_truth = func is torch.ops.aten.new_ones.default and result.dtype == torch.bool and result.ndim == 0
         self._made_to_compare = result if is_truth else None
         return result
 
@@ -238,13 +237,6 @@ def is_read_at_once(tensor: torch.Tensor) -> bool:
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
     )
-
-
-def is_same_list(one: Sequence[object], other: Sequence[object]) -> bool:
-    """`one is other`, which torch.compile (torch 2.11) cannot ask of two lists: there, whether they hold the same."""
-    if torch.compiler.is_compiling():
-        return len(one) == len(other) and all(map(is_, one, other))
-    return one is other
 
 
 def is_compiled_function(value: object) -> bool:

@@ -74,8 +74,10 @@ class Adam(Optimizer):
 
     def update(self, gradients: list[Tensor], params: list[Tensor], learning_rate: Scalar) -> None:
         """Move the weights: with torch's fused kernel where there is one, else by the formula."""
-        means, squares = self.state_of(self._momentums, params), self.state_of(self._velocities, params)
-        maxima = self.state_of(self._velocity_hats, params) if self.amsgrad else []
+        means, squares, maxima = self._momentums, self._velocities, self._velocity_hats
+        if len(params) != len(self._params) or params is not self._params:
+            means, squares = self.state_of(means, params), self.state_of(squares, params)
+            maxima = self.state_of(maxima, params) if self.amsgrad else []
         if fused_kernel_fits(params, learning_rate, ("cpu", "cuda")):
             self._update_fused(gradients, params, learning_rate, means, squares, maxima)
             return

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
-from torchfunc.graph.torch_internals import is_same_list
 from torchfunc.optimizers.row_updates import Rows
 
 __all__ = ["OptimizerState", "constant", "contains"]
@@ -81,7 +80,8 @@ class OptimizerState:
 
     def state_of(self, state: list[T], params: list[Tensor]) -> list[T]:
         """The entries of a list of state (one for each weight built with) that belong to `params`."""
-        if is_same_list(params, self._params):
+        # (In torch 2.11, torch.compile cannot tell two lists apart by `is`, but by their lengths.)
+        if len(params) == len(self._params) and params is self._params:
             return state
         rows = self._sparse_rows
         if rows is not None and params[0] is rows.copied:
@@ -91,7 +91,9 @@ class OptimizerState:
 
     def those_of(self, chosen: list[Tensor], params: list[Tensor]) -> list[Tensor]:
         """The weights, of some that were chosen of all, that belong to `params`."""
-        return chosen if is_same_list(params, self._params) else [p for p in params if contains(chosen, p)]
+        if len(params) == len(self._params) and params is self._params:
+            return chosen
+        return [param for param in params if contains(chosen, param)]
 
     def _get_variable_index(self, variable: Tensor) -> int:
         return next(index for index, param in enumerate(self._params) if param is variable)
