@@ -112,7 +112,7 @@ class _ModeForUnknownValues(FakeTensorMode):
             # Beside the losses it returns, of no use to anybody, something as long as the longest target.
             return args[0].new_empty(args[0].shape[1:-1]), args[0].new_empty(())
         result = super().dispatch(func, types, args, kwargs)
-        is_truth = func is torch.ops.aten.new_ones.default and result.dtype == torch.bool and result.ndim == 0
+        is_truth = func is torch.ops.aten.new_ones.default and (args[0].dtype, list(args[1])) == (torch.bool, [])
         self._made_to_compare = result if is_truth else None
         return result
 
