@@ -31,7 +31,7 @@ JOBS = [
     (2, [("torch's", "fsdp", True, 4), ("ours", "ddp", True, 4), ("ours", "fsdp", False, 5)]),
     (1, [("torch's", None, False, 5)]),
     (4, [("ours", "fsdp", True, 5)]),
-    (2, [("ours", "ddp", False, 8), ("torch's", "fsdp", False, None)]),
+    (2, [("ours", "ddp", False, 8), ("torch's", "ddp", True, 4), ("torch's", "fsdp", False, None)]),
     (1, [("ours", None, True, None)]),
 ]
 

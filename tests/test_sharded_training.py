@@ -74,7 +74,7 @@ def test_sharded_trainings(tmp_path):
     # (One test, since the processes are started once.)
     files = [line.rpartition(", ")[2] for line in trained(tmp_path)]
     file, folder = "latest.safetensors", "latest.dcp"
-    assert files == [folder, file, folder, file, folder, file, "None", "None"]
+    assert files == [folder, file, folder, file, folder, file, file, "None", "None"]
     for optimizer in ("ours", "torch's"):
         assert_resumed(tmp_path, optimizer)
     assert_shards(tmp_path)

@@ -181,7 +181,8 @@ class TrainingRun:
             fill(total, value)
         if not (sums or processes is None or processes.is_first or is_sharded(self._model)):
             # Sharded weights had the sums of all, which the first process has now.
-            torch._foreach_zero_(accumulated)
+            for total in accumulated:
+                total.zero_()
 
     def _restore(self, state: TrainingState) -> None:
         with torch.no_grad():
