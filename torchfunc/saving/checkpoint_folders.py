@@ -65,6 +65,8 @@ def write_checkpoint(path: Path, previous: Path, plan: str, tensors: Mapping[str
     if processes.is_first:
         # What processes that were killed have left.
         shutil.rmtree(new, ignore_errors=True)
+    # Before others make it anew.
+    distributed.barrier(processes.writers)
     with _explained(lambda rank, error: OSError(f"{path} cannot be written: process {rank}: {error!r}")):
         save(own, storage_writer=FileSystemWriter(new), process_group=processes.writers)
     if processes.is_first:
