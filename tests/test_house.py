@@ -22,7 +22,17 @@ FLOORS = (
     ("absent", "readable_arrays"),
     ("assignable", "errors"),
     (
-        *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "snapshots", "structures", "torch_functions"),
+        *(
+            "batch_parts",
+            "dtypes",
+            "graph_keys",
+            "naming",
+            "recursion",
+            "shards",
+            "snapshots",
+            "structures",
+            "torch_functions",
+        ),
         "unfilled_weights",
     ),
     ("torch_module_config",),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.optimizers.row_updates import Rows
+from torchfunc.shards import fill, whole
 
 __all__ = ["OptimizerState", "constant", "contains"]
 
@@ -126,7 +127,7 @@ class OptimizerState:
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         """Write all state as NumPy arrays under "0", "1", ..., in the order and meaning of Keras."""
         for index, variable in enumerate(self.variables):
-            store[str(index)] = self._to_keras(index, variable).detach().cpu().numpy().copy()
+            store[str(index)] = self._to_keras(index, whole(variable.detach())).cpu().numpy().copy()
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Read what `save_own_variables`, ours or Keras', wrote.
@@ -144,7 +145,7 @@ class OptimizerState:
             )
         for index, variable in enumerate(variables):
             with torch.no_grad():
-                variable.copy_(self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
+                fill(variable, self._from_keras(index, torch.as_tensor(np.asarray(store[str(index)]))))
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set the state, an array for each of the `variables` in order.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchfunc.saving.checkpoint_folders import Sharers, read_checkpoint, write_checkpoint
 from torchfunc.saving.files import PathLike, remove
-from torchfunc.saving.sharded import is_shard
+from torchfunc.shards import is_shard
 from torchfunc.saving.states import read_state, split_state, write_split_state
 
 __all__ = ["Backups"]

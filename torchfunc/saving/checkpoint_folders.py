@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from torchfunc.saving.files import replace_folder, replacing
-from torchfunc.saving.sharded import is_shard
+from torchfunc.shards import is_shard
 from torchfunc.saving.states import join_state
 
 __all__ = ["Sharers", "read_checkpoint", "write_checkpoint"]

@@ -14,8 +14,9 @@ from torch import Tensor, distributed, nn
 
 from torchfunc.graph import modules_within
 from torchfunc.optimizers import Optimizer, TorchOptimizer
+from torchfunc.shards import is_shard, whole
 
-__all__ = ["fill", "gathered", "holds_shards", "is_shard", "is_sharded", "sharded_like", "whole_tensor"]
+__all__ = ["gathered", "holds_shards", "is_sharded", "own_classes", "whole_tensor"]
 
 
 def whole_tensor(tensor: Tensor) -> Tensor | None:
@@ -25,8 +26,8 @@ def whole_tensor(tensor: Tensor) -> Tensor | None:
     """
     if not is_shard(tensor):
         return tensor
-    whole: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
-    return whole.detach().cpu() if distributed.get_rank() == 0 else None
+    found = whole(tensor)
+    return found.detach().cpu() if distributed.get_rank() == 0 else None
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -41,26 +42,6 @@ def holds_shards(modules: Iterable[nn.Module]) -> bool:
             if weight is not None:
                 return is_shard(weight)
     return False
-
-
-def fill(tensor: Tensor, value: Tensor) -> None:
-    """Copy a value into a tensor; of a whole one, which all processes have, its shard into a sharded tensor."""
-    tensor.copy_(sharded_like(value, tensor))
-
-
-def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
-    """A whole value, which all processes have, sharded as a tensor of its shape is; itself if that is not."""
-    if not is_shard(tensor) or is_shard(value):
-        return value
-    from torch.distributed.tensor import distribute_tensor  # not needed otherwise
-
-    sharded: Any = tensor
-    return distribute_tensor(value.to(sharded.device), sharded.device_mesh, sharded.placements)
-
-
-def is_shard(tensor: Tensor) -> bool:
-    """Whether a tensor is sharded over several processes, of which this one has a part."""
-    return hasattr(tensor, "full_tensor")
 
 
 @contextlib.contextmanager
@@ -84,32 +65,41 @@ def gathered(model: nn.Module, include_optimizer: bool) -> Iterator[bool]:
     if not places:
         yield True
         return
-    whole = {id(weight): whole_tensor(weight) for _, _, weight in places}
+    values = {id(weight): whole_tensor(weight) for _, _, weight in places}
     optimizer: Any = getattr(model, "optimizer", None)
     state = _state(optimizer) if include_optimizer else []
     if distributed.get_rank() != 0:
         yield False
         return
     parameters = {
-        id(weight): nn.Parameter(whole[id(weight)], weight.requires_grad)  # type: ignore[arg-type]
+        id(weight): nn.Parameter(values[id(weight)], weight.requires_grad)  # type: ignore[arg-type]
         for _, _, weight in places
     }
-    classes = [(module, type(module)) for module in model.modules()]
     try:
         for module, name, weight in places:
             module._parameters[name] = parameters[id(weight)]
-        for module, cls in classes:
-            module.__class__ = _own_class(cls)
         if state:
             model.__dict__["optimizer"] = _twin(optimizer, parameters, state)
-        yield True
+        with own_classes(model):
+            yield True
     finally:
-        for module, cls in classes:
-            module.__class__ = cls
         for module, name, weight in places:
             module._parameters[name] = weight
         if state:
             model.__dict__["optimizer"] = optimizer
+
+
+@contextlib.contextmanager
+def own_classes(model: nn.Module) -> Iterator[None]:
+    """Modules with the classes, by whose names files know them, that they had before torch sharded their weights."""
+    classes = [(module, type(module)) for module in model.modules() if _own_class(type(module)) is not type(module)]
+    try:
+        for module, cls in classes:
+            module.__class__ = _own_class(cls)
+        yield
+    finally:
+        for module, cls in classes:
+            module.__class__ = cls
 
 
 def _own_class(cls: type) -> type:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.safetensors_layout import LENGTH_BYTES, Layout
+from torchfunc.shards import fill
 
 __all__ = ["TensorSection", "read_tensors", "write_section", "write_tensors"]
 
@@ -156,7 +157,7 @@ class TensorSection:
                     torch.autograd.graph.increment_version(staged)
                 elif target is not None:
                     with torch.no_grad():
-                        target.copy_(staged)
+                        fill(target, staged)
         self._compare(checksum.value)
 
     def _fill(self, piece: memoryview) -> None:

@@ -16,7 +16,7 @@ from torchfunc.saving.keras_weights import fill_model, write_keras_weights
 from torchfunc.saving.legacy_h5 import fill_from_legacy
 from torchfunc.saving.model_weights import copied_weights
 from torchfunc.saving.safetensors_layout import Place
-from torchfunc.saving.sharded import gathered
+from torchfunc.saving.sharded import gathered, own_classes
 from torchfunc.saving.tensor_files import TensorSection, write_tensors
 
 __all__ = ["check_weights_path", "load_weights", "save_weights"]
@@ -72,7 +72,7 @@ def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by
         return
     if not name.endswith((_KERAS_MODEL, *_LEGACY)):
         check_weights_path(path)
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, own_classes(model):
         root = weights_in_keras_file(file, name) if name.endswith(_KERAS_MODEL) else read_hdf5(file, name)
         if "layer_names" in root.text or root.find("model_weights") is not None:
             fill_from_legacy(model, root, name, skip_mismatch, by_name)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torchfunc.callbacks.callback_list import CallbackList
 from torchfunc.metrics import Metric, TorchMetric
 from torchfunc.optimizers import Optimizer, TorchOptimizer
-from torchfunc.saving.sharded import fill, is_shard, is_sharded, sharded_like
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.saving.states import split_state
+from torchfunc.shards import fill, is_shard, sharded_like
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.data.arrays import Data
 from torchfunc.training.data.random_states import random_states, set_random_states

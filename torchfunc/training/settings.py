@@ -127,6 +127,8 @@ class Execution:
                 "`parallelize_plan` says how layers are split over the axis 'model' of a DeviceMesh, and "
                 f"`strategy` is {strategy!r}."
             )
+        if parallelize_plan is not None and not isinstance(parallelize_plan, Mapping):
+            raise ValueError(f"`parallelize_plan` is a dict of layers and how they are split, got {parallelize_plan!r}.")
         if not isinstance(check_nan, bool):
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
         jit = False if run_eagerly else jit

@@ -103,6 +103,9 @@ class HeadedAttention(WeightedLayer):
         self.out_proj = self._projection("attention_output", (heads, value_size), self._output_sizes(query_shape))
         self._axes = AttentionAxes.of(len(query_shape), self.attention_axes)
         self._features = {"query": query, "value": value, "key": key}
+        if self._dropout is not None:
+            # Which is not called where a kernel drops the scores.
+            self._dropout.built = True
 
     def _projection(
         self,

@@ -24,6 +24,7 @@ from torchfunc.graph import modules_within
 from torchfunc.graph.torch_internals import persistent_buffers
 from torchfunc.layers.base.argument_types import ConstraintLike, InitializerLike, RegularizerLike
 from torchfunc.readable_arrays import readable
+from torchfunc.shards import fill, whole
 from torchfunc.unfilled_weights import weight_budget
 
 __all__ = [
@@ -114,7 +115,7 @@ class Weight:
         """Copy Keras' value into the torch tensors that store it."""
         with torch.no_grad():
             for tensor, part in zip(self.tensors(owner), self.layout.to_torch(value), strict=True):
-                tensor.copy_(part)
+                fill(tensor, part)
 
     def is_stored(self, owner: nn.Module) -> bool:
         """Whether the owner has it as it is; pruning and parametrizations compute it from other parameters."""
@@ -336,7 +337,8 @@ class WeightHolder(nn.Module):
         >>> [array.shape for array in layer.get_weights()]  # the kernel as Keras has it, (in, out)
         [(5, 3), (3,)]
         """
-        return [weight.get(owner).detach().cpu().numpy().copy() for owner, weight in self.weight_entries()]
+        values = (whole(weight.get(owner).detach()) for owner, weight in self.weight_entries())
+        return [value.cpu().numpy().copy() for value in values]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Set all weights from arrays in Keras' order and layout. Nothing is changed if anything does not fit.

@@ -242,7 +242,7 @@ class _Planner:
                 continue
             if not _is_elementwise(node, value):
                 return {}
-            if _drops(target):
+            if _drops(target) and _rate(target):
                 chain[target] = Split("apart", within=True)
             pending += [each for each in node.inputs if each not in values]
             values.update(node.inputs)
@@ -286,6 +286,10 @@ def _is_activation(function: Any) -> bool:
 
 def _drops(target: Any) -> bool:
     return type(target) in (layers.Dropout, nn.Dropout)
+
+
+def _rate(dropout: Any) -> float:
+    return float(dropout.p if isinstance(dropout, nn.Dropout) else dropout.rate)
 
 
 def _is_elementwise(node: Node, value: SymbolicValue) -> bool:
