@@ -5,17 +5,19 @@ which are told of each other as torchrun does it. Each writes its results into F
 """
 
 import functools
+import re
 import sys
 import warnings
 
 import numpy as np
+import pytest
 import torch
 import torch._dynamo  # else each process would import it by itself
 import torchmetrics
 from together import together
-from torch import nn
+from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 from torchfunc import callbacks, layers, losses, metrics, optimizers
 from torchfunc.models import Model
@@ -359,12 +361,112 @@ def transformer():
     return outcome(model, history, predicted=model.predict(x, batch_size=7, **SILENT))
 
 
+class Undrawn(Model):
+    """A vocabulary of 10, and layers each of which is split by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = layers.Embedding(10, 6)
+        self.first, self.last = layers.Dense(8, activation="softmax"), layers.Dense(3, activation="softmax")
+
+    def call(self, inputs):
+        return self.last(self.first(self.words(inputs).mean(1)))
+
+
+def by_hand():
+    """Each way to split a layer, with data that differ where they must not count; the weights in files and back."""
+    torch.manual_seed(0)
+    model = Undrawn()
+    plan = {"words": "rowwise", "first": "colwise", "last": "rowwise"}
+    model.compile("adam", "sparse_categorical_crossentropy", **HOW, **({"parallelize_plan": plan} if SIZE > 1 else {}))
+    random = draws()
+    x, y = random.integers(0, 10, (18, 5)), random.integers(0, 3, 18)
+    # Of two processes with the same rows, those of the first count.
+    own = x if RANK % 2 == 0 else x[::-1].copy()
+    history = model.fit(Rows(own, y), batch_size=7, epochs=2, **SILENT)
+    assert SIZE == 1 or model.parallelize_plan == plan
+    path = f"{FOLDER}/by_hand_{SIZE}"
+    model.save_weights(f"{path}.safetensors")
+    model.save_weights(f"{path}.weights.h5")
+    weights = model.get_weights()
+    if SIZE > 1:
+        distributed.barrier()
+    for restore in (
+        lambda: model.load_weights(f"{path}.safetensors"),
+        lambda: model.load_weights(f"{path}.weights.h5"),
+        lambda: model.set_weights(weights),
+    ):
+        model.set_weights([0 * weight for weight in weights])
+        restore()
+        assert all(map(np.array_equal, model.get_weights(), weights))
+    return outcome(model, history, in_keras_layout=weights)
+
+
+def unalike_where_split():
+    """Where a layer is split, other numbers are dropped in each part; elsewhere the same."""
+    if SIZE == 1:
+        return
+    torch.manual_seed(RANK)
+    inputs = layers.Input((4,))
+    split = layers.Dropout(0.5)(layers.Dense(64)(layers.Dropout(0.5)(inputs)))
+    model = Model(inputs, layers.Dropout(0.5)(layers.Dense(6)(split)))
+    model.compile("sgd", "mse", **HOW)
+    x = np.ones((16, 4), "float32")
+    model.fit(x, np.ones((16, 6)), batch_size=16, **SILENT)
+    assert len(model.parallelize_plan) == 2
+    # (Hooks on a layer would keep it from being split.)
+    dropped = {}
+    for layer in model.layers:
+        if isinstance(layer, layers.Dropout):
+            layer.register_forward_hook(lambda layer, _, output: dropped.update({layer.name: (output == 0).tolist()}))
+    model.fit(x, np.ones((16, 6)), batch_size=16, **SILENT)
+    found = [None] * SIZE
+    distributed.all_gather_object(found, dropped)
+    assert found[0]["dropout_1"] != found[1]["dropout_1"]
+    assert all(found[0][name] == found[1][name] for name in ("dropout", "dropout_2"))
+
+
+def refused():
+    """What cannot be, in words; the model is as it was."""
+    mesh = HOW["strategy"]
+    x, y = table(8)
+    model = classifier()
+
+    def train(**given):
+        model.compile("sgd", "sparse_categorical_crossentropy", **given)
+        model.fit(x, y, **SILENT)
+
+    for words, given in (
+        ("has the axes 'data' and 'model'", {"strategy": init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))}),
+        ("has 2 processes, model=2, but 4 train together", {"strategy": mesh["model"]}),
+        ("a DeviceMesh or None, got 'tp'", {"strategy": "tp"}),
+        ("'model' of a DeviceMesh, and `strategy` is 'ddp'", {"strategy": "ddp", "parallelize_plan": {}}),
+        ("a dict of layers", {"strategy": mesh, "parallelize_plan": ["dense"]}),
+        ("no layer of the model. Did you mean 'dense'", {"strategy": mesh, "parallelize_plan": {"dens": None}}),
+        ("by 'heads', or not at all", {"strategy": mesh, "parallelize_plan": {"dense": "column"}}),
+        ("layer 'dense' (Dense) 'heads'", {"strategy": mesh, "parallelize_plan": {"dense": "heads"}}),
+        ("3 columns cannot be shared", {"strategy": mesh, "parallelize_plan": {"dense_1": "colwise"}}),
+        ("leave out jit_compile=True", {"strategy": mesh, "jit_compile": True}),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)):
+            train(**given)
+    train(strategy=mesh, parallelize_plan={layers.Dense: None})
+    assert model.parallelize_plan == {}
+    with pytest.raises(ValueError, match="cannot become 'auto'"):
+        train()
+    rows = Rows(x, y)
+    with pytest.raises(ValueError, match="over 4 processes, but there are 2"):
+        model.fit(DataLoader(rows, 2, sampler=DistributedSampler(rows)), **SILENT)
+
+
 def meshes():
     """Layers that are split: over both of two processes; of four, over two that have the same rows."""
     if SIZE > 1:
         shape, names = ((2,), ("model",)) if SIZE == 2 else ((2, 2), ("data", "model"))
         HOW["strategy"] = init_device_mesh("cpu", shape, mesh_dim_names=names)
-    found = {scenario.__name__: scenario() for scenario in (mlp, transformer)}
+    found = {scenario.__name__: scenario() for scenario in (mlp, transformer, by_hand, unalike_where_split)}
+    if SIZE == 4:
+        refused()
     HOW.clear()
     return found
 

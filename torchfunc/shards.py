@@ -1,4 +1,4 @@
-"""Tensors that are sharded over several processes: torch's `DTensor`s, which are known by what they can do."""
+"""Tensors that are sharded over several processes, torch's `DTensor`s, and the classes of modules that have such."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["fill", "is_shard", "sharded_like", "whole"]
+__all__ = ["fill", "is_shard", "own_class", "sharded_like", "whole"]
 
 
 def is_shard(tensor: Tensor) -> bool:
     """Whether a tensor is sharded over several processes, of which this one has a part."""
     return hasattr(tensor, "full_tensor")
+
+
+def own_class(cls: type) -> type:
+    """The class that a module had before torch made another of it, `FSDPDense`, which shards its weights."""
+    first, *others = cls.__bases__
+    return others[0] if first.__name__ == "FSDPModule" else cls
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -24,10 +30,20 @@ def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
     """A whole value, which all processes have, sharded as a tensor of its shape is; itself if that is not."""
     if not is_shard(tensor) or is_shard(value):
         return value
-    from torch.distributed.tensor import distribute_tensor  # not needed otherwise
+    from torch.distributed.tensor import DTensor, distribute_tensor  # not needed otherwise
 
     sharded: Any = tensor
-    return distribute_tensor(value.to(sharded.device), sharded.device_mesh, sharded.placements)
+    mesh, placements = sharded.device_mesh, sharded.placements
+    part = value.to(sharded.device)
+    if not any(hasattr(placement, "split_factor") for placement in placements):
+        return distribute_tensor(part, mesh, placements)
+    # What is split along the inner axis was then sharded along the outer one, which torch knows for even sizes only.
+    for axis in reversed(range(mesh.ndim)):
+        if not placements[axis].is_replicate():
+            parts = part.chunk(mesh.size(axis), placements[axis].dim)
+            rank = mesh.get_local_rank(axis)
+            part = parts[rank] if rank < len(parts) else part.narrow(placements[axis].dim, 0, 0)
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=sharded.shape, stride=sharded.stride())
 
 
 def fill(tensor: Tensor, value: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 
 from torchfunc.graph import modules_within
 from torchfunc.optimizers import Optimizer, TorchOptimizer
-from torchfunc.shards import is_shard, whole
+from torchfunc.shards import is_shard, own_class, whole
 
 __all__ = ["gathered", "holds_shards", "is_sharded", "own_classes", "whole_tensor"]
 
@@ -92,20 +92,14 @@ def gathered(model: nn.Module, include_optimizer: bool) -> Iterator[bool]:
 @contextlib.contextmanager
 def own_classes(model: nn.Module) -> Iterator[None]:
     """Modules with the classes, by whose names files know them, that they had before torch sharded their weights."""
-    classes = [(module, type(module)) for module in model.modules() if _own_class(type(module)) is not type(module)]
+    classes = [(module, type(module)) for module in model.modules() if own_class(type(module)) is not type(module)]
     try:
         for module, cls in classes:
-            module.__class__ = _own_class(cls)
+            module.__class__ = own_class(cls)
         yield
     finally:
         for module, cls in classes:
             module.__class__ = cls
-
-
-def _own_class(cls: type) -> type:
-    """The class of a module before torch made another of it, which shards its weights."""
-    first, *others = cls.__bases__
-    return others[0] if first.__name__ == "FSDPModule" else cls
 
 
 def _state(optimizer: Optimizer | None) -> list[Tensor | None]:

@@ -128,7 +128,9 @@ class Execution:
                 f"`strategy` is {strategy!r}."
             )
         if parallelize_plan is not None and not isinstance(parallelize_plan, Mapping):
-            raise ValueError(f"`parallelize_plan` is a dict of layers and how they are split, got {parallelize_plan!r}.")
+            raise ValueError(
+                f"`parallelize_plan` is a dict of layers and how they are split, got {parallelize_plan!r}."
+            )
         if not isinstance(check_nan, bool):
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
         jit = False if run_eagerly else jit

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.metrics import Metric
 from torchfunc.modules import OutputDescription, TrainingOutputs
@@ -78,6 +79,7 @@ class Trainable(nn.Module):
 
         _training_settings: TrainingSettings | None
         _run_context: RunContext | None
+        _mesh: DeviceMesh | None
         optimizer: Optimizer | None
         stop_training: bool
         stop_evaluating: bool

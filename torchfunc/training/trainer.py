@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.callbacks import CallbackList, History
 from torchfunc.config import dtype_policy
@@ -37,6 +38,7 @@ from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.agreement import check_agreement
 from torchfunc.training.distributed.processes import Processes, Strategy, use_own_device
 from torchfunc.training.distributed.runs import joined, prepare, shared_training
+from torchfunc.training.distributed.sharding import check_same_mesh
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
@@ -73,6 +75,7 @@ class Trainer(OverridableSteps):
     stop_predicting = StopFlag("stop_predicting")
     _training_settings: TrainingSettings | None = None
     _run_context: RunContext | None = None
+    _mesh: DeviceMesh | None = None
 
     # Settings ------------------------------------------------------------------------------------------------------
 
@@ -159,6 +162,7 @@ class Trainer(OverridableSteps):
         ).saving_memory(remat)
         if isinstance(remat, (list, tuple)) and self.is_fully_built():
             chosen_layers(self, remat)
+        check_same_mesh(self, strategy)
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss

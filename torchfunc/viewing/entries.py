@@ -12,6 +12,7 @@ from torch import nn
 from torchfunc.graph import Node, SymbolicValue
 from torchfunc.layers import Layer
 from torchfunc.modules import DrawnGraph, GraphNetwork, Network, SequentialNetwork
+from torchfunc.shards import own_class
 from torchfunc.structures import leaves
 
 __all__ = ["Entry", "connections", "entries_of", "select_range"]
@@ -80,7 +81,7 @@ def select_range(entries: list[Entry], layer_range: Sequence[str] | None) -> lis
 def _listed(model: Network, drawn: DrawnGraph | None) -> list[Entry]:
     calls = {} if drawn is None else _calls(drawn.nodes)
     names = dict(zip(model.layers, model.layer_names(), strict=True))
-    return [Entry(name, type(layer).__name__, layer, calls.get(layer, ())) for layer, name in names.items()]
+    return [Entry(name, own_class(type(layer)).__name__, layer, calls.get(layer, ())) for layer, name in names.items()]
 
 
 def _own_tensors(model: Network) -> dict[str, Entry]:
@@ -118,7 +119,8 @@ def _in_keras_order(drawn: DrawnGraph) -> tuple[list[Entry], bool]:
         elif isinstance(target, Node):
             entries.append(Entry(drawn.name_of(target), _called(target), target, (target,)))
         else:
-            entries.append(Entry(drawn.name_of(calls[target][0]), type(target).__name__, target, calls[target]))
+            kind = own_class(type(target)).__name__
+            entries.append(Entry(drawn.name_of(calls[target][0]), kind, target, calls[target]))
     branches = len(set(drawn.parts.values())) < len(drawn.parts)
     calls_made = [entry.calls for entry in entries]
     joins = any(len(nodes) > 1 or any(sum(map(_is_shown, node.inputs)) > 1 for node in nodes) for nodes in calls_made)

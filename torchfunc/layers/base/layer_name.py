@@ -9,6 +9,7 @@ import torch
 
 from torchfunc.layers.base.call_arguments import bind_call
 from torchfunc.registry import to_snake_case
+from torchfunc.shards import own_class
 
 __all__ = ["LayerName"]
 
@@ -27,7 +28,7 @@ class LayerName:
     @property
     def name(self) -> str:
         """The name given, or the one the first model gave, or the class' name in snake case."""
-        return self._name or to_snake_case(type(self).__name__)
+        return self._name or to_snake_case(own_class(type(self)).__name__)
 
     @name.setter
     def name(self, value: str) -> None:
@@ -54,7 +55,7 @@ class LayerName:
     def describe(self) -> str:
         """`Dense 'dense_1' (units=64, activation='relu')`, for messages."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._short_arguments() if name != "name")
-        return f"{type(self).__name__} {self.name!r}" + (f" ({arguments})" if arguments else "")
+        return f"{own_class(type(self)).__name__} {self.name!r}" + (f" ({arguments})" if arguments else "")
 
 
 def _is_short(value: object) -> bool:

@@ -31,11 +31,18 @@ def sharded(loader: DataLoader[Any], processes: Processes, keeps_order: bool) ->
         keeps_order: whether each row is needed once and in order, which a `DistributedSampler` does not see to.
 
     Raises:
-        ValueError: the loader is of a class with batches of its own making.
+        ValueError: the loader is of a class with batches of its own making, or its DistributedSampler is for another
+            number of processes.
     """
     if isinstance(loader.dataset, IterableDataset):
         return loader
     if isinstance(loader.sampler, DistributedSampler):
+        if loader.sampler.num_replicas != processes.size:
+            raise ValueError(
+                f"The DistributedSampler shares the rows out over {loader.sampler.num_replicas} processes, but there "
+                f"are {processes.size} that get different ones: DistributedSampler(..., num_replicas={processes.size}, "
+                "rank=...), of a mesh mesh.get_local_rank('data')."
+            )
         if not keeps_order or loader.sampler.shuffle:
             return _OwnLoader(loader, loader.sampler)
         batches: Any = _in_order(loader)

@@ -181,8 +181,6 @@ class _Planner:
         weights = layer._parameters
         if getattr(layer, "activity_regularizer", None) is not None:
             return "its activity_regularizer needs the whole output"
-        if getattr(layer, "sparse_gradient", False):
-            return "its gradient is sparse"
         if not isinstance(weights.get("weight"), nn.Parameter):
             return "its weights are not built, or computed from others"
         if any(weight is not None and self._holders[id(weight)] > 1 for weight in weights.values()):

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.optimizers import Adafactor, LossScaleOptimizer
+from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.chosen_modules import ChosenModules, chosen_modules
 from torchfunc.training.distributed.parallel_plan import make_plan
-from torchfunc.training.distributed.processes import Processes
+from torchfunc.training.distributed.processes import Processes, Strategy
 from torchfunc.training.distributed.tensor_parallel import split_layers
 from torchfunc.training.settings import Execution
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["shard", "sharded_gradients", "whole_penalty"]
+__all__ = ["check_same_mesh", "shard", "sharded_gradients", "whole_penalty"]
 
 
 def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
@@ -51,6 +52,12 @@ def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
             f"{strategy} shards the weights, with which {type(model.optimizer).__name__} does not work. Take "
             "another optimizer (and, in place of '16-mixed', the precision 'bf16-mixed'), or strategy='ddp'."
         )
+    sparse = [path for path, layer in model.named_modules() if getattr(layer, "sparse_gradient", False)]
+    if sparse:
+        raise ValueError(
+            f"{strategy} shards gradients, and that of layer {sparse[0]!r} is sparse. Make it with "
+            "sparse_gradient=False, or take strategy='ddp'."
+        )
     weights = next(model.parameters(), None)
     if weights is None:
         return
@@ -64,6 +71,18 @@ def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "forward_for_training")
+    model.__dict__["_mesh"] = execution.strategy if isinstance(execution.strategy, DeviceMesh) else None
+
+
+def check_same_mesh(model: Trainable, strategy: Strategy) -> None:
+    """Raise ValueError if the weights of a model are sharded over other axes than a strategy has."""
+    mesh = strategy if isinstance(strategy, DeviceMesh) else None
+    if is_sharded(model) and model._mesh != mesh:
+        raise ValueError(
+            f"The weights of the model {model.name!r} are sharded "
+            + ("by strategy='fsdp'" if model._mesh is None else f"over {model._mesh}")
+            + f", so `strategy` cannot become {strategy!r}. Make the model anew, from a file say, for another strategy."
+        )
 
 
 def _split(model: Trainable, mesh: DeviceMesh, device: torch.device, execution: Execution) -> DeviceMesh:
