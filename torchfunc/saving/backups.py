@@ -13,8 +13,8 @@ from torch import Tensor
 
 from torchfunc.saving.checkpoint_folders import Sharers, read_checkpoint, write_checkpoint
 from torchfunc.saving.files import PathLike, remove
-from torchfunc.shards import is_shard
 from torchfunc.saving.states import read_state, split_state, write_split_state
+from torchfunc.shards import is_shard
 
 __all__ = ["Backups"]
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, distributed
 
 from torchfunc.saving.files import replace_folder, replacing
-from torchfunc.shards import is_shard
 from torchfunc.saving.states import join_state
+from torchfunc.shards import is_shard
 
 __all__ = ["Sharers", "read_checkpoint", "write_checkpoint"]
 
