@@ -23,6 +23,8 @@ GIVEN = {"np": np, "torch": torch, **{name: getattr(torchfunc, name) for name in
 
 # torch's, where torch.func.jvp is used for the first time.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+# torch.export.load's, in torch 2.11.
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_examples_show_what_they_say(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,8 @@ def run(path, *inputs):
     return torch.export.load(path).module()(*inputs)
 
 
+# torch.export.load's, in torch 2.11.
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable:UserWarning")
 class TestTorchExport:
     def test_images(self, tmp_path):
         model, path, x = image_model(), tmp_path / "model.pt2", torch.randn(5, 8, 8, 3)

@@ -1,43 +1,23 @@
 """The code for CUDA as far as it goes without a card: run on fake tensors that say they are there; no kernel runs.
 
 Reading a value back raises here, as it would stop the host on a card. torch that is built for the CPU alone refuses
-`copy_`, autograd and autocast even on such tensors, so what needs these is left to `test_cuda.py`.
+`copy_`, autograd and autocast even on such tensors: whole steps are in `test_steps_elsewhere.py`.
 """
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from fake_cuda import empty, is_there, moved
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchfunc import Input, Model, layers, losses, metrics, optimizers
 from torchfunc.layers.recurrent import cudnn
-
-CUDA = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
 def fake():
     with FakeTensorMode() as mode, torch.no_grad():
         yield mode
-
-
-def moved(module):
-    """The module with fake weights on CUDA: `module.to` needs torch that is built with it."""
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, tensor in table.items():
-                if tensor is not None:
-                    there = torch.ops.aten._to_copy(tensor, device=CUDA)
-                    table[name] = torch.nn.Parameter(there) if table is part._parameters else there
-    return module
-
-
-def is_there(*tensors):
-    return all(isinstance(each, FakeTensor) and each.device == CUDA for each in tensors)
-
-
-def empty(*shape, **options):
-    return torch.empty(shape, device=CUDA, **options)
 
 
 def test_calls_losses_and_metrics_stay_on_the_device_and_read_nothing():

@@ -19,5 +19,7 @@ def in_dtype_of(weight: Tensor, inputs: Tensor) -> Tensor:
     dtype = inputs.dtype
     if dtype is weight.dtype or dtype.is_complex:
         return inputs
-    casts_itself = dtype.is_floating_point and torch.is_autocast_enabled(inputs.device.type)
+    # (For "meta" torch has no autocast, and raises when asked.)
+    can_be_cast = dtype.is_floating_point and not inputs.is_meta
+    casts_itself = can_be_cast and torch.is_autocast_enabled(inputs.device.type)
     return inputs if casts_itself else inputs.to(weight.dtype)

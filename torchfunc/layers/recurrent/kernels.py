@@ -40,7 +40,8 @@ def run_kernel(
     Returns:
         The output of every step (batch, time, units), and the states after the last (batch, units).
     """
-    if torch.is_autocast_enabled(inputs.device.type) and inputs.dtype != torch.float64:
+    # (For "meta" torch has no autocast, and raises when asked.)
+    if not inputs.is_meta and torch.is_autocast_enabled(inputs.device.type) and inputs.dtype != torch.float64:
         # As autocast itself does for torch.lstm, but not for our operators.
         dtype = torch.get_autocast_dtype(inputs.device.type)
         inputs, *states = (tensor.to(dtype) for tensor in (inputs, *states))
