@@ -199,6 +199,18 @@ class TestCaptum:
         torch.testing.assert_close(found, expected)
         assert found.abs().sum() > 0
 
+    @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not", "ignore:Setting forward, backward hooks")
+    def test_activations_that_are_modules(self):
+        """What treats activations in a way of its own looks for `nn.ReLU`: as modules by hand, draw them so."""
+        captum = pytest.importorskip("captum.attr")
+        by_hand = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+        inputs = Input((8,))
+        drawn_by_parts = Model(inputs, by_hand[2](nn.ReLU()(by_hand[0](inputs))))
+        found, expected = (captum.DeepLift(each).attribute(ROWS[0][:4], target=2) for each in (drawn_by_parts, by_hand))
+        torch.testing.assert_close(found, expected)
+        as_function = Model(inputs, by_hand[2](torch.relu(by_hand[0](inputs))))
+        assert not torch.allclose(captum.DeepLift(as_function).attribute(ROWS[0][:4], target=2), expected)
+
     @pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
     def test_named_layers(self, data_format):
         """It takes axis 1 for the channels; of an image model with channels last, `to_torch()` has them there."""
