@@ -413,6 +413,8 @@ def fake_copy(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
         duplicate = copy.deepcopy(module, memo)
     for submodule in duplicate.modules():
         remove_forward_hooks(submodule)
+    # Of a layer: which masks come out is not asked here.
+    duplicate.__dict__["masks_are_settled"] = True
     return duplicate
 
 

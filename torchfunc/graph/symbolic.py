@@ -335,6 +335,9 @@ class SymbolicTensor(_Recorded):
             own = mask.returned_mask if is_own else None
             self.node.masks[self.path] = own or mask
 
+    # As real tensors have it.
+    _keras_mask = mask
+
     @property
     def shape(self) -> tuple[int | None, ...]:
         assert self.spec.shape is not None

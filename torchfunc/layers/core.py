@@ -24,7 +24,7 @@ from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.layer import Layer, known_specs
-from torchfunc.layers.base.masks import Masks
+from torchfunc.layers.base.masks import Masks, mask_parameters
 from torchfunc.layers.base.output_specs import Specs
 from torchfunc.layers.base.shapes import Shape, Shapes
 from torchfunc.layers.base.weighted_layer import KernelLayer, WeightedLayer
@@ -164,6 +164,8 @@ class Embedding(WeightedLayer):
         self.mask_zero = bool(mask_zero)
         self.sparse_gradient = bool(sparse_gradient)
         self.supports_masking = self.mask_zero
+        if self.mask_zero:
+            self.makes_masks = True
         if weights is not None:
             self.build(None)
             self.set_weights(weights if isinstance(weights, (list, tuple)) else [weights])
@@ -251,6 +253,8 @@ class Lambda(Layer):
         self._output_shape = output_shape
         self.mask = mask
         self.supports_masking = mask is not None
+        if mask is not None:
+            self.makes_masks = True
 
     def call(self, inputs: Any, mask: Masks = None, training: bool | None = None) -> Any:
         extra = {"mask": mask, "training": training}
@@ -320,6 +324,8 @@ class TorchModule(Layer):
             raise TypeError(f"TorchModule takes a torch.nn.Module, got {type(module).__name__}.")
         self.module = module
         self.supports_masking = bool(getattr(module, "supports_masking", False))
+        if callable(getattr(module, "compute_mask", None)):
+            self.makes_masks = True
         self._output_shape = None if output_shape is None else tuple(output_shape)
         if not self.trainable:
             self.trainable = False
@@ -331,8 +337,11 @@ class TorchModule(Layer):
         function = getattr(self.module.forward, "__func__", None)
         return super()._bind(args, kwargs) if function is None else bind_call(function, self.module, args, kwargs)
 
-    def _takes_mask(self) -> bool:
-        return self.supports_masking and accepts(self.module.forward, "mask")
+    def _called_class(self) -> type:
+        return type(self.module)
+
+    def _mask_parameters(self) -> Sequence[str]:
+        return mask_parameters(type(self.module)) if self.supports_masking else ()
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         own = getattr(self.module, "compute_mask", None)

@@ -33,6 +33,8 @@ class Masking(Elementwise):
     (None, 8)
     """
 
+    makes_masks = True
+
     def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if isinstance(mask_value, Mapping):

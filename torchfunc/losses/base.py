@@ -15,6 +15,7 @@ from torchfunc.graph_keys import settings_key
 from torchfunc.losses.shapes import TensorLike, as_tensors, match_ranks
 from torchfunc.losses.weighting import MEANS, Reduction, check_reduction, reduce_weighted, trailing_axes
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object, to_snake_case
+from torchfunc.tensor_masks import MASK
 
 __all__ = ["FunctionLoss", "Loss", "LossFunctionWrapper", "written_arguments"]
 
@@ -77,6 +78,7 @@ class Loss:
             y_pred: predictions, `(batch, ...)`.
             sample_weight: `(batch,)`, or the shape of what `call` returns.
             mask: bool, True where a sample or timestep counts: the shape of what `call` returns, or its first axes.
+                By default that which the layer has given to `y_pred`.
             part: which part of a batch of several processes this is, if there are several. The mean of their losses,
                 each counted by its rows, is then the loss of the whole batch.
 
@@ -88,6 +90,7 @@ class Loss:
         """
         if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
             y_true, y_pred = as_tensors(y_true, y_pred)
+        mask = getattr(y_pred, MASK, None) if mask is None else mask
         y_true, y_pred = self._prepare(y_true, y_pred)
         plain = sample_weight is None and mask is None and (part is None or self._counts_rows)
         if plain and self.reduction in MEANS and y_pred.numel():

@@ -14,6 +14,7 @@ from torchfunc.losses.shapes import TensorLike, as_tensors
 from torchfunc.losses.weighting import apply_mask, divide_no_nan, match_weight
 from torchfunc.metrics.base import Metric, add_to, detached
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
+from torchfunc.tensor_masks import MASK
 
 __all__ = ["FunctionMetric", "LossMean", "Mean", "MeanMetricWrapper", "Sum"]
 
@@ -169,6 +170,9 @@ class MeanMetricWrapper(Mean):
         """
         if not (isinstance(y_true, Tensor) and isinstance(y_pred, Tensor)):
             y_true, y_pred = as_tensors(y_true, y_pred)
+        # (In training it is in the weights already, and once more is as good as once.)
+        mask = getattr(y_pred, MASK, None)
+        sample_weight = sample_weight if mask is None else self.masked_weight(sample_weight, mask)
         if y_pred.requires_grad:
             y_pred = y_pred.detach()
         if y_pred.dtype is not self._state_dtype and y_pred.is_floating_point():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torchfunc.layers.base.shapes import differ
 from torchfunc.modules.input_nesting import arrays_in, is_nested, match_nested
 from torchfunc.readable_arrays import readable
 from torchfunc.structures import Structure, leaves, map_structure
+from torchfunc.tensor_masks import MASK
 
 __all__ = ["InputBinding"]
 
@@ -67,7 +69,7 @@ class InputBinding:
         self._common = (frozenset(first[0]), first[2]) if alike and others else None
 
     def fits(self, values: Sequence[Any]) -> bool:
-        """Whether these are plain tensors, one for each input, that need no conversion."""
+        """Whether these are plain tensors, one for each input, that need no conversion and have no masks."""
         if len(values) != len(self._expected):
             return False
         if self._common is not None and not torch.compiler.is_compiling():
@@ -75,9 +77,11 @@ class InputBinding:
             # (One by one, the hundreds of columns of a table take longer than a layer.)
             if set(map(type, values)) != _TENSORS or not set(map(_dtype, values)) <= common:
                 return False
+            if set(map(getattr, values, repeat(MASK), repeat(None))) != {None}:
+                return False
             return {shape[1:] for shape in set(map(_shape, values))} == {without_batch}
         for value, (dtypes, shape, without_batch) in zip(values, self._expected, strict=True):
-            if type(value) is not Tensor or value.dtype not in dtypes:
+            if type(value) is not Tensor or value.dtype not in dtypes or getattr(value, MASK, None) is not None:
                 return False
             given = value.shape
             # Most often only the batch is unknown.

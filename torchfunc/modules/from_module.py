@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import operator
 import warnings
@@ -25,7 +24,6 @@ from torchfunc.graph import (
     symbolic_leaves,
 )
 from torchfunc.layers import InputLayer, Layer
-from torchfunc.layers.base.masks import no_masks_handed_on
 from torchfunc.modules import plain
 from torchfunc.modules.functional_config import name_parts
 from torchfunc.modules.graph_network import GraphNetwork
@@ -109,9 +107,7 @@ def _draw(module: nn.Module, example_inputs: Any) -> Drawing:
     }
     for way, attempt in ways.items():
         try:
-            # (The layers of a drawn model hand masks on.)
-            with contextlib.nullcontext() if isinstance(module, GraphNetwork) else no_masks_handed_on():
-                inputs, outputs = attempt(module, examples)
+            inputs, outputs = attempt(module, examples)
         except _ERRORS as error:
             problems.append(f"{way}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from torchfunc.graph import (
 from torchfunc.graph_keys import is_known_code
 from torchfunc.layers import InputLayer, Layer
 from torchfunc.layers.base.losses import is_inside_a_call, thread_calls
+from torchfunc.layers.base.masks import set_masks
 from torchfunc.layers.base.shapes import differ, is_shape
 from torchfunc.layers.base.tracking import restore_tracking
 from torchfunc.modules.copying import FlatGraph
@@ -45,6 +45,7 @@ from torchfunc.modules.fx_module import (
 from torchfunc.modules.graph_introspection import GraphIntrospection
 from torchfunc.modules.lowering import lower
 from torchfunc.modules.masked_forward import MaskedForwards
+from torchfunc.modules.masks_outside import call_handing_on, call_with_masks, masks_of_inputs, with_own_masks
 from torchfunc.modules.nesting import announce, innermost_first, models_within
 from torchfunc.modules.network import Network, OutputDescription, TrainingOutputs
 from torchfunc.modules.output_activations import OutputActivation, find_activation
@@ -86,6 +87,8 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
 
     graph_was_changed = False
     records_in_steps = True
+    # Whether an output may have a mask; that is not known before there is a graph.
+    gives_masks = True
     # Whether a call of a model of this class is no more than running its graph.
     runs_its_graph = True
     # The parameters of `__init__` that say what the graph is.
@@ -153,6 +156,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             _training=TrainingForwards(drawn),
             _masked=MaskedForwards(drawn, self._register_tensors),
             _direct={},
+            gives_masks=any(mask is not None for mask in drawn.masks) or self.makes_masks,
             constants={each.path for each in drawn.tensors if each.owner == "model"},
         )
         self.follow_weights()
@@ -181,13 +185,23 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
 
     @pass_over
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if (self.gives_masks or (kwargs and "mask" in kwargs)) and not contains_symbolic(args, kwargs):
+            return self._entry(self, *args, hands_on=True, **kwargs)
         return self._entry(self, *args, **kwargs)
 
     def _enter(
-        self, *args: Any, training: bool | None = None, mask: Any = None, return_masks: bool = False, **kwargs: Any
+        self,
+        *args: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        return_masks: bool = False,
+        hands_on: bool = False,
+        **kwargs: Any,
     ) -> Any:
         """A call. Each model has a copy of this function, where torch.compile starts and keeps its graphs."""
         drawn = self._drawn or self._draw_for(args)
+        if hands_on and not return_masks:
+            return call_handing_on(self, args, training, mask, kwargs)
         if mask is not None and "mask" in drawn.binding.names:
             kwargs, mask = {**kwargs, "mask": mask}, None
         if mask is None and not return_masks and not kwargs and drawn.binding.fits(args):
@@ -209,9 +223,13 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
                     raise
                 # A hook may make of them what the model takes.
                 return self._call_with_hooks(args, {**kwargs, **({} if training is None else {"training": training})})
+            found = mask if self.masks_are_settled else masks_of_inputs(drawn.binding, args, kwargs, mask)
+            if found is not mask and not return_masks:
+                return call_handing_on(self, args, training, found, kwargs)
+            mask = found
         if return_masks or mask is not None:
-            return self._call_with_masks(values, mask, training, return_masks)
-        return super().__call__(*values, **({} if training is None else {"training": training}))
+            return call_with_masks(self, values, mask, training, return_masks)
+        return self.call_as_layer(values, training)
 
     def _draw_for(self, args: Sequence[Any]) -> DrawnGraph:
         """Draw a graph that waits for its first inputs, for these."""
@@ -222,6 +240,10 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
         # Of a torch.fx module within a module, torch.compile calls this and not `__call__`.
         return GraphNetwork.__call__(self, *args, **kwargs) if kwargs else super()._call_impl(*args)
+
+    def _call_on_masked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        # (What masks have to do with has been done.)
+        return self._wrapped_call_impl(*args, **kwargs)
 
     def is_hooked(self) -> bool:
         return is_hooked(self) or not self.runs_its_graph
@@ -238,19 +260,20 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             direct = self._direct[modules_read] = DirectCalls(self, modules_read)
         return direct if direct.hold(self) else None
 
-    def _run(self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None) -> Any:
+    def run_code(self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None) -> Any:
         """Call the model on prepared inputs, with code in place of its own that takes `further` arguments as well."""
         if training is None and not self.is_hooked():
             direct = self._direct_calls(code.modules_read) if set(map(type, values)) <= _PLAIN else None
             return self.run_outermost(code.function, self if direct is None else direct.calls, *values, *further)
         function = code.function
         view = with_forward(self, lambda this, *inputs: function(this, *inputs, *further))
+        view.__dict__.update(gives_masks=False, masks_are_settled=True)
         return view(*values) if training is None else view(*values, training=training)
 
-    def _run_for_more(
+    def run_for_more(
         self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None
     ) -> tuple[Any, list[Any]]:
-        """`_run`, where the code returns more than the outputs, which is no business of hooks.
+        """`run_code`, where the code returns more than the outputs, which is no business of hooks.
 
         Returns:
             The outputs, and all else. A `forward` of the model's own knows of nothing else.
@@ -262,7 +285,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             beside.extend(others)
             return outputs
 
-        return self._run(dataclasses.replace(code, function=forward), values, *further, training=training), beside
+        return self.run_code(dataclasses.replace(code, function=forward), values, *further, training=training), beside
 
     def _call_with_hooks(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call the model on arguments that its forward pre-hooks, and not it, know how to take."""
@@ -270,29 +293,9 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         view = with_forward(self, lambda this, *inputs: function(this, *this.prepare_inputs(*inputs)))
         return super(GraphNetwork, view).__call__(*args, **kwargs)
 
-    def _call_with_masks(self, values: Sequence[Any], mask: Any, training: bool | None, return_masks: bool) -> Any:
-        """A call with masks for its inputs, or that returns a list of the masks of the outputs beside these."""
-        drawn = self._known_graph()
-        masks = [None] * len(values) if mask is None else drawn.binding.arrange((mask,), {})
-        if contains_symbolic(values, {}):
-            given = {} if training is None else {"training": training}
-            outputs = super().__call__(*values, mask=masks, **given)
-            return (outputs, [output.mask for output in leaves(outputs)]) if return_masks else outputs
-        code = None if self.graph_was_changed else self._masked.get(masks, return_masks)
-        if self.graph_was_changed and not torch.compiler.is_compiling():
-            warnings.warn(
-                f"The graph of {self._label} was changed since it was drawn, and nothing is known of it but its code: "
-                "masks do not reach its layers, and none comes out of it. Draw the model anew, or `rewire` it.",
-                stacklevel=2,
-            )
-        if code is None:
-            outputs = self(*values, training=training)
-            return (outputs, [None] * len(drawn.output_tensors)) if return_masks else outputs
-        further = [mask for mask in masks if mask is not None]
-        if not return_masks:
-            return self._run(code, values, *further, training=training)
-        outputs, beside = self._run_for_more(code, values, *further, training=training)
-        return outputs, beside[0] if beside else [None] * len(drawn.output_tensors)
+    def call_as_layer(self, values: Sequence[Any], training: bool | None, **given: Any) -> Any:
+        """A call on prepared inputs, with all that a call of a layer does."""
+        return super().__call__(*values, **given, **({} if training is None else {"training": training}))
 
     def prepare_inputs(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         drawn = self.drawn
@@ -322,7 +325,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         wanted = tuple((index, activation.within) for index, activation in found if activation is not None)
         if not wanted and not masked:
             return TrainingOutputs(self(*prepared))
-        y_pred, beside = self._run_for_more(self._training.get(wanted), prepared)
+        y_pred, beside = self.run_for_more(self._training.get(wanted), prepared)
         masks, logits = beside or (None, None)
         return TrainingOutputs(y_pred, masks if masked else None, logits if wanted else None)
 
@@ -334,7 +337,7 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             *prepared: what `prepare_inputs` made.
             training: the mode; the model's own by default.
         """
-        return self._run(generate(lower(self._known_graph(), values)), prepared, training=training)
+        return self.run_code(generate(lower(self._known_graph(), values)), prepared, training=training)
 
     def output_activation(self, index: int) -> OutputActivation | None:
         """The softmax or sigmoid that an output, by its number, ends in."""
@@ -372,17 +375,8 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
             given["mask"] = masks[0] if len(masks) == 1 else masks
         node = record("module", self, args, given, specs)
         found = [node.mask_value(mask) if isinstance(mask, ReturnedMask) else mask for mask in found]
-        if type(self).compute_mask is not Layer.compute_mask and None in found:
-            # As in Keras, for outputs that its layers give no mask.
-            own = leaves(self.compute_mask(*(self._nested(each) for each in (args, masks))))
-            found = [mask if mask is not None else other for mask, other in zip(found, own, strict=False)]
-        self._set_masks(node.outputs, found)
+        set_masks(node.outputs, with_own_masks(self, args, masks, found))
         return node
-
-    def _nested(self, values: Sequence[Any]) -> Any:
-        """Values for the inputs, nested as these are."""
-        drawn = self._known_graph()
-        return map_structure(dict(zip(drawn.input_tensors, values, strict=True)).__getitem__, drawn.inputs)
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(zip(self._known_graph().binding.names, args, strict=True))

@@ -7,6 +7,7 @@ import copy
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.naming import unique_name, unique_names
 from torchfunc.structures import leaves, map_structure
+from torchfunc.tensor_masks import MASK
 from torchfunc.training.data.arrays import Batch, Tensors
 from torchfunc.training.matching import (
     MetricGiven,
@@ -289,8 +291,9 @@ class Objectives:
             targets, weights = self.match_data(y, weight)
             if not self.resolved:
                 self.resolve(targets, predictions)
-        none = [None] * len(self.outputs)
-        return list(map(OutputBatch, targets, predictions, weights, masks or none, logits or none))
+        # (Those that the layers of a model of one's own have given to its outputs.)
+        masks = masks or list(map(getattr, predictions, repeat(MASK), repeat(None)))
+        return list(map(OutputBatch, targets, predictions, weights, masks, logits or [None] * len(self.outputs)))
 
     def match_data(self, y: Tensors, sample_weight: Tensors) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """Targets and sample weights output by output; one array of weights counts for all outputs.

@@ -15,7 +15,15 @@ import torch
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers.base.shapes import Shape, Shapes
 
-__all__ = ["accepts", "bind_call", "call_with_shapes", "parameter_names", "shapes_of"]
+__all__ = [
+    "accepts",
+    "bind_call",
+    "call_with_shapes",
+    "parameter_names",
+    "parameters_by_position",
+    "parameters_of",
+    "shapes_of",
+]
 
 
 @functools.cache
@@ -46,12 +54,25 @@ def _positional_parameters(function: Callable[..., object]) -> tuple[str, ...]:
     return tuple(each.name for each in parameters) if plain and optional else ()
 
 
+def parameters_of(function: Callable[..., object]) -> tuple[str, ...]:
+    """The names in a function's signature; none for C functions, which may have no signature."""
+    try:
+        return _function_parameters(_function(function))
+    except ValueError:
+        return ()
+
+
+def parameters_by_position(function: Callable[..., object]) -> tuple[str, ...]:
+    """Those of them that can be given by position."""
+    if not parameters_of(function):
+        return ()
+    parameters = _signature(function).parameters.values()
+    return tuple(each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD))
+
+
 def accepts(function: Callable[..., object], parameter: str) -> bool:
     """Whether a function names `parameter` in its signature; False for C functions, which may have no signature."""
-    try:
-        return parameter in _function_parameters(_function(function))
-    except ValueError:
-        return False
+    return parameter in parameters_of(function)
 
 
 def parameter_names(cls: type) -> list[str]:

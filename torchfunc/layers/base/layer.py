@@ -41,7 +41,8 @@ from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
 from torchfunc.layers.base.layer_name import LayerName
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
-from torchfunc.layers.base.masks import Masks, hands_masks_on, masks_of, set_masks
+from torchfunc.layers.base.masked_calls import MaskedCalls
+from torchfunc.layers.base.masks import masks_to_pass, set_masks
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
@@ -51,6 +52,7 @@ from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.readable_arrays import readable
 from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import map_structure
+from torchfunc.tensor_masks import MASK
 
 __all__ = ["Layer", "build_sublayers", "has_shape_formula", "known_specs", "output_specs", "takes_mask"]
 
@@ -58,7 +60,7 @@ __all__ = ["Layer", "build_sublayers", "has_shape_formula", "known_specs", "outp
 _REGISTERED_TYPES = (Tensor, nn.Module, list, tuple, dict)
 
 
-class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, BuildRecord):
+class Layer(LayerName, NodeIntrospection, MaskedCalls, LossHolder, DeclaredInput, FileHooks, BuildRecord):
     """The base of all layers.
 
     Write `call(self, inputs, training=None, mask=None)` as in Keras or `forward(self, x)` as in torch; make weights in
@@ -91,7 +93,6 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
     [[3.0, 3.0]]
     """
 
-    supports_masking = False
     declared_batch_shape: tuple[int | None, ...] | None
     inbound_calls: InboundNodes
 
@@ -194,8 +195,12 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         # With nothing to record, convert or build, straight to torch, without the hook that plain modules need.
         if self.built and not are_calls_watched():
             if not kwargs and len(args) == 1 and type(args[0]) is Tensor:
+                if self.makes_masks or getattr(args[0], MASK, None) is not None:
+                    return self._call_on_masked(args, kwargs)
                 return self._wrapped_call_impl(args[0])
             if "training" not in kwargs and only_real(args) and only_real(kwargs.values()):
+                if self._meets_masks(args, kwargs):
+                    return self._call_on_masked(args, kwargs)
                 return self._wrapped_call_impl(*args, **kwargs)
         if contains_symbolic(args, kwargs):
             return self._call_symbolically(args, kwargs)
@@ -213,9 +218,15 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
             self._check_input(arguments)
             self._build_for(arguments)
         if training == self.training:
-            return super().__call__(*args, **kwargs)
+            return self._call_plainly(args, kwargs)
         with flipped(self, training) if torch.compiler.is_compiling() else CallMode(self, training):
-            return super().__call__(*args, **kwargs)
+            return self._call_plainly(args, kwargs)
+
+    @pass_over
+    def _call_plainly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if self._meets_masks(args, kwargs):
+            return self._call_on_masked(args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def _to_tensor(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):
@@ -228,8 +239,6 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
 
     def _call_symbolically(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         node = self.record_call(args, kwargs)
-        if not hands_masks_on():
-            node.masks.clear()
         self.inbound_calls.add(node, held=True)
         return node.outputs
 
@@ -240,14 +249,9 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         arguments = self._bind(args, kwargs)
         first = next(iter(arguments.values()), None)
         self._check_input(arguments)
-        masks = masks_of(first)
-        if masks is not None and "mask" not in arguments and self._takes_mask():
-            kwargs["mask"] = arguments["mask"] = masks
-        for name, value in list(arguments.items()):
-            # As in Keras: `call(self, query, value, query_mask=None, value_mask=None)` gets the mask of each.
-            own = masks if value is first else masks_of(value)
-            if own is not None and f"{name}_mask" not in arguments and accepts(type(self).forward, f"{name}_mask"):
-                kwargs[f"{name}_mask"] = arguments[f"{name}_mask"] = own
+        found = masks_to_pass(self._mask_parameters(), arguments, kwargs)
+        kwargs.update(found)
+        arguments.update(found)
         if arguments.get("mask") is not None:
             self._check_mask(first, arguments["mask"])
         if not self.built:
@@ -256,28 +260,19 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         if training is not None:
             kwargs["training"] = training
         node = record("module", self, args, kwargs, specs)
-        previous_mask = arguments.get("mask", masks)
-        if previous_mask is not None or type(self).compute_mask is not Layer.compute_mask:
-            self._set_masks(node.outputs, self.compute_mask(first, previous_mask))
+        masks = self._output_masks(first, arguments)
+        if masks is not None:
+            set_masks(node.outputs, masks)
         return node
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter name."""
         return bind_call(type(self).forward, self, args, kwargs)
 
-    def _takes_mask(self) -> bool:
-        return accepts(type(self).forward, "mask")
-
     def _check_input(self, arguments: Mapping[str, Any]) -> None:
         spec = self.input_spec
         if spec is not None and arguments:
             check_input(spec, next(iter(arguments.values())), self.describe)
-
-    def _check_mask(self, inputs: Any, mask: Masks) -> None:
-        """Raise a ValueError if a mask, real or symbolic, does not fit the inputs. For layers that take one."""
-
-    def _set_masks(self, outputs: object, masks: Masks) -> None:
-        set_masks(outputs, masks)
 
     # Shapes
 
@@ -313,15 +308,6 @@ class Layer(LayerName, NodeIntrospection, LossHolder, DeclaredInput, FileHooks, 
         if self._weights or not input_dtypes:
             return self.dtype
         return functools.reduce(torch.promote_types, input_dtypes)
-
-    def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        """The output's mask; by default the input's, if the layer `supports_masking`.
-
-        >>> mask = torch.tensor([[True, False]])
-        >>> layers.Dropout(0.5).compute_mask(torch.ones(1, 2, 4), mask)
-        tensor([[ True, False]])
-        """
-        return mask if self.supports_masking else None
 
     def _has_shape_formula(self) -> bool:
         """Whether `compute_output_shape` is a formula, and runs nothing."""

@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 
 from torchfunc.graph import Node, SymbolicValue, install_hook, record, topological_order
 from torchfunc.layers import Layer
-from torchfunc.layers.base.masks import no_masks_handed_on
 from torchfunc.modules.naming import name_nodes
 from torchfunc.structures import leaves, map_structure
 
@@ -87,7 +86,7 @@ def _draw(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any], training
     for path, tensor in [*view.named_parameters(), *view.named_buffers()]:
         paths.setdefault(id(tensor), path)
     install_hook()
-    with _inbound_nodes_kept(layer), no_masks_handed_on():
+    with _inbound_nodes_kept(layer):
         try:
             outputs = type(layer).forward(view, *args, **kwargs)
         except _ERRORS:

@@ -1,0 +1,28 @@
+"""Masks of tensors: the attribute of a tensor, real or symbolic, that says which of its steps count.
+
+It has Keras' name. A layer that is called sets it on what it returns, and the next one finds it there; so a mask lives
+as long as its tensor, belongs to one thread if its tensor does, and torch.compile and torch.export trace it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["MASK", "mask_of", "with_mask"]
+
+MASK = "_keras_mask"
+"""The name of the attribute. Tensors without a mask need not have it."""
+
+
+def mask_of(value: Any) -> Any:
+    """The mask of a tensor, real or symbolic; None if it has none."""
+    return getattr(value, MASK, None)
+
+
+def with_mask(tensor: Tensor, mask: Any) -> Tensor:
+    """A view of a real tensor that has this mask; the tensor itself stays as it is."""
+    view = tensor.view_as(tensor)
+    setattr(view, MASK, mask)
+    return view
