@@ -10,10 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MASK", "mask_of", "with_mask"]
+__all__ = ["MASK", "MASKS_OF_INPUTS", "mask_of", "with_mask"]
 
 MASK = "_keras_mask"
 """The name of the attribute. Tensors without a mask need not have it."""
+
+MASKS_OF_INPUTS = "masks_of_inputs"
+"""In a graph, the argument that has the masks of the tensors among the others, for a layer of one's own.
+
+Its code finds them on these, whatever arguments it has. The argument does not reach it.
+"""
 
 
 def mask_of(value: Any) -> Any:

@@ -91,7 +91,7 @@ def _direct(module: nn.Module | None) -> Any:
     kind = type(module)
     is_drawn_model = getattr(kind, "runs_its_graph", False)
     is_own_call = not is_drawn_model and kind.__call__ not in (nn.Module.__call__, Layer.__call__)
-    if is_own_call or (isinstance(module, Layer) and not module.built):
+    if is_own_call or (isinstance(module, Layer) and (module.has_masks_in_graphs or not module.built)):
         return module
     if is_hooked(module) or "_compiled_call_impl" in module.__dict__ or isinstance(module, torch.jit.ScriptModule):
         return module

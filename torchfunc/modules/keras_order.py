@@ -8,7 +8,8 @@ from typing import TypeAlias
 from torch import nn
 
 from torchfunc.graph import Node, SymbolicValue
-from torchfunc.structures import Structure
+from torchfunc.structures import Structure, leaves
+from torchfunc.tensor_masks import MASKS_OF_INPUTS
 
 __all__ = ["Part", "in_keras_order", "parts_by_depth"]
 
@@ -82,8 +83,11 @@ def _before(vertex: Vertex, outside: Collection[SymbolicValue]) -> list[Vertex]:
         return []
     values: Iterable[SymbolicValue] = vertex.inputs
     if vertex.kwargs:
-        # (Sizes within slices are inputs too, and come last.)
-        values = dict.fromkeys([*in_keras_order((vertex.args, vertex.kwargs)), *vertex.inputs])
+        # (Keras does not have the masks that tensors bring along. Sizes within slices are inputs too, and come last.)
+        kwargs = {name: value for name, value in vertex.kwargs.items() if name != MASKS_OF_INPUTS}
+        brought = set() if kwargs.keys() == vertex.kwargs.keys() else set(leaves(vertex.kwargs[MASKS_OF_INPUTS]))
+        others = [value for value in vertex.inputs if value not in brought]
+        values = dict.fromkeys([*in_keras_order((vertex.args, kwargs)), *others])
     return [_vertex(value, outside) for value in values]
 
 

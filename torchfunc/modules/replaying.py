@@ -26,6 +26,7 @@ from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.network import Network
 from torchfunc.recursion import Steps
 from torchfunc.structures import leaves, map_structure
+from torchfunc.tensor_masks import MASKS_OF_INPUTS
 
 __all__ = ["call_again", "infer_again", "reinferring", "without_found_masks"]
 
@@ -66,11 +67,12 @@ def without_found_masks(node: Node, kwargs: Mapping[str, Any]) -> dict[str, Any]
         kwargs: the arguments by the same keywords.
     """
     layer, found = node.target, {}
+    kwargs = {name: value for name, value in kwargs.items() if name != MASKS_OF_INPUTS}
     if node.kwargs and isinstance(layer, Layer):
         if isinstance(layer, Network) and layer.records_in_steps:
             found["mask"] = [getattr(value, "mask", None) for value in node.args]
         else:
-            given = {name: value for name, value in node.kwargs.items() if name != "training"}
+            given = {name: value for name, value in node.kwargs.items() if name not in ("training", MASKS_OF_INPUTS)}
             arguments = bind_call(type(layer).forward, layer, node.args, given)
             found = {f"{name}_mask": leaves(masks_of(value)) for name, value in arguments.items()}
             found["mask"] = leaves(masks_of(next(iter(arguments.values()), None)))

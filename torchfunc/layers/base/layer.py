@@ -36,13 +36,14 @@ from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.build_record import BuildRecord, marking_built
 from torchfunc.layers.base.call_arguments import accepts, bind_call, parameter_names, shapes_of
+from torchfunc.layers.base.drawn_masks import find_returned_masks, may_return_masks
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
 from torchfunc.layers.base.layer_name import LayerName
 from torchfunc.layers.base.losses import LossHolder, expect_losses, regularize_activity, starts_call
 from torchfunc.layers.base.masked_calls import MaskedCalls
-from torchfunc.layers.base.masks import masks_to_pass, set_masks
+from torchfunc.layers.base.masks import masks_of_tensors, masks_to_pass, set_masks
 from torchfunc.layers.base.output_specs import Specs, specs_by_formula
 from torchfunc.layers.base.shapes import Shapes, declared_input_shape, map_shapes, merge_shapes
 from torchfunc.layers.base.tracking import restore_tracking, track
@@ -52,7 +53,7 @@ from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.readable_arrays import readable
 from torchfunc.registry import deserialize_arguments
 from torchfunc.structures import map_structure
-from torchfunc.tensor_masks import MASK
+from torchfunc.tensor_masks import MASK, MASKS_OF_INPUTS
 
 __all__ = ["Layer", "build_sublayers", "has_shape_formula", "known_specs", "output_specs", "takes_mask"]
 
@@ -257,12 +258,17 @@ class Layer(LayerName, NodeIntrospection, MaskedCalls, LossHolder, DeclaredInput
         if not self.built:
             self._build_for(arguments)
         specs = self._output_specs(args, kwargs, arguments)
-        if training is not None:
-            kwargs["training"] = training
-        node = record("module", self, args, kwargs, specs)
+        masks = masks_of_tensors((args, kwargs)) if self.is_written else None
+        if masks is not None:
+            kwargs[MASKS_OF_INPUTS] = masks
+            self.has_masks_in_graphs = True
+        given = kwargs if training is None else {**kwargs, "training": training}
+        node = record("module", self, args, given, specs)
         masks = self._output_masks(first, arguments)
         if masks is not None:
             set_masks(node.outputs, masks)
+        if may_return_masks(self, kwargs):
+            find_returned_masks(self, node, args, kwargs)
         return node
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

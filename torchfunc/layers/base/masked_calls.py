@@ -16,7 +16,10 @@ from torchfunc.layers.base.masks import (
     masks_to_pass,
     positional_parameters,
     with_masks,
+    with_masks_of_inputs,
 )
+from torchfunc.structures import leaves
+from torchfunc.tensor_masks import MASKS_OF_INPUTS, mask_of
 
 __all__ = ["MaskedCalls"]
 
@@ -31,17 +34,23 @@ class MaskedCalls(nn.Module):
         supports_masking: whether the output has the input's mask, if `compute_mask` does not say otherwise.
         makes_masks: whether `compute_mask` may give the output a mask where the input has none.
         masks_are_settled: whether who calls it sees to the masks of the output.
+        is_written: whether its code is not torchfunc's, and so may call any layers on the tensors that it gets.
+        has_masks_in_graphs: whether a graph calls it with masks on its inputs, or takes masks off its outputs.
     """
 
     supports_masking = False
     makes_masks = False
     masks_are_settled = False
+    is_written = False
+    has_masks_in_graphs = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         maker = next(base for base in cls.__mro__ if "compute_mask" in vars(base))
         if not maker.__module__.startswith("torchfunc."):
             cls.makes_masks = True
+        caller = next((base for base in cls.__mro__ if "call" in vars(base) or "forward" in vars(base)), cls)
+        cls.is_written = not caller.__module__.startswith(("torchfunc.", "torch."))
         if cls._call_on_masked.__qualname__.startswith("MaskedCalls."):
             # Where torch.compile starts: not to be shared by all classes of layers.
             cls._call_on_masked = with_own_code(MaskedCalls._call_on_masked)  # type: ignore[method-assign]
@@ -74,10 +83,15 @@ class MaskedCalls(nn.Module):
         """Whether a call on real tensors has to do with masks."""
         if self.makes_masks or any_masked(args):
             return True
-        return bool(kwargs) and (kwargs.get("mask") is not None or any_masked(kwargs.values()))
+        if not kwargs:
+            return False
+        in_graph = MASKS_OF_INPUTS in kwargs or "return_masks" in kwargs
+        return in_graph or kwargs.get("mask") is not None or any_masked(kwargs.values())
 
     def _call_on_masked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """A call on real tensors, with their masks and with one for the output."""
+        if self.has_masks_in_graphs and (MASKS_OF_INPUTS in kwargs or "return_masks" in kwargs):
+            return self._call_in_graph(args, **kwargs)
         names = positional_parameters(self._called_class())
         arguments = dict(zip(names, args, strict=False))
         arguments.update({name: kwargs[name] for name in names if name in kwargs}, **kwargs)
@@ -87,6 +101,22 @@ class MaskedCalls(nn.Module):
             return outputs
         first = next(iter(arguments.values()), None)
         return with_masks(outputs, self._output_masks(first, {**arguments, **found}), (args, kwargs))
+
+    def _call_in_graph(
+        self,
+        args: Sequence[Any],
+        masks_of_inputs: Sequence[Masks] | None = None,
+        return_masks: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """A call that a graph makes: with the masks of its tensors, in order, or that returns those of its outputs."""
+        if any(isinstance(leaf, fx.Proxy) for leaf in leaves(args)):
+            own = {MASKS_OF_INPUTS: masks_of_inputs, "return_masks": return_masks}
+            return super().__call__(*args, **kwargs, **{name: value for name, value in own.items() if value})
+        if masks_of_inputs is not None:
+            args, kwargs = with_masks_of_inputs((args, kwargs), masks_of_inputs)
+        outputs = self._call_on_masked(args, kwargs)
+        return (outputs, list(map(mask_of, leaves(outputs)))) if return_masks else outputs
 
     def _output_masks(self, first: Any, arguments: Mapping[str, Any]) -> Masks:
         """The masks of what a call on these arguments returns."""

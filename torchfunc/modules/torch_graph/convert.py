@@ -203,7 +203,8 @@ class _Conversion:
         layer = call.layer
         constants = [leaf for leaf in leaves((call.args, call.kwargs)) if not isinstance(leaf, fx.Node)]
         if layer not in self.made:
-            inner = draw_inside(layer, call.symbolic, call.symbolic_kwargs)
+            asked = {"return_masks": True} if call.kwargs.get("return_masks") else {}
+            inner = draw_inside(layer, call.symbolic, {**call.symbolic_kwargs, **asked})
             if inner is None:
                 return NotImplemented
             self.made[layer] = _Writer(self, layer, _of_layer(inner)).write(type(layer).__name__)

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from torchfunc.graph import Node, SymbolicValue, install_hook, record, topological_order
+from torchfunc.graph import Node, SymbolicTensor, SymbolicValue, install_hook, record, topological_order
 from torchfunc.layers import Layer
 from torchfunc.modules.naming import name_nodes
 from torchfunc.structures import leaves, map_structure
+from torchfunc.tensor_masks import MASKS_OF_INPUTS, mask_of
 
 __all__ = ["DROPOUTS", "InnerGraph", "draw_inside"]
 
@@ -78,7 +79,13 @@ def _draw(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any], training
             stand_ins[leaf] = record("input", "argument", (), {}, leaf.spec).outputs
         return stand_ins[leaf] if isinstance(leaf, SymbolicValue) else leaf
 
-    args, kwargs = map_structure(stand_in, (list(args), dict(kwargs)))
+    arguments: tuple[list[Any], dict[str, Any]] = map_structure(stand_in, (list(args), dict(kwargs)))
+    args, options = arguments
+    masks, returns_masks = options.pop(MASKS_OF_INPUTS, ()), options.pop("return_masks", False)
+    tensors = [leaf for leaf in leaves((args, options)) if isinstance(leaf, (Tensor, SymbolicTensor))]
+    for value, mask in zip(tensors, masks, strict=bool(masks)):
+        if isinstance(value, SymbolicTensor):
+            value.mask = mask
     view = _view(layer, training)
     paths: dict[Any, str] = {}
     for path, module in view.named_modules(remove_duplicate=True):
@@ -88,9 +95,11 @@ def _draw(layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any], training
     install_hook()
     with _inbound_nodes_kept(layer):
         try:
-            outputs = type(layer).forward(view, *args, **kwargs)
+            outputs = type(layer).forward(view, *args, **options)
         except _ERRORS:
             return None
+    if returns_masks:
+        outputs = outputs, list(map(mask_of, leaves(outputs)))
     results = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, SymbolicValue)]
     if not results or _wrote(view, layer):
         return None
