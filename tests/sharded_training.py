@@ -5,6 +5,7 @@ weights or whole ones. Then what a process holds of a model, lower precision, an
 """
 
 import functools
+import json
 import os
 import shutil
 import sys
@@ -123,6 +124,12 @@ def others(folder, rank=0, **how):
     if how:
         model = build("adam", **how)
         fit(model, 1)
+        found["config"] = json.loads(model.to_json())
+        model.compile("sgd", "sparse_categorical_crossentropy", strategy=None)
+        try:
+            fit(model, 1)
+        except ValueError as error:
+            found["alone"] = str(error)
         # What torch has written of whole weights, sharded ones are read from, and the other way round.
         checkpoint.save(model.state_dict(), checkpoint_id=f"{folder}/sharded.by_hand")
         found["saved"] = weights_of(model)
@@ -210,6 +217,7 @@ def launch(folder):
         warnings.filterwarnings("ignore", message="torch.distributed is")
         checkpoint.save(model.state_dict(), checkpoint_id=f"{folder}/whole.by_hand")
         write_state(f"{folder}/whole weights", weights_of(model))
+        write_state(f"{folder}/whole config", json.loads(model.to_json()))
         for number, (size, stages) in enumerate(JOBS):
             if size > 1:
                 together(size, functools.partial(work, folder, stages, number == 0))

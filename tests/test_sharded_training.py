@@ -46,13 +46,15 @@ def assert_resumed(folder, optimizer):
 
 def assert_shards(folder):
     """Half the memory; in low precision the losses of one process; files by hand."""
-    whole = read_state(folder / "others whole 0")
+    whole, whole_config = read_state(folder / "others whole 0"), read_state(folder / "whole config")
     for rank in range(2):
         found = read_state(folder / f"others sharded {rank}")
         assert found["bytes"] <= 0.6 * whole["bytes"]
         # (Of 8 bits, which one process rounds in other places.)
         np.testing.assert_allclose(found["low"]["history"]["loss"], whole["low"]["history"]["loss"], rtol=2e-3)
         assert_weights_alike(found["low"]["weights"], whole["low"]["weights"], rtol=0, atol=0.05)
+        assert found["config"] == whole_config
+        assert "strategy=None lets each work for itself" in found["alone"]
         assert_weights_alike(found["loaded"], read_state(folder / "whole weights"), rtol=0, atol=0)
     assert_weights_alike(read_state(folder / "sharded weights"), found["saved"], rtol=0, atol=0)
 

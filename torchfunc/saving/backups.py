@@ -70,11 +70,6 @@ class Backups:
         sharded = any(map(is_shard, tensors.values()))
         if not (is_first or sharded):
             return
-        if sharded and processes is None:
-            raise ValueError(
-                "The weights are sharded over several processes, which strategy=None lets work each for itself: what "
-                "they have to save cannot be put together. Compile the model with strategy='fsdp'."
-            )
         if self._in_background:
             tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
             if sharded and processes is not None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from torchfunc.registry import custom_object_scope, deserialize_keras_object, serialize_keras_object
 from torchfunc.saving.json_text import parse_json
+from torchfunc.saving.sharded import own_classes
 
 __all__ = ["config_of_model", "model_from_json", "model_of_config"]
 
@@ -20,7 +21,8 @@ def config_of_model(model: Any, include_optimizer: bool = True) -> dict[str, Any
         ValueError: a part of the model has no config; the message names it.
     """
     try:
-        config: dict[str, Any] = serialize_keras_object(model)
+        with own_classes(model):
+            config: dict[str, Any] = serialize_keras_object(model)
     except RecursionError:
         raise ValueError(
             f"The model {model.name!r} cannot be written to a config: it holds models within models within models, "

@@ -98,8 +98,13 @@ def prepare(model: Trainable, processes: Processes | None, execution: Execution)
     """Shard the weights of a built model, those of the first process, if it is to be trained so.
 
     Raises:
-        ValueError: as `shard`.
+        ValueError: as `shard`; or they are sharded, and each process is to work for itself.
     """
+    if processes is None and is_sharded(model):
+        raise ValueError(
+            f"The weights of the model {model.name!r} are sharded over several processes, and strategy=None lets each "
+            "work for itself. Compile it with strategy='auto', or make the model anew, from a file say."
+        )
     if processes is not None and execution.shards and not is_sharded(model):
         processes.copy_from_first([*model.parameters(), *model.buffers()])
         shard(model, processes, execution)
