@@ -246,6 +246,29 @@ def test_before_init_is_an_error_that_says_so():
         Early()
 
 
+class Blocks(Model):
+    losses_by_head = None
+
+    def __init__(self, name):
+        super().__init__()
+        setattr(self, name, nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 2)]))
+        self.attribute = name
+
+    def call(self, x):
+        for layer in getattr(self, self.attribute):
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("name", ["metrics", "losses", "history", "drawn", "losses_by_head"])
+def test_a_layer_that_an_attribute_of_the_class_would_hide(name):
+    """It would not be called, as if it were not there."""
+    with pytest.raises(AttributeError, match=rf"^Blocks\.{name} is an attribute of the class.*Call it something else"):
+        Blocks(name)
+    for free in ("blocks", "layers"):
+        assert Blocks(free)(torch.ones(4, 3)).shape == (4, 2)
+
+
 COPIES = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),

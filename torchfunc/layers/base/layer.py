@@ -175,6 +175,11 @@ class Layer(LayerName, NodeIntrospection, MaskedCalls, LossHolder, DeclaredInput
                 f"{type(self).__name__}.{name} shows torch's parameters as Keras has them and cannot be replaced. "
                 f"Write into it: layer.{name}.assign(value)."
             )
+        if isinstance(value, nn.Module) and name != "layers" and hasattr(type(self), name):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is an attribute of the class, which hides a layer of that name: "
+                f"`self.{name}` would not give the {type(value).__name__}. Call it something else."
+            )
         if not track(self, name, value):
             super().__setattr__(name, value)
         if not self.__dict__.get("_trainable", True):
