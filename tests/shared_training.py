@@ -378,7 +378,9 @@ def by_hand():
     torch.manual_seed(0)
     model = Undrawn()
     plan = {"words": "rowwise", "first": "colwise", "last": "rowwise"}
-    model.compile("adam", "sparse_categorical_crossentropy", **HOW, **({"parallelize_plan": plan} if SIZE > 1 else {}))
+    counts = torchmetrics.ConfusionMatrix("multiclass", num_classes=3)
+    given = {**HOW, "parallelize_plan": plan} if SIZE > 1 else {}
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=[counts], **given)
     random = draws()
     x, y = random.integers(0, 10, (18, 5)), random.integers(0, 3, 18)
     # Of two processes with the same rows, those of the first count.

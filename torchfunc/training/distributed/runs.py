@@ -187,8 +187,15 @@ def _summed(processes: Processes, metrics: list[Metric]) -> Iterator[None]:
     variables: list[Tensor] = list(found.values())
     with torch.inference_mode(False):
         restore = snapshot(variables)
+    # Those of torchmetrics gather what others have counted by themselves; of processes with the same rows, one counts.
+    others = [each.metric for each in metrics if isinstance(each, TorchMetric) and processes.share_rows]
+    own = [each for each in others if getattr(each, "process_group", False) is None]
     try:
+        for each in own:
+            each.process_group = processes.rows_group
         processes.sum(variables)
         yield
     finally:
+        for each in own:
+            each.process_group = None
         restore()
