@@ -379,8 +379,7 @@ def by_hand():
     model = Undrawn()
     plan = {"words": "rowwise", "first": "colwise", "last": "rowwise"}
     counts = torchmetrics.ConfusionMatrix("multiclass", num_classes=3)
-    given = {**HOW, "parallelize_plan": plan} if SIZE > 1 else {}
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=[counts], **given)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=[counts], parallelize_plan=plan, **HOW)
     random = draws()
     x, y = random.integers(0, 10, (18, 5)), random.integers(0, 3, 18)
     # Of two processes with the same rows, those of the first count.
@@ -440,9 +439,11 @@ def refused():
 
     for words, given in (
         ("has the axes 'data' and 'model'", {"strategy": init_device_mesh("cpu", (4,), mesh_dim_names=("tp",))}),
+        ("along 'data' and 'model', {'data': 4", {"strategy": {"data": 2, "tensor": 2}}),
+        ("has 6 processes, data=3 x model=2, but 4", {"strategy": {"model": 2, "data": 3}}),
         ("has 2 processes, model=2, but 4 train together", {"strategy": mesh["model"]}),
-        ("a DeviceMesh or None, got 'tp'", {"strategy": "tp"}),
-        ("'model' of a DeviceMesh, and `strategy` is 'ddp'", {"strategy": "ddp", "parallelize_plan": {}}),
+        ("a mesh or None, got 'tp'", {"strategy": "tp"}),
+        ("'model' of a mesh, and `strategy` is 'ddp'", {"strategy": "ddp", "parallelize_plan": {}}),
         ("a dict of layers", {"strategy": mesh, "parallelize_plan": ["dense"]}),
         ("no layer of the model. Did you mean 'dense'", {"strategy": mesh, "parallelize_plan": {"dens": None}}),
         ("by 'heads', or not at all", {"strategy": mesh, "parallelize_plan": {"dense": "column"}}),
@@ -463,9 +464,10 @@ def refused():
 
 def meshes():
     """Layers that are split: over both of two processes; of four, over two that have the same rows."""
-    if SIZE > 1:
-        shape, names = ((2,), ("model",)) if SIZE == 2 else ((2, 2), ("data", "model"))
-        HOW["strategy"] = init_device_mesh("cpu", shape, mesh_dim_names=names)
+    # (One process alone has nothing to split.)
+    HOW["strategy"] = {"data": 2, "model": 2} if SIZE == 1 else {"model": 2}
+    if SIZE == 4:
+        HOW["strategy"] = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "model"))
     found = {scenario.__name__: scenario() for scenario in (mlp, transformer, by_hand, unalike_where_split)}
     if SIZE == 4:
         refused()

@@ -21,8 +21,8 @@ from torchfunc.optimizers import Optimizer
 from torchfunc.structures import first_leaf
 from torchfunc.training.compiled_step import CompiledStep
 from torchfunc.training.data.arrays import Tensors
-from torchfunc.training.distributed.meshes import check_mesh
-from torchfunc.training.distributed.processes import STRATEGIES, Processes, Strategy
+from torchfunc.training.distributed.meshes import Mesh, Strategy, parse_mesh
+from torchfunc.training.distributed.processes import STRATEGIES, Processes
 from torchfunc.training.matching import flatten_outputs
 from torchfunc.training.outputs import Objectives, ParsedObjectives, matching_outputs
 from torchfunc.training.payback import Payback
@@ -92,7 +92,7 @@ class Execution:
     jit: bool | str
     steps: int
     precision: Precision
-    strategy: Strategy = "auto"
+    strategy: str | Mesh | None = "auto"
     check_nan: bool = False
     shard_modules: Sequence[Any] | None = None
     parallelize_plan: Mapping[Any, str | None] | None = None
@@ -118,14 +118,13 @@ class Execution:
             raise ValueError(f"`jit_compile` is True, False, 'auto' or 'payback', got {jit_compile!r}.")
         if run_eagerly and jit is True:
             raise ValueError("`run_eagerly=True` and `jit_compile=True` exclude each other.")
-        if isinstance(strategy, DeviceMesh):
-            check_mesh(strategy)
-        elif strategy not in STRATEGIES:
-            raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp', a DeviceMesh or None, got {strategy!r}.")
-        elif parallelize_plan is not None:
+        shared = parse_mesh(strategy) if isinstance(strategy, (DeviceMesh, Mapping)) else strategy
+        if not isinstance(strategy, (DeviceMesh, Mapping)) and strategy not in STRATEGIES:
+            raise ValueError(f"`strategy` is 'auto', 'ddp', 'fsdp', a mesh or None, got {strategy!r}.")
+        if parallelize_plan is not None and (shared is None or isinstance(shared, str)):
             raise ValueError(
-                "`parallelize_plan` says how layers are split over the axis 'model' of a DeviceMesh, and "
-                f"`strategy` is {strategy!r}."
+                "`parallelize_plan` says how layers are split over the axis 'model' of a mesh, and `strategy` is "
+                f"{strategy!r}."
             )
         if parallelize_plan is not None and not isinstance(parallelize_plan, Mapping):
             raise ValueError(
@@ -134,7 +133,7 @@ class Execution:
         if not isinstance(check_nan, bool):
             raise ValueError(f"`check_nan` is True or False, got {check_nan!r}.")
         jit = False if run_eagerly else jit
-        return cls(jit, steps_per_execution, Precision(precision), strategy, check_nan, shard_modules, parallelize_plan)
+        return cls(jit, steps_per_execution, Precision(precision), shared, check_nan, shard_modules, parallelize_plan)
 
     def saving_memory(self, remat: str | Sequence[Any] | None) -> Execution:
         """The same with less memory. Raises ValueError for what is none of the choices."""
@@ -145,7 +144,7 @@ class Execution:
     @property
     def shards(self) -> bool:
         """Whether each of several processes is to have but a part of the weights."""
-        return self.strategy == "fsdp" or isinstance(self.strategy, DeviceMesh)
+        return self.strategy not in ("auto", "ddp", None)
 
     def compiles(self, method: str, device: torch.device) -> bool:
         """Whether this kind of step is compiled on this device, or may be."""

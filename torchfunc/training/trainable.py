@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.metrics import Metric
 from torchfunc.modules import OutputDescription, TrainingOutputs
 from torchfunc.optimizers import Optimizer
 from torchfunc.training.data.arrays import Data, Tensors
+from torchfunc.training.distributed.meshes import Mesh
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import TrainingSettings
 
@@ -79,7 +79,7 @@ class Trainable(nn.Module):
 
         _training_settings: TrainingSettings | None
         _run_context: RunContext | None
-        _mesh: DeviceMesh | None
+        _mesh: Mesh | None
         optimizer: Optimizer | None
         stop_training: bool
         stop_evaluating: bool

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.callbacks import CallbackList, History
 from torchfunc.config import dtype_policy
@@ -36,7 +35,8 @@ from torchfunc.training.data.sources import (
 )
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.distributed.agreement import check_agreement
-from torchfunc.training.distributed.processes import Processes, Strategy, use_own_device
+from torchfunc.training.distributed.meshes import Mesh, Strategy
+from torchfunc.training.distributed.processes import Processes, use_own_device
 from torchfunc.training.distributed.runs import joined, prepare, shared_training
 from torchfunc.training.distributed.sharding import check_same_mesh
 from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, run_single_prediction
@@ -75,7 +75,7 @@ class Trainer(OverridableSteps):
     stop_predicting = StopFlag("stop_predicting")
     _training_settings: TrainingSettings | None = None
     _run_context: RunContext | None = None
-    _mesh: DeviceMesh | None = None
+    _mesh: Mesh | None = None
 
     # Settings ------------------------------------------------------------------------------------------------------
 
@@ -125,9 +125,10 @@ class Trainer(OverridableSteps):
             strategy: how several processes (`torchrun`) train one model. "ddp", which "auto" means: each has the whole
                 model and its part of each batch, and gradients are summed. "fsdp": each has but a shard of the weights,
                 their gradients and the optimizer's state, from the first `fit` on (torch's `fully_shard`; steps are not
-                compiled). None: each works for itself. A `torch.distributed.device_mesh.DeviceMesh` with the axes
-                "data" and "model", or one of them: rows are shared out and weights sharded as with "fsdp" along the
-                first, and layers split along the second (tensor parallelism), whose processes get the same rows.
+                compiled). None: each works for itself. A mesh, a `torch.distributed.device_mesh.DeviceMesh` with the
+                axes "data" and "model", or one of them, or their sizes, `{"data": 4, "model": 2}`: rows are shared out
+                and weights sharded as with "fsdp" along the first, and layers split along the second (tensor
+                parallelism), whose processes get the same rows.
             shard_modules: for "fsdp" and a mesh, what is gathered at once when it is called: modules of the model,
                 their names or classes; by default each layer with weights.
             check_nan: whether to undo the first step that meets a NaN or an infinity, and raise a ValueError that says
@@ -162,7 +163,7 @@ class Trainer(OverridableSteps):
         ).saving_memory(remat)
         if isinstance(remat, (list, tuple)) and self.is_fully_built():
             chosen_layers(self, remat)
-        check_same_mesh(self, strategy)
+        check_same_mesh(self, execution.strategy)
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, distributed
@@ -22,14 +22,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.utils.data import get_worker_info
 
-from torchfunc.training.distributed.meshes import two_axes
+from torchfunc.training.distributed.meshes import Mesh, Strategy, two_axes
 
-__all__ = ["STRATEGIES", "Processes", "Strategy", "find_processes", "is_launched", "note_failure", "use_own_device"]
+__all__ = ["STRATEGIES", "Processes", "find_processes", "is_launched", "note_failure", "use_own_device"]
 
 STRATEGIES = ("auto", "ddp", "fsdp", None)
-"""What `compile(strategy=...)` takes, beside a `DeviceMesh`."""
-
-Strategy: TypeAlias = str | DeviceMesh | None
+"""What `compile(strategy=...)` takes, beside a mesh."""
 
 # What torchrun, and whoever starts processes in its way, tells each of them.
 _LAUNCHED = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -211,7 +209,7 @@ class _State:
         left: whether the others know that it has come to its end.
     """
 
-    known: ClassVar[dict[DeviceMesh | None, Processes]] = {}
+    known: ClassVar[dict[Mesh | None, Processes]] = {}
     failed = False
     left = False
 
@@ -227,7 +225,7 @@ def use_own_device(strategy: Strategy) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
-def find_processes(strategy: Strategy, device: torch.device) -> Processes | None:
+def find_processes(strategy: str | Mesh | None, device: torch.device) -> Processes | None:
     """The processes that share the work of a run; None if there is but this one.
 
     If torch.distributed is not yet initialized in processes that were launched together, it is now.
@@ -235,6 +233,9 @@ def find_processes(strategy: Strategy, device: torch.device) -> Processes | None
     Args:
         strategy: what `compile` was given; under None each process works for itself.
         device: where the model is.
+
+    Raises:
+        ValueError: the axes of a mesh to make have other sizes.
     """
     if strategy is None or not distributed.is_available():
         return None
@@ -244,10 +245,10 @@ def find_processes(strategy: Strategy, device: torch.device) -> Processes | None
         _start("nccl" if device.type == "cuda" else "gloo")
     if distributed.get_world_size() == 1:
         return None
-    mesh = strategy if isinstance(strategy, DeviceMesh) else None
+    mesh = None if isinstance(strategy, str) else strategy
     known = _State.known.get(mesh)
     if known is None or known.group is not distributed.group.WORLD:
-        known = _State.known[mesh] = Processes(None if mesh is None else two_axes(mesh))
+        known = _State.known[mesh] = Processes(None if mesh is None else two_axes(mesh, device.type))
     return known
 
 

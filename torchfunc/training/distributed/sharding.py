@@ -17,8 +17,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torchfunc.optimizers import Adafactor, LossScaleOptimizer
 from torchfunc.saving.sharded import is_sharded
 from torchfunc.training.chosen_modules import ChosenModules, chosen_modules
+from torchfunc.training.distributed.meshes import Mesh
 from torchfunc.training.distributed.parallel_plan import make_plan
-from torchfunc.training.distributed.processes import Processes, Strategy
+from torchfunc.training.distributed.processes import Processes
 from torchfunc.training.distributed.tensor_parallel import split_layers
 from torchfunc.training.settings import Execution
 from torchfunc.training.trainable import Trainable
@@ -37,7 +38,7 @@ def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    strategy = "strategy='fsdp'" if processes.mesh is None else "A DeviceMesh as `strategy`"
+    strategy = "strategy='fsdp'" if processes.mesh is None else "A mesh as `strategy`"
     if execution.jit is True:
         raise ValueError(f"{strategy} works layer by layer, and no step is one graph: leave out jit_compile=True.")
     if model.has_own_training():
@@ -71,12 +72,12 @@ def shard(model: Trainable, processes: Processes, execution: Execution) -> None:
         fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "forward_for_training")
-    model.__dict__["_mesh"] = execution.strategy if isinstance(execution.strategy, DeviceMesh) else None
+    model.__dict__["_mesh"] = None if isinstance(execution.strategy, str) else execution.strategy
 
 
-def check_same_mesh(model: Trainable, strategy: Strategy) -> None:
+def check_same_mesh(model: Trainable, strategy: str | Mesh | None) -> None:
     """Raise ValueError if the weights of a model are sharded over other axes than a strategy has."""
-    mesh = strategy if isinstance(strategy, DeviceMesh) else None
+    mesh = None if isinstance(strategy, str) else strategy
     if is_sharded(model) and model._mesh != mesh:
         raise ValueError(
             f"The weights of the model {model.name!r} are sharded "
