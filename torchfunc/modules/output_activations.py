@@ -51,7 +51,8 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
     module = module_of(node.target)
     if isinstance(module, Network):
         return _of_model(module, node.kwargs)
-    if len(node.args) != 1 or node.kwargs or _is_hooked(module):
+    # (While torch.compile of torch 2.11 traces this, empty dicts of torch.fx are true; their lengths are right.)
+    if len(node.args) != 1 or len(node.kwargs) or _is_hooked(module):
         return None
     if not isinstance(module, ActivationLast):
         kind = _kind_of_callable(module, value.ndim)
@@ -64,7 +65,7 @@ def find_activation(value: SymbolicTensor, module_of: Callable[[nn.Module], nn.M
 
 def _of_model(model: Network, kwargs: Mapping[str, Any]) -> OutputActivation | None:
     """What a model within the graph ends in, if it returns one tensor and is called on nothing but its inputs."""
-    if kwargs or _is_hooked(model):
+    if len(kwargs) or _is_hooked(model):
         return None
     described = model.describe_outputs()
     return OutputActivation(described[0].activation, within=True) if described and described[0].activation else None
@@ -95,7 +96,7 @@ def _kind_of_callable(function: Any, ndim: int) -> str | None:
 def _kind(function: Callable[..., Any] | str, ndim: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
     """The kind of a call of a function or method on a tensor and the given further arguments."""
     if function in _SIGMOID:
-        return None if args or kwargs else "sigmoid"
+        return None if args or len(kwargs) else "sigmoid"
     if function not in _SOFTMAX or kwargs.get("dtype") is not None or len(args) > 1:
         return None
     # Without an axis torch's own softmax goes by the number of axes.

@@ -91,7 +91,8 @@ def _run(kernel: str, inputs: Tensor, states: Sequence[Tensor], weights: Sequenc
         outputs, *finals = torch.lstm(inputs, hx, list(weights), *options)
     else:
         outputs, *finals = _KERNELS[kernel](inputs, hx[0], list(weights), *options)
-    return [outputs, *(final.squeeze(0) for final in finals)]
+    # (While torch.export of torch 2.11 traces this, they have an axis more.)
+    return [outputs, *(final.reshape(state.shape) for final, state in zip(finals, states, strict=True))]
 
 
 # For any device and dtype: one operator, whose backward pass runs the forward pass again.
