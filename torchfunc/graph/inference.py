@@ -41,6 +41,7 @@ from torchfunc.graph.torch_internals import (
     fake_with_value,
     has_unknown_sizes,
     mode_for_unknown_values,
+    prepare_fake_modes,
     remove_forward_hooks,
 )
 from torchfunc.structures import Structure, leaves, map_structure
@@ -181,6 +182,7 @@ class _Call:
         return self._run(0, examples)
 
     def _run(self, trial: int, examples: Mapping[SymbolicValue, Examples]) -> Structure:
+        prepare_fake_modes()
         try:
             return self._run_in(FakeTensorMode(allow_non_fake_inputs=True), trial, examples)
         except _ValuesNeeded as needed:

@@ -7,6 +7,7 @@ they are needed: torch's own documentation names them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -63,6 +64,7 @@ __all__ = [
     "memory_of",
     "mode_for_unknown_values",
     "persistent_buffers",
+    "prepare_fake_modes",
     "remove_forward_hooks",
     "sample_dirichlet",
     "sample_gamma",
@@ -91,6 +93,26 @@ def fake_with_value(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
     # Such as that it is a buffer.
     fake.__dict__.update(tensor.__dict__)
     return fake
+
+
+@functools.cache
+def prepare_fake_modes() -> None:
+    """To be called before the first fake mode, so that it may be made in a thread that ends.
+
+    Where torch is built with CUDA and there is no card, that thread makes what stands for the driver, and torch (2.11)
+    still uses it when the thread is gone, which kills the process.
+    """
+    if not torch.backends.cuda.is_built() or torch.cuda.is_available():
+        return
+    is_made = threading.Event()
+
+    def make() -> None:
+        torch._C._ensureCUDADeviceGuardSet()
+        is_made.set()
+        threading.Event().wait()
+
+    threading.Thread(target=make, daemon=True).start()
+    is_made.wait()
 
 
 _CTC_LOSS = (torch.ops.aten._ctc_loss.default, torch.ops.aten._ctc_loss.Tensor)
