@@ -112,7 +112,7 @@ def low_precision(how):
     model = build(optimizers.Adam(0.02), precision="bf16-mixed", **how)
     seen = set()
     model.layers[1].register_forward_hook(lambda layer, inputs, output: seen.add(output.dtype))
-    history = fit(model)
+    history = fit(model, 2)
     assert seen == {torch.bfloat16}, seen
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     return {"history": history, "weights": weights_of(model)}

@@ -479,7 +479,9 @@ SCENARIOS = (
     *(mlp, tickets, resnet, sequences, weights_of_samples, accumulation, few_rows, loaders, torch_parts, own_steps),
     *(compiled, stopped, sharded, meshes),
 )
-SCENARIOS_OF_MANY = (mlp, resnet, sequences, few_rows, loaders, meshes)
+SCENARIOS_OF_MANY = (
+    *(mlp, tickets, resnet, sequences, weights_of_samples, accumulation, few_rows, loaders, sharded, meshes),
+)
 
 
 def work(folder, size, rank):
