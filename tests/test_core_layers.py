@@ -127,6 +127,19 @@ def test_embedding_mask():
     assert torch.equal(eager, reference)
 
 
+def test_masks_of_arrays():
+    values, mask = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32"), WORDS[:2, :3] != 0
+    values[0, 2] = 0
+    calls = {
+        "Embedding": lambda kind: kind(5, 3, mask_zero=True).compute_mask(WORDS),
+        "Masking": lambda kind: kind().compute_mask(values),
+        "Add": lambda kind: kind().compute_mask([values, values], [mask, ~mask]),
+        "Concatenate": lambda kind: kind(1).compute_mask([values, values], [mask, None]),
+    }
+    for name, call in calls.items():
+        np.testing.assert_array_equal(call(getattr(layers, name)), call(getattr(keras.layers, name)))
+
+
 def double(x):
     return x * 2
 

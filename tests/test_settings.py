@@ -35,10 +35,17 @@ def test_a_mixed_policy_is_the_default_of_compile(policy, dtype):
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     assert seen == [dtype]
     assert model.get_layer("dense").weight.dtype is torch.float32
+    # As in Keras, of which a layer with a dtype of its own computes in that.
+    made = [layers.Dense(2), layers.RandomFlip(), layers.Dense(2, dtype="float32"), layers.Dense(2, dtype="float64")]
+    assert [each.compute_dtype for each in made] == [dtype, dtype, torch.float32, torch.float64]
+    assert (
+        [each.variable_dtype for each in made] == [each.dtype for each in made] == [torch.float32] * 3 + [torch.float64]
+    )
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer) == (dtype is torch.float16)
     assert plain.predict(np.ones((1, 3)), verbose=0).dtype == np.float32
     mixed_precision.set_dtype_policy(mixed_precision.Policy("float32"))
     model = compiled()
+    assert (model.get_layer("dense").compute_dtype, made[0].compute_dtype) == (torch.float32, dtype)
     model.get_layer("dense").register_forward_hook(lambda layer, args, output: seen.append(output.dtype))
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     assert seen == [dtype, torch.float32]

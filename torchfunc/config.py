@@ -129,6 +129,11 @@ def dtype_policy() -> DTypePolicy:
     return DTypePolicy(_values["mixed"] or floatx())
 
 
+def mixed_dtype() -> str | None:
+    """What a mixed policy computes in; None without one."""
+    return _MIXED.get(_values["mixed"])
+
+
 def backend() -> str:
     """ "torch": there is no other.
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import KeyPath, tree_leaves
 from torchfunc.assignable import VARIABLE_NAMES
 from torchfunc.dtypes import dtype_name
 from torchfunc.errors import MissingAttribute
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.in_place import refuse_in_place
 from torchfunc.graph.inference import infer_call, infer_module
@@ -157,6 +158,8 @@ def _constants(args: Args, kwargs: Kwargs) -> tuple[tuple[Any, ...], dict[str, A
 
 
 def _constant(leaf: Any) -> Any:
+    if is_frame(leaf):
+        leaf = frame_to_array(leaf, "an argument")
     if isinstance(leaf, np.ndarray):
         leaf = torch.from_numpy(readable(leaf))
         return leaf.to(torch.get_default_dtype()) if leaf.dtype == torch.float64 else leaf

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfunc import regularizers
+from torchfunc.arrays import as_tensor
 from torchfunc.layers.base.argument_types import (
     ActivationLike,
     Config,
@@ -187,7 +188,7 @@ class Embedding(WeightedLayer):
             ) from error
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        return torch.ne(inputs, 0) if self.mask_zero else None
+        return torch.ne(as_tensor(inputs), 0) if self.mask_zero else None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape, self.output_dim)

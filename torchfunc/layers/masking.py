@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfunc.arrays import as_tensor
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
@@ -48,7 +49,7 @@ class Masking(Elementwise):
         return torch.where(torch.ne(inputs, self.mask_value).any(-1, keepdim=True), inputs, 0)
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
-        return torch.ne(inputs, self.mask_value).any(-1)
+        return torch.ne(as_tensor(inputs), self.mask_value).any(-1)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "mask_value": self.mask_value}

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfunc.arrays import as_tensor
 from torchfunc.config import epsilon
 from torchfunc.graph import located
 from torchfunc.layers.base.argument_types import Config
@@ -67,24 +68,27 @@ class Merge(Layer):
     def _merged_shape(self, shapes: list[Shape]) -> Shape:
         raise NotImplementedError(f"{type(self).__name__} does not say what shape it gives.")
 
-    def _check_mask(self, inputs: Any, mask: Masks) -> None:
+    def _checked_masks(self, inputs: Any, mask: Masks) -> list[Any]:
+        """One mask or None for each input."""
         if not isinstance(mask, (list, tuple)) or len(mask) != len(inputs):
             raise ValueError(
                 located(
                     f"{self.describe()} takes a list of {len(inputs)} masks, one or None for each input, got {mask!r}."
                 )
             )
-        for tensor, own in zip(inputs, mask, strict=True):
+        masks = [as_tensor(each) for each in mask]
+        for tensor, own in zip(inputs, masks, strict=True):
             if own is not None:
                 check_mask(own, tensor.shape[: own.ndim], "(the first axes of its input)", self.describe)
+        return masks
 
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         if mask is None:
             return None
-        self._check_mask(inputs, mask)
-        if any(each is None for each in mask):
+        masks = self._checked_masks(inputs, mask)
+        if any(each is None for each in masks):
             return None
-        return functools.reduce(torch.logical_or, _align(mask))
+        return functools.reduce(torch.logical_or, _align(masks))
 
 
 class _Operator(Merge):
@@ -102,7 +106,7 @@ class _Operator(Merge):
         """
         if mask is None:
             return None
-        self._check_mask(inputs, mask)
+        mask = self._checked_masks(inputs, mask)
         rank = max(x.ndim for x in inputs)
         masks = [None if m is None or x.ndim < rank else m.unsqueeze(-1) for x, m in zip(inputs, mask, strict=True)]
         return None if all(m is None for m in masks) else masks
@@ -266,7 +270,7 @@ class Concatenate(Merge):
     def compute_mask(self, inputs: Any, mask: Masks = None) -> Masks:
         if mask is None:
             return None
-        self._check_mask(inputs, mask)
+        mask = self._checked_masks(inputs, mask)
         given = [each for each in mask if each is not None]
         if not given:
             return None
@@ -279,7 +283,7 @@ class Concatenate(Merge):
                 return functools.reduce(torch.logical_or, masks)
             if len(given) == len(mask):
                 return torch.cat(given, axis)
-        masks = [_full_mask(x, mask) for x, mask in zip(inputs, mask, strict=True)]
+        masks = [_full_mask(as_tensor(x), each) for x, each in zip(inputs, mask, strict=True)]
         return torch.cat(masks, self.axis).any(-1)
 
     def get_config(self) -> Config:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.readable_arrays import readable
 
 __all__ = ["TensorLike", "as_tensors", "class_indices", "match_ranks", "same_shape", "target_kind"]
@@ -31,6 +32,7 @@ def as_tensors(y_true: TensorLike, y_pred: TensorLike) -> tuple[Tensor, Tensor]:
 
 
 def _from_numbers(values: TensorLike, device: torch.device | None) -> Tensor:
+    values = frame_to_array(values, "the loss's argument") if is_frame(values) else values
     tensor = torch.as_tensor(readable(values) if isinstance(values, np.ndarray) else values, device=device)
     return tensor.to(as_dtype(floatx())) if tensor.is_floating_point() else tensor
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from torchfunc.dtypes import dtype_name
 from torchfunc.errors import did_you_mean
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph import SymbolicTensor
 from torchfunc.layers import InputLayer
 from torchfunc.layers.base.shapes import differ
@@ -228,6 +229,7 @@ class InputBinding:
 
     def _as_tensor(self, value: Any, name: str) -> Tensor:
         try:
+            value = frame_to_array(value, name) if is_frame(value) else value
             return torch.from_numpy(readable(value)) if isinstance(value, np.ndarray) else torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             kind = f" of dtype {value.dtype}" if isinstance(value, np.ndarray) else ""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfunc import arrays
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph import SymbolicInt, SymbolicTensor, SymbolicValue, symbolic_leaves
 from torchfunc.readable_arrays import readable
 
@@ -61,7 +62,13 @@ def convert_to_tensor(x: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         return x if dtype is None else x.to(as_dtype(dtype))  # type: ignore[return-value, union-attr]
     if isinstance(x, (list, tuple)) and (symbolic_leaves(x) or any(isinstance(item, Tensor) for item in x)):
         return torch.stack([convert_to_tensor(item, dtype) for item in x])
-    return arrays.as_tensor(x) if dtype is None else torch.as_tensor(readable(np.asarray(x)), dtype=as_dtype(dtype))
+    if dtype is None:
+        return arrays.as_tensor(x)
+    return torch.as_tensor(readable(_as_array(x)), dtype=as_dtype(dtype))
+
+
+def _as_array(x: TensorLike) -> np.ndarray:
+    return frame_to_array(x, "x") if is_frame(x) else np.asarray(x)
 
 
 def convert_to_numpy(x: TensorLike) -> np.ndarray:
@@ -70,7 +77,7 @@ def convert_to_numpy(x: TensorLike) -> np.ndarray:
     >>> ops.convert_to_numpy(torch.tensor([1, 2]))
     array([1, 2])
     """
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else _as_array(x)
 
 
 def is_tensor(x: object) -> bool:

@@ -14,6 +14,7 @@ from torchfunc import regularizers
 from torchfunc.config import floatx
 from torchfunc.dtypes import DTypeLike, as_dtype, dtype_name
 from torchfunc.errors import did_you_mean
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph import (
     CallMode,
     Node,
@@ -235,7 +236,11 @@ class Layer(LayerName, NodeIntrospection, MaskedCalls, LossHolder, DeclaredInput
         return super().__call__(*args, **kwargs)
 
     def _to_tensor(self, value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
+        if isinstance(value, Tensor):
+            return value
+        if is_frame(value):
+            value = frame_to_array(value, "the input")
+        elif not isinstance(value, np.ndarray):
             return value
         # A copy: not all that is called here leaves its arguments as they are.
         tensor = torch.from_numpy(readable(value.copy()))

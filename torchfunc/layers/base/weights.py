@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from torchfunc import constraints, initializers, regularizers
 from torchfunc.assignable import assignable_view, set_place
-from torchfunc.config import floatx
+from torchfunc.config import floatx, mixed_dtype
 from torchfunc.dtypes import DTypeLike, as_dtype
 from torchfunc.graph import modules_within
 from torchfunc.graph.torch_internals import persistent_buffers
@@ -136,6 +136,7 @@ class WeightHolder(nn.Module):
     _weights: list[Weight]
     _trainable: bool
     _dtype: torch.dtype
+    _mixed: str | None
 
     def add_weight(
         self,
@@ -407,14 +408,21 @@ class WeightHolder(nn.Module):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype of the layer's computations: that of its weights, but within a step of lower precision."""
-        return self._dtype
+        """The dtype of the layer's computations: that of its weights, or the policy's in which it was made.
 
-    variable_dtype = compute_dtype
+        A layer with a `dtype` of its own is made in no policy.
+        """
+        return self._dtype if self._mixed is None else as_dtype(self._mixed)
+
+    @property
+    def variable_dtype(self) -> torch.dtype:
+        """The dtype of the layer's weights, as `dtype`."""
+        return self._dtype
 
     def _init_weights(self, trainable: bool, dtype: DTypeLike | None) -> None:
         weight_dtype = as_dtype(dtype if dtype is not None else floatx())
-        self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype)
+        mixed = mixed_dtype() if dtype is None else None
+        self.__dict__.update(_weights=[], _trainable=bool(trainable), _dtype=weight_dtype, _mixed=mixed)
 
 
 def set_trainable(module: nn.Module, value: bool) -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from torchfunc.errors import did_you_mean
+from torchfunc.frames import is_frame
 from torchfunc.structures import holds_numbers, leaves, map_structure
-from torchfunc.training.data.conversion import PLAIN_ARRAYS, ArrayLike, is_frame, named_tensors
+from torchfunc.training.data.conversion import PLAIN_ARRAYS, ArrayLike, named_tensors
 
 __all__ = [
     "ANYTHING",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,11 +11,12 @@ from torch import Tensor
 
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
+from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph import SymbolicValue
 from torchfunc.readable_arrays import readable
 from torchfunc.structures import holds_numbers
 
-__all__ = ["PLAIN_ARRAYS", "ArrayLike", "is_frame", "named_tensors", "to_tensors"]
+__all__ = ["PLAIN_ARRAYS", "ArrayLike", "named_tensors", "to_tensors"]
 
 ArrayLike: TypeAlias = Any
 """What a user may give as data: an array, a tensor, a frame, a list of numbers; or lists, tuples and dicts of these."""
@@ -79,7 +79,7 @@ def _array_to_tensor(value: Any, name: str, floats: torch.dtype) -> Tensor:
     if type(value) in PLAIN_ARRAYS:
         array = value
     else:
-        array = _frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
+        array = frame_to_array(value, name) if is_frame(value) else _as_array(value, name)
     if array.dtype.kind not in "biufc":
         raise ValueError(
             f"{name} is {type(value).__name__} of dtype {array.dtype}, which no tensor can hold. Turn it into numbers, "
@@ -112,47 +112,3 @@ def _as_array(value: Any, name: str) -> np.ndarray:
             f"{name} cannot be made an array: {reason}. Are its rows of different lengths? Pad them, for example with "
             "utils.pad_sequences."
         ) from error
-
-
-def is_frame(value: Any) -> bool:
-    """Whether this is a frame, series or index of pandas."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series, pandas.Index))
-
-
-def _frame_to_array(value: Any, name: str) -> np.ndarray:
-    """A series as `(rows,)`, a frame as `(rows, columns)` of the type that holds all its columns.
-
-    Nullable integers and booleans with gaps become floats with NaN in them. Booleans beside numbers are 0 and 1.
-
-    Args:
-        value: a frame, series or index.
-        name: what to call it in messages.
-
-    Raises:
-        ValueError: a column holds no numbers; the message names it and its type.
-    """
-    if value.ndim == 1:
-        return _column_to_array(value, name)
-    # Column by column: a whole frame of booleans and numbers becomes an array of objects.
-    columns = [
-        _column_to_array(value.iloc[:, index], f"{name}[{label!r}]") for index, label in enumerate(value.columns)
-    ]
-    if not columns:
-        return np.empty(value.shape, "float32")
-    return np.stack(columns, axis=1, dtype=np.result_type(*columns), casting="unsafe")
-
-
-def _column_to_array(column: Any, name: str) -> np.ndarray:
-    kind = column.dtype
-    array = np.asarray(column)
-    if array.dtype == object and hasattr(kind, "na_value") and getattr(kind, "kind", "O") in "biuf":
-        array = column.to_numpy(dtype="float64", na_value=np.nan)
-    if array.dtype.kind in "biufc":
-        return array
-    advice = (
-        "Use its codes (`.cat.codes`) or one-hot columns (`pandas.get_dummies(frame, dtype=float)`)"
-        if str(kind) in ("category", "object", "str") or str(kind).startswith("string")
-        else "Turn it into numbers"
-    )
-    raise ValueError(f"{name} is a pandas column of dtype {kind}, which no tensor can hold. {advice}, or drop it.")
