@@ -118,6 +118,18 @@ class TestLabelsThatAreNone:
         weighted = model.evaluate(x, y, sample_weight=np.array([1.0, 0.0]), verbose=0)
         assert weighted == pytest.approx(model.evaluate(x[:1], y[:1], verbose=0) / 2)
 
+    def test_labels_with_noise_on_them(self):
+        """As the discriminators of many GANs are trained."""
+        model = compiled("binary_crossentropy", (2,), 1, "sigmoid")
+        x, y = np.ones((2, 2), "float32"), np.array([[-0.04], [1.05]], "float32")
+        p = model.predict(x, verbose=0)
+        expected = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+        for method in ("evaluate", "test_on_batch", "train_on_batch"):
+            assert METHODS[method](model, x, y) == pytest.approx(expected, rel=1e-5)
+        model = compiled(nn.BCELoss(), (2,), 1, "sigmoid")
+        with pytest.raises(ValueError, match=r"lie between 0 and 1, but y holds -0\.03"):
+            model.fit(x, y, verbose=0)
+
     @pytest.mark.parametrize("method", METHODS)
     def test_a_class_between_two(self, method):
         model = compiled("sparse_categorical_crossentropy", (2,), 3, "softmax")

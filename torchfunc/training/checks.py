@@ -169,7 +169,9 @@ def _check_labels(loss: losses.Loss, shape: _Shape, target: Tensor, weight: Tens
     if len(shape) < 2 or not target.numel():
         return
     if loss.target_form == "labels" and not isinstance(loss, (losses.Hinge, losses.SquaredHinge)):
-        _check_binary(target, weight, of)
+        # (Keras' losses take labels with noise on them, with which people train GANs; torch's takes none.)
+        noise = 0.0 if isinstance(getattr(loss, "loss", None), nn.BCELoss) else 0.5
+        _check_binary(target, weight, of, noise)
     axis, ignored = _classes_axis(loss, target, shape)
     classes = None if axis is None else shape[axis]
     if classes is not None:
@@ -189,14 +191,15 @@ def _classes_axis(loss: losses.Loss, target: Tensor, shape: _Shape) -> tuple[int
     return None, None
 
 
-def _check_binary(target: Tensor, weight: Tensor | None, of: str) -> None:
+def _check_binary(target: Tensor, weight: Tensor | None, of: str, noise: float) -> None:
+    """Raise ValueError for labels that are neither within [0, 1] nor less than `noise` away from 0 or 1."""
     values = target.detach()
     if values.dtype is torch.bool:
         return
     low, high = torch.stack(values.aminmax()).tolist()
     if low >= 0 and high <= 1:
         return
-    outside = ~((values >= 0) & (values <= 1))
+    outside = ~((values >= 0) & (values <= 1) | (values > -noise) & (values < 1 + noise))
     if weight is not None and weight.shape[:1] == values.shape[:1]:
         # Labels that do not count may stand for none.
         counts = weight.detach() != 0
