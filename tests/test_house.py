@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "torchfunc"
 # The floors, lowest first. A room (a folder or file of torchfunc/) imports from the floors below its own: not from
 # those above, nor from another room of its floor.
 FLOORS = (
-    ("absent", "readable_arrays"),
+    ("absent", "frames", "readable_arrays"),
     ("assignable", "errors"),
     (
         *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "shards", "snapshots", "structures"),
