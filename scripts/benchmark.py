@@ -131,6 +131,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--floor", action="store_true", help="only steps beside their kernels alone")
     parser.add_argument("--growth", action="store_true", help="only how times grow with the number of layers")
     parser.add_argument("--waiting", action="store_true", help="only how long a training waits for the compiler")
+    parser.add_argument("--limit", type=float, help="seconds after which one that does not answer is left out")
     parser.add_argument("--verbose", action="store_true", help="show what the contestants print")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.quick else 7)
@@ -177,7 +178,7 @@ def measure(options: argparse.Namespace, rows: dict[str, Row]) -> None:
     """Measure these rows and print the table as it grows."""
     names = entered(options)
     print(machine(options), "", *HEADER, sep="\n", flush=True)
-    contest = Contest(options.device, options.threads, options.rounds, options.quick, options.verbose)
+    contest = Contest(options.device, options.threads, options.rounds, options.quick, options.verbose, options.limit)
     on_card = options.device == "cuda"
     rates: list[str] = []
     for row in rows.values():
@@ -187,7 +188,7 @@ def measure(options: argparse.Namespace, rows: dict[str, Row]) -> None:
         for line in lines(row, title, pairs, results):
             print(line, flush=True)
         if on_card and row.work == "fit" and row.measure == "turns":
-            rates.extend(rate_lines(row, title, results, contest.peaks(list(results))))
+            rates.extend(rate_lines(row, title, results, contest.peaks))
     contest.close()
     if rates:
         print("", *rate_header(), *rates, sep="\n")

@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 import torch
+from cuda_models import MODELS, ROWS, attention, dense, images, lstm, masked, several, softmax, torch_modules
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
-from torchfunc import Input, Model, Sequential, callbacks, layers, losses, metrics, optimizers
+from torchfunc import Input, Model, Sequential, callbacks, layers, metrics, optimizers
 from torchfunc.models import load_model
 
 CARD = torch.device(os.environ.get("CARD", "cuda"))
@@ -33,108 +34,6 @@ def quick_graphs(request):
 
 
 needs_card = pytest.mark.skipif(not ON_CARD, reason="needs a CUDA device")
-
-RNG = np.random.default_rng(0)
-ROWS = 48
-
-
-def floats(*shape: int) -> np.ndarray:
-    return RNG.random(shape, dtype=np.float32)
-
-
-# Models, with their data ---------------------------------------------------------------------------------------------
-
-
-def dense():
-    inputs = Input((8,))
-    x = layers.Dense(16, activation="relu")(inputs)
-    return Model(inputs, layers.Dense(3)(x)), floats(ROWS, 8), RNG.integers(3, size=ROWS), _sparse()
-
-
-def softmax():
-    inputs = Input((8,))
-    return (
-        Model(inputs, layers.Dense(3, activation="softmax")(inputs)),
-        floats(ROWS, 8),
-        RNG.integers(3, size=ROWS),
-        ("sparse_categorical_crossentropy"),
-    )
-
-
-def images():
-    inputs = Input((10, 10, 3))
-    x = layers.Conv2D(8, 3, activation="relu")(inputs)
-    x = layers.BatchNormalization()(x)
-    x = layers.GlobalAveragePooling2D()(layers.MaxPooling2D(2)(x))
-    return Model(inputs, layers.Dense(3)(x)), floats(ROWS, 10, 10, 3), RNG.integers(3, size=ROWS), _sparse()
-
-
-def separable():
-    inputs = Input((10, 10, 4))
-    x = layers.SeparableConv2D(6, 3, activation="relu", padding="same")(inputs)
-    x = layers.Conv2DTranspose(3, 3, strides=2)(layers.DepthwiseConv2D(3)(x))
-    return Model(inputs, layers.GlobalMaxPooling2D()(x)), floats(ROWS, 10, 10, 4), floats(ROWS, 3), "mse"
-
-
-def lstm():
-    inputs = Input((7, 4))
-    return Model(inputs, layers.Dense(2)(layers.LSTM(6)(inputs))), floats(ROWS, 7, 4), floats(ROWS, 2), "mse"
-
-
-def gru():
-    inputs = Input((7, 4))
-    x = layers.Bidirectional(layers.GRU(5, return_sequences=True))(inputs)
-    return Model(inputs, layers.Dense(2)(x)), floats(ROWS, 7, 4), floats(ROWS, 7, 2), "mse"
-
-
-def simple_rnn():
-    inputs = Input((7, 4))
-    return Model(inputs, layers.SimpleRNN(5)(inputs)), floats(ROWS, 7, 4), floats(ROWS, 5), "mae"
-
-
-def masked():
-    inputs = Input((None,), dtype="int64")
-    x = layers.LSTM(5, return_sequences=True)(layers.Embedding(20, 6, mask_zero=True)(inputs))
-    tokens = RNG.integers(1, 20, size=(ROWS, 9))
-    tokens[np.arange(9) >= RNG.integers(3, 10, size=(ROWS, 1))] = 0
-    return Model(inputs, layers.Dense(4)(x)), tokens, RNG.integers(4, size=(ROWS, 9)), _sparse()
-
-
-def attention():
-    inputs = Input((6, 8))
-    x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
-    x = layers.LayerNormalization()(layers.Add()([inputs, x]))
-    return Model(inputs, layers.GlobalAveragePooling1D()(x)), floats(ROWS, 6, 8), floats(ROWS, 8), "huber"
-
-
-def several():
-    a, b = Input((4,), name="a"), Input((5,), name="b")
-    x = layers.concatenate([layers.Dense(6)(a), layers.Dense(6)(b)])
-    model = Model({"a": a, "b": b}, {"first": layers.Dense(1)(x), "second": layers.Dense(3, activation="softmax")(x)})
-    y = {"first": floats(ROWS, 1), "second": np.eye(3, dtype=np.float32)[RNG.integers(3, size=ROWS)]}
-    return (
-        model,
-        {"a": floats(ROWS, 4), "b": floats(ROWS, 5)},
-        y,
-        {
-            "first": "mse",
-            "second": "categorical_crossentropy",
-        },
-    )
-
-
-def torch_modules():
-    inputs = Input((8,))
-    x = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.GELU())(inputs)
-    x = torch.tanh(x) * nn.Parameter(torch.ones(16))
-    return Model(inputs, nn.Linear(16, 2)(x)), floats(ROWS, 8), floats(ROWS, 2), "mse"
-
-
-def _sparse():
-    return losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-MODELS = (dense, softmax, images, separable, lstm, gru, simple_rnn, masked, attention, several, torch_modules)
 
 
 def compiled(make, device=CARD, optimizer="adam", **arguments):
@@ -210,6 +109,8 @@ class Change(callbacks.Callback):
             with torch.no_grad():
                 for weight in self.model.parameters():
                     weight.mul_(0.5)
+        if batch == 4:
+            self.model.load_state_dict({name: 0.9 * value for name, value in self.model.state_dict().items()})
 
 
 # Recurrent operators --------------------------------------------------------------------------------------------------
@@ -290,18 +191,34 @@ def test_every_row_is_seen_once_an_epoch(make):
     assert history[0] == pytest.approx(history[1], rel=0.05)
 
 
+class Rows(Dataset):
+    """The rows of arrays, or of dicts of arrays."""
+
+    def __init__(self, *data):
+        self.data = data
+
+    def __len__(self):
+        return ROWS
+
+    def __getitem__(self, row):
+        return tuple(
+            {k: v[row] for k, v in each.items()} if isinstance(each, dict) else each[row] for each in self.data
+        )
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("pinned", [False, True])
-@pytest.mark.parametrize("jit", [False, True])
-def test_loaders_are_prefetched_and_right(workers, pinned, jit):
+@pytest.mark.parametrize(
+    ("make", "jit"),
+    [(dense, False), (dense, True), (images, False), (masked, False), (several, False), (several, True)],
+)
+def test_loaders_are_prefetched_and_right(make, workers, pinned, jit):
     if pinned and not ON_CARD:
         pytest.skip("pinning memory needs a card")
-    model, x, y = compiled(dense, jit_compile=jit)
-    other, _, _ = compiled(dense, jit_compile=False)
+    model, x, y = compiled(make, jit_compile=jit)
+    other, _, _ = compiled(make, jit_compile=False)
     same_weights(model, other)
-    loader = DataLoader(
-        TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=16, num_workers=workers, pin_memory=pinned
-    )
+    loader = DataLoader(Rows(x, y), batch_size=16, num_workers=workers, pin_memory=pinned)
     a = model.fit(loader, epochs=2, verbose=0).history["loss"]
     b = other.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(a, b, rtol=1e-3)
@@ -328,20 +245,121 @@ def test_no_step_of_a_hundred_waits_for_the_card(make):
         torch.cuda.set_sync_debug_mode("default")
 
 
+# Layers of which a row of 1024 numbers makes 256 kB.
+VAST = {
+    "dense": lambda: layers.Dense(1 << 16, name="vast"),
+    "convolution": lambda: nn.Sequential(nn.Unflatten(1, (1, 1024)), nn.Conv1d(1, 64, 1)),
+    "upsampling": lambda: Sequential([layers.Reshape((1024, 1)), layers.UpSampling1D(64)]),
+    "repeated": lambda: layers.RepeatVector(64, name="vast"),
+    "padding": lambda: layers.Lambda(lambda x: nn.functional.pad(x, (0, 63 << 10)), name="vast"),
+}
+
+
 @needs_card
-def test_running_out_of_memory_names_layer_and_batch():
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch"])
+@pytest.mark.parametrize("kind", VAST)
+def test_running_out_of_memory_names_layer_and_batch(kind, method):
+    layer = VAST[kind]()
     inputs = Input((1024,))
-    x = layers.Dense(1 << 16, name="vast")(inputs)
-    model = Model(inputs, layers.Dense(1)(x))
-    model.compile("sgd", "mse", device=CARD)
-    total = torch.cuda.get_device_properties(0).total_memory
-    rows = int(total / 4 / (1 << 16)) * 2
-    with pytest.raises(torch.OutOfMemoryError) as caught:
-        model.fit(np.ones((rows, 1024), np.float32), np.ones((rows, 1), np.float32), batch_size=rows, verbose=0)
-    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert re.search(r"batch", text)
-    assert "vast" in text
-    model.predict(np.ones((2, 1024), np.float32), verbose=0)
+    model = Model(inputs, layers.GlobalAveragePooling1D()(layers.Reshape((-1, 1024))(layer(inputs))))
+    model.compile("sgd", "mse", device=CARD, jit_compile=False)
+    model = Model(inputs, layers.Dense(1)(model(inputs)))
+    model.compile("sgd", "mse", device=CARD, jit_compile=False)
+    # Less than the card has, for what others do on it meanwhile.
+    memory = 3 << 30
+    rows = 2 * memory // (1 << 18)
+    x, y = np.ones((rows, 1024), np.float32), np.ones((rows, 1), np.float32)
+    options = {} if method.endswith("batch") else {"batch_size": rows, "verbose": 0}
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(memory / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with pytest.raises(torch.OutOfMemoryError) as caught:
+            getattr(model, method)(x, y, **options)
+        text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert re.search(r"try batch_size=\d+", text)
+        assert "in layer" in text or "in the call" in text or "vast" in text
+        model.predict(x[:2], verbose=0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+MASKED = {
+    "lstm": lambda x: layers.LSTM(5)(x),
+    "lstm-sequences": lambda x: layers.LSTM(5, return_sequences=True)(x),
+    "gru": lambda x: layers.GRU(5)(x),
+    "gru-sequences": lambda x: layers.GRU(5, return_sequences=True)(x),
+    "rnn": lambda x: layers.SimpleRNN(5)(x),
+    "backwards": lambda x: layers.LSTM(5, go_backwards=True)(x),
+    "bidirectional": lambda x: layers.Bidirectional(layers.GRU(5))(x),
+    "stacked": lambda x: layers.GRU(5)(layers.LSTM(5, return_sequences=True)(x)),
+    "dense": lambda x: layers.Dense(5)(x),
+    "time-distributed": lambda x: layers.TimeDistributed(layers.Dense(5))(x),
+    "pooling": lambda x: layers.GlobalAveragePooling1D()(x),
+    "attention": lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+    "cell": lambda x: layers.RNN(layers.LSTMCell(5))(x),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_on_the_card_are_those_on_the_cpu(name):
+    def make():
+        inputs = Input((9,), dtype="int64")
+        model = Model(inputs, MASKED[name](layers.Embedding(20, 6, mask_zero=True)(inputs)))
+        tokens = np.random.default_rng(1).integers(1, 20, size=(ROWS, 9))
+        tokens[np.arange(9) >= np.arange(ROWS)[:, None] % 8 + 2] = 0
+        return model, tokens, np.zeros((ROWS, *model.output_shape[1:]), np.float32), "mse"
+
+    _check_beside_cpu(make, {})
+
+
+# Several inputs and outputs, by name ---------------------------------------------------------------------------------
+
+DICTS = {
+    "plain": {},
+    "loss-weights": {"loss_weights": {"first": 2.0, "second": 0.1}},
+    "metrics": {"metrics": {"second": ["accuracy"]}},
+    "several-metrics": {"metrics": {"first": ["mae", "mse"], "second": ["accuracy", "auc"]}},
+    "weighted-metrics": {"weighted_metrics": {"first": ["mae"], "second": None}},
+    "other-losses": {"loss": {"first": "huber", "second": "kl_divergence"}},
+    "rmsprop": {"optimizer": "rmsprop"},
+    "clipped": {"optimizer": optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)},
+    "several-at-once": {"steps_per_execution": 3},
+    "compiled": {"jit_compile": True},
+    "compiled-several-at-once": {"jit_compile": True, "steps_per_execution": 3},
+}
+
+
+@pytest.mark.parametrize("name", DICTS)
+def test_dicts_on_the_card_are_those_on_the_cpu(name):
+    _check_beside_cpu(several, DICTS[name])
+
+
+def _check_beside_cpu(make, settings):
+    """Train a model there and here, and compare what they log and predict, and their weights."""
+    found, settings = [], {"optimizer": "adam", "jit_compile": False, **settings}
+    for device in (CARD, torch.device("cpu")):
+        torch.manual_seed(0)
+        model, x, y, loss = make()
+        model.to(device)
+        if found:
+            same_weights(found[0][0], model)
+        start = {key: value.clone() for key, value in model.state_dict().items()}
+        given = dict(settings)
+        if not isinstance(given["optimizer"], str):
+            given["optimizer"] = optimizers.SGD.from_config(given["optimizer"].get_config())
+        # Without a card there is nothing to compile for, and this must not depend on a compiler.
+        given["jit_compile"] = given["jit_compile"] and device.type == "cuda"
+        model.compile(**{"loss": loss, **given})
+        found.append((model, start, x, y))
+    (there, start, x, y), (here, *_) = found
+    there.load_state_dict(start)
+    logs = [each.fit(x, y, batch_size=16, epochs=3, shuffle=False, verbose=0).history for each in (there, here)]
+    assert logs[0].keys() == logs[1].keys()
+    for key in logs[0]:
+        np.testing.assert_allclose(logs[0][key], logs[1][key], rtol=5e-3, atol=1e-3)
+    assert_close(there, here, rtol=2e-2, atol=2e-3)
 
 
 def test_metrics_move_to_the_card_in_place():

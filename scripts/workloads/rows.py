@@ -44,6 +44,7 @@ class Row:
         measure: "turns" of workers that live on; or, of fresh processes, "import", "first step" or "memory" (its peak).
         cold: whether caches of compiled code are emptied before.
         only_cuda: whether it is more than a CPU is asked to do.
+        together: how many contestants fit into a card's memory at the same time; 0 for all.
     """
 
     title: str
@@ -56,6 +57,7 @@ class Row:
     measure: str = "turns"
     cold: bool = False
     only_cuda: bool = False
+    together: int = 0
 
     @property
     def scale(self) -> float:
@@ -150,6 +152,7 @@ LARGE = {
         ON_CARD,
         _by_hand(1.0),
         only_cuda=True,
+        together=3,
     ),
     "gpt": Row(
         "GPT-like stack fit, 12 layers 768 wide, bfloat16, a step of 16 x 512 tokens",
@@ -160,6 +163,7 @@ LARGE = {
         ON_CARD,
         _by_hand(1.0),
         only_cuda=True,
+        together=3,
     ),
 }
 
