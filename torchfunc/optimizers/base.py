@@ -25,6 +25,7 @@ from torchfunc.graph_keys import is_known_code, settings_key
 from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
 from torchfunc.optimizers.gradient_sum import GradientSum
+from torchfunc.optimizers.host_copies import apply_on_host
 from torchfunc.optimizers.host_number import HostNumber, in_graph
 from torchfunc.optimizers.learning_rate import LearningRate, RateSource, rate_from_config
 from torchfunc.optimizers.options import check_options, take_old_spellings
@@ -307,6 +308,9 @@ class Optimizer(OptimizerState, SuggestsAttributes):
         params = self._weights_for(grads, trainable_variables)
         if not params:
             return
+        if self.offloads and not params[0].is_cpu:
+            apply_on_host(self, grads, params)
+            return
         summed = self.gradient_sum
         given = grads if summed is None else summed.complete(grads, params)
         rows: Mapping[int, RowGradient] = {}
@@ -444,20 +448,17 @@ class Optimizer(OptimizerState, SuggestsAttributes):
         if not (self.use_ema and self.built):
             return
         with torch.no_grad():
-            for average, param in zip(self._averages, self._params, strict=True):
-                if self.averages_in_use:
-                    average.copy_(param)
-                else:
-                    param.copy_(average)
+            both = self._params, self._averages
+            torch._foreach_copy_(*(both[::-1] if self.averages_in_use else both))
         self.averages_in_use = False
 
     def swap_averages(self) -> None:
         """With `use_ema`, exchange the weights and their moving averages; a second call swaps them back."""
-        with torch.no_grad():
-            for param, average in zip(self._params, self._averages, strict=True):
-                weight = param.clone()
-                param.copy_(average)
-                average.copy_(weight)
+        if self._averages:
+            with torch.no_grad():
+                weights = copies_of(self._params)
+                torch._foreach_copy_(self._params, self._averages)
+                torch._foreach_copy_(self._averages, weights)
         self.averages_in_use = not self.averages_in_use
 
     # Config --------------------------------------------------------------------------------------------------------

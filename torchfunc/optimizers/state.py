@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfunc.dtypes import DTypeLike, as_dtype
+from torchfunc.optimizers.host_copies import HostCopies, empty_on_host
 from torchfunc.optimizers.row_updates import Rows
 from torchfunc.shards import fill, whole
 
@@ -19,7 +20,15 @@ T = TypeVar("T")
 
 
 class OptimizerState:
-    """The weights of an optimizer and its variables for them, in Keras' order."""
+    """The weights of an optimizer and its variables for them, in Keras' order.
+
+    Attributes:
+        offloads: whether the state is on the host, wherever the weights are, and steps are made there.
+        host_copies: what the steps are made with then, from the first on.
+    """
+
+    offloads = False
+    host_copies: HostCopies | None = None
 
     def __init__(self) -> None:
         self._params: list[Tensor] = []
@@ -45,7 +54,8 @@ class OptimizerState:
         self, reference_variable: Tensor, name: str | None = None, initializer: Any = "zeros"
     ) -> Tensor:
         """Add one piece of state with the shape, dtype and device of a weight."""
-        variable = _initialized(torch.empty_like(reference_variable).detach(), initializer)
+        empty = empty_on_host if self.offloads else torch.empty_like
+        variable = _initialized(empty(reference_variable).detach(), initializer)
         self._served.append((variable, reference_variable))
         return self._track(variable)
 
@@ -112,14 +122,16 @@ class OptimizerState:
         variable.sub_(value)
 
     def _device(self) -> torch.device:
-        """Where the weights are; the CPU if there are none yet or they are in several places."""
+        """Where the state is: with the weights; on the CPU if there are none yet or they are in several places."""
+        if self.offloads:
+            return torch.device("cpu")
         devices = {param.device for param in self._params}
         return devices.pop() if len(devices) == 1 else torch.device("cpu")
 
     def _follow_devices(self) -> None:
-        """Move all state to where the weights are. Each tensor stays the same object."""
+        """Move all state to where it is to be. Each tensor stays the same object."""
         device = self._device()
-        if device.type != "meta" and all(param.device == device for param in self._params):
+        if device.type != "meta" and (self.offloads or all(param.device == device for param in self._params)):
             for variable in self._variables:
                 if variable.device != device:
                     variable.data = variable.data.to(device)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from torchfunc import losses
 from torchfunc.config import is_interactive_logging_enabled
+from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.structures import leaves
 from torchfunc.training.class_weight import ClassWeights
 from torchfunc.training.data.array_batches import ArrayBatches
@@ -20,7 +21,7 @@ from torchfunc.training.data.arrays import Data, WeighByClass, unpack_x_y_sample
 from torchfunc.training.data.stream import EpochStream
 from torchfunc.training.odd_values import list_values
 from torchfunc.training.outputs import Objectives, OutputObjective
-from torchfunc.training.settings import TrainingSettings
+from torchfunc.training.settings import Execution, TrainingSettings
 from torchfunc.training.trainable import Trainable
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "check_fit",
     "check_labels",
     "check_labels_of_output",
+    "check_offloading",
     "checked_verbose",
     "class_weigher",
 ]
@@ -67,6 +69,30 @@ def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: A
         raise ValueError(f"`validation_freq` is an integer or a list of epochs, got {validation_freq!r}.")
     for number in numbers:
         check_counts(optional=False, validation_freq=number)
+
+
+def check_offloading(offload: Any, optimizer: Optimizer | None, execution: Execution) -> None:
+    """Raise ValueError unless the state of an optimizer can be kept on the host, if it is to be."""
+    if not isinstance(offload, bool):
+        raise ValueError(f"`offload_optimizer` is True or False, got {offload!r}.")
+    if not offload or optimizer is None:
+        return
+    name = type(optimizer).__name__
+    if isinstance(optimizer, TorchOptimizer):
+        raise ValueError(
+            f"offload_optimizer=True needs an optimizer of torchfunc.optimizers, and {name} keeps a torch optimizer, "
+            "whose state is where the weights are."
+        )
+    if isinstance(optimizer, LossScaleOptimizer):
+        raise ValueError(
+            f"offload_optimizer=True does not work with {name}, which looks at gradients on the device. In place of "
+            "the precision '16-mixed' take 'bf16-mixed'."
+        )
+    if execution.shards:
+        raise ValueError(
+            "offload_optimizer=True is for one device. strategy='fsdp' and meshes shard the optimizer's state: leave "
+            "one of both out."
+        )
 
 
 def class_weigher(class_weight: Any, model: Trainable, settings: TrainingSettings) -> WeighByClass | None:

@@ -39,6 +39,8 @@ def compile_config(settings: TrainingSettings) -> dict[str, Any]:
     if execution.remat is not None and all(isinstance(each, str) for each in execution.remat):
         # (Layers and classes are not in the file under a name.)
         config["remat"] = execution.remat
+    if settings.optimizer is not None and settings.optimizer.offloads:
+        config["offload_optimizer"] = True
     return config
 
 

@@ -24,7 +24,7 @@ from torchfunc.training.data.parts import PartBatch
 from torchfunc.training.first_nan import CheckedStep
 from torchfunc.training.protected_batches import ProtectedStep
 from torchfunc.training.run_context import RunContext
-from torchfunc.training.settings import TrainingSettings
+from torchfunc.training.settings import TrainingSettings, device_of
 from torchfunc.training.step import Outcome, evaluate_batch, predict_batch, train_batch
 from torchfunc.training.trainable import Logs, StepFunction, Trainable
 from torchfunc.training.waiting import Preparation
@@ -297,7 +297,12 @@ def _prepare(model: weakref.ref[Trainable], reference: weakref.ref[TrainingSetti
     sparse = [name for name, each in trained.named_modules() if getattr(each, "sparse_gradient", False)]
     if sparse and method == "train_step":
         raise ValueError(f"layer {sparse[0]!r} has sparse_gradient=True, and no graph holds a sparse gradient.")
-    summed = None if settings.optimizer is None else settings.optimizer.gradient_sum
+    optimizer = settings.optimizer
+    if method == "train_step" and optimizer is not None and optimizer.offloads and device_of(trained).type != "cpu":
+        raise ValueError(
+            "the optimizer's state is on the host (offload_optimizer=True), and a graph is for one device."
+        )
+    summed = None if optimizer is None else optimizer.gradient_sum
     if method == "train_step" and summed is not None and summed.varies:
         raise ValueError("some weights have no gradient in some of the processes, which ask each other for them.")
     changed: list[Tensor] = [variable for metric in settings.metrics for variable in metric.variables]

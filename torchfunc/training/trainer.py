@@ -19,7 +19,14 @@ from torchfunc.optimizers import LossScaleOptimizer, Optimizer, TorchOptimizer
 from torchfunc.optimizers import get as get_optimizer
 from torchfunc.training import run_modes
 from torchfunc.training.building import build_for_data, built_for
-from torchfunc.training.checks import check_counts, check_data, check_fit, checked_verbose, class_weigher
+from torchfunc.training.checks import (
+    check_counts,
+    check_data,
+    check_fit,
+    check_offloading,
+    checked_verbose,
+    class_weigher,
+)
 from torchfunc.training.chosen_modules import ChosenModules
 from torchfunc.training.current_run import current_run, current_settings
 from torchfunc.training.data.arrays import (
@@ -98,6 +105,7 @@ class Trainer(OverridableSteps):
         parallelize_plan: Mapping[Any, str | None] | None = None,
         *,
         remat: str | ChosenModules | None = None,
+        offload_optimizer: bool = False,
     ) -> None:
         """Say how the model is to be trained. (For torch's own compiler use `torch.compile(model)`.)
 
@@ -145,6 +153,10 @@ class Trainer(OverridableSteps):
                 of those with lists of blocks these. Or a list of layers or modules, their names or classes. Random
                 numbers, moving statistics, losses and metrics are those of one pass. (A compiled step keeps what it
                 draws at random.)
+            offload_optimizer: whether the optimizer's state is kept on the host, for weights on a device that it does
+                not fit on beside them: each step copies gradients to the host (to pinned memory), is made there, and
+                copies the weights back. With weights on the CPU it changes nothing. Not for torch optimizers, loss
+                scaling ("16-mixed"), compiled steps and several processes.
 
         Raises:
             ValueError: a name is unknown, something belongs to no output, a setting is not available, or a torch
@@ -169,6 +181,7 @@ class Trainer(OverridableSteps):
         scales = execution.precision.needs_loss_scale and auto_scale_loss
         if scales and made is not None and not isinstance(made, LossScaleOptimizer):
             made = LossScaleOptimizer(made)
+        check_offloading(offload_optimizer, made, execution)
         settings = TrainingSettings(
             made,
             execution,
@@ -186,6 +199,8 @@ class Trainer(OverridableSteps):
         if isinstance(made, TorchOptimizer) and weights and not execution.shards:
             made.build(weights)
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
+        if made is not None:
+            made.offloads = offload_optimizer
         self._training_settings = settings
         self.optimizer = settings.optimizer
         if "loss" not in self._modules:

@@ -19,7 +19,7 @@ from torchfunc.snapshots import snapshot
 from torchfunc.training.current_run import current_settings
 from torchfunc.training.distributed.processes import Processes, find_processes, note_failure
 from torchfunc.training.distributed.sharding import shard
-from torchfunc.training.settings import Execution, TrainingSettings
+from torchfunc.training.settings import Execution, TrainingSettings, device_of
 from torchfunc.training.trainable import Logs, Trainable
 
 __all__ = ["copy_buffers", "gathered_columns", "joined", "prepare", "shared_logs", "shared_training"]
@@ -71,6 +71,10 @@ def shared_training(model: Trainable, processes: Processes | None, copies: bool 
     if processes is None:
         yield
         return
+    if model.optimizer is not None and model.optimizer.offloads and device_of(model).type != "cpu":
+        raise ValueError(
+            "offload_optimizer=True is for one process. Of several, strategy='fsdp' shards the optimizer's state."
+        )
     # (Sharded weights are no copies of each other, and torch reduces their gradients.)
     sharded = is_sharded(model)
     optimizers = [] if sharded else _optimizers(model)
