@@ -23,7 +23,7 @@ FLOORS = (
     ("assignable", "errors"),
     (
         *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "shards", "snapshots", "structures"),
-        *("tensor_masks", "torch_functions", "unfilled_weights"),
+        *("meta_weights", "tensor_masks", "torch_functions", "unfilled_weights"),
     ),
     ("torch_module_config",),
     ("config", "registry", "graph"),

@@ -68,8 +68,6 @@ def test_the_state_is_on_the_host(name):
         optimizer.apply([torch.empty_like(weight) for weight in own], own)
         assert {variable.device.type for variable in optimizer.variables} == {"cpu"}
         assert {weight.device.type for weight in own} == {"cuda"}
-        optimizer.swap_averages()
-        optimizer.finalize_variable_values()
 
 
 def trained(**settings):

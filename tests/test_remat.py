@@ -3,13 +3,11 @@
 What a model without `remat` computes is the reference throughout; that it is right is tested elsewhere.
 """
 
-import weakref
-
 import numpy as np
 import pytest
 import torch
+from peak_memory import Peak
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchfunc import Input, Model, Sequential, layers, metrics, optimizers, random
 from torchfunc.utils import set_random_seed
@@ -163,27 +161,6 @@ class Own(Stack):
         loss = self.compute_loss(x, y, self(x, training=True))
         self.optimizer.apply(torch.autograd.grad(loss, self.trainable_weights), self.trainable_weights)
         return {"loss": loss.detach()}
-
-
-class Peak(TorchDispatchMode):
-    """Counts the bytes of the tensors that are there at once, of those that are made in the block."""
-
-    def __init__(self):
-        super().__init__()
-        self.now = self.bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and "known" not in vars(storage := tensor.untyped_storage()):
-                storage.known, size = True, storage.nbytes()
-                self.now += size
-                self.bytes = max(self.bytes, self.now)
-                weakref.finalize(storage, self.free, size)
-        return made
-
-    def free(self, size):
-        self.now -= size
 
 
 def peak(model, x, y):

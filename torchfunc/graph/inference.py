@@ -44,6 +44,7 @@ from torchfunc.graph.torch_internals import (
     prepare_fake_modes,
     remove_forward_hooks,
 )
+from torchfunc.meta_weights import off_meta
 from torchfunc.structures import Structure, leaves, map_structure
 
 __all__ = [
@@ -204,7 +205,7 @@ class _Call:
             fake = _faker(trial, examples, mode, _device(target, self.args, self.kwargs))
             # A function of torch draws nothing from these; a module's forward is anybody's code.
             random_state = _random_state_restored() if isinstance(target, nn.Module) else contextlib.nullcontext()
-            with mode, torch.enable_grad(), random_state:
+            with mode, off_meta(), torch.enable_grad(), random_state:
                 args, kwargs = map_structure(fake, (tuple(self.args), dict(self.kwargs)))
                 tensors = [leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
                 # (Those of inference mode do not tell.)
@@ -305,7 +306,8 @@ def _device(target: Any, args: Args, kwargs: Kwargs) -> torch.device | None:
     """Where the call takes place: where the module's weights are, or the first tensor among the arguments."""
     weights = itertools.chain(target.parameters(), target.buffers()) if isinstance(target, nn.Module) else ()
     given = (leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, torch.Tensor))
-    return next((tensor.device for tensor in itertools.chain(weights, given)), None)
+    found = next((tensor.device for tensor in itertools.chain(weights, given)), None)
+    return torch.device("cpu") if found is not None and found.type == "meta" else found
 
 
 @contextlib.contextmanager
@@ -467,6 +469,11 @@ def _may_be_random_state(tensor: torch.Tensor) -> bool:
 
 
 def _fake(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    if tensor.is_meta:
+        # As if it had values: what a layer counts in, say, may have some.
+        with mode:
+            room = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="cpu")
+            return nn.Parameter(room, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else room
     if tensor.is_leaf:
         # The value of a switch or a counter may decide what is done.
         single = type(tensor) is torch.Tensor and tensor.numel() == 1 and tensor.layout is torch.strided

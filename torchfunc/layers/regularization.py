@@ -21,6 +21,7 @@ from torchfunc.dtypes import dtype_name
 from torchfunc.layers.base.argument_types import Config
 from torchfunc.layers.base.elementwise import Elementwise
 from torchfunc.layers.base.input_spec import InputSpec
+from torchfunc.meta_weights import off_meta
 from torchfunc.random.seeds import seeded_uniform
 
 __all__ = [
@@ -51,7 +52,8 @@ class RandomLayer(Elementwise):
             raise ValueError(f"{type(self).__name__} takes an integer or None for seed, got {seed!r}.")
         self.seed = seed
         if seed is not None:
-            self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
+            with off_meta():
+                self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def _as_floats(self, inputs: Tensor) -> Tensor:
         """Integers in the layer's dtype: noise makes fractions of them."""

@@ -77,6 +77,15 @@ class Network(TypedByWeights):
                 module.train(mode)
         return self
 
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Any:
+        """As torch's: weights elsewhere, without values, to be loaded. What no state_dict holds keeps its own."""
+        saved = self.state_dict()
+        kept = {name: each for name, each in self.named_buffers() if name not in saved and not each.is_meta}
+        super().to_empty(device=device, recurse=recurse)
+        for name, value in kept.items():
+            self.get_buffer(name).copy_(value)
+        return self
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.has_call = cls.forward is not nn.Module.forward

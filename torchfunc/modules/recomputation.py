@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,13 +138,13 @@ class Replacement:
     """Attributes of a module that are replaced for as long as there are runs.
 
     Attributes:
-        module: the module.
+        module: refers to the module, which may keep this.
         attributes: what they are then.
         runs: in how many runs they are replaced.
         before: those of them that the module had of its own.
     """
 
-    module: nn.Module
+    module: weakref.ref[nn.Module]
     attributes: dict[str, Any]
     runs: int = 0
     before: dict[str, Any] = field(default_factory=dict)
@@ -169,7 +170,7 @@ def replaced(replacements: Sequence[Replacement]) -> Iterator[None]:
     """Make replacements for a run. Runs of several threads share them, and the last to end restores."""
     with _lock:
         for each in replacements:
-            own = each.module.__dict__
+            own = vars(each.module())
             if not each.runs:
                 each.before = {name: own[name] for name in each.attributes if name in own}
                 own.update(each.attributes)
@@ -181,7 +182,7 @@ def replaced(replacements: Sequence[Replacement]) -> Iterator[None]:
             for each in reversed(replacements):
                 each.runs -= 1
                 if not each.runs:
-                    own = each.module.__dict__
+                    own = vars(each.module())
                     for name in each.attributes:
                         own.pop(name, None)
                     own.update(each.before)

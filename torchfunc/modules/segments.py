@@ -59,7 +59,7 @@ def segments_recomputed(model: nn.Module, keeps_last: bool = True) -> list[Repla
 def call_recomputed(module: nn.Module) -> Replacement:
     """What to replace so that calls of a module that record gradients recompute all that it computes."""
     if not _is_drawn(module):
-        return Replacement(module, {"forward": RecomputedForward(module)})
+        return Replacement(weakref.ref(module), {"forward": RecomputedForward(module)})
     return _replacement(module, _Cutting(math.inf, False))  # type: ignore[arg-type]
 
 
@@ -286,7 +286,7 @@ def _replacement(model: GraphNetwork, cutting: _Cutting) -> Replacement:
         "_training": TrainingForwards(drawn, form),
         "_masked": MaskedForwards(drawn, model._register_tensors, form),
     }
-    return Replacement(model, attributes)
+    return Replacement(weakref.ref(model), attributes)
 
 
 class _Segment(NamedTuple):

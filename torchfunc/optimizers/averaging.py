@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchfunc.schedules import Scalar
 
-__all__ = ["mean_of_sums", "overwrite", "update_averages"]
+__all__ = ["copy_values", "mean_of_sums", "overwrite", "update_averages"]
 
 
 def update_averages(averages: list[Tensor], weights: list[Tensor], momentum: float, iterations: Scalar) -> None:
@@ -44,3 +44,10 @@ def mean_of_sums(sums: list[Tensor], gradients: list[Tensor], steps: int) -> lis
     """Add gradients to their sums, and give the means over `steps`."""
     torch._foreach_add_(sums, gradients)
     return list(torch._foreach_div(sums, float(steps)))
+
+
+def copy_values(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Give tensors the values of others. (Not by one call for all, which sharded weights do not know.)"""
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchfunc.errors import SuggestsAttributes
 from torchfunc.graph_keys import is_known_code, settings_key
-from torchfunc.optimizers.averaging import mean_of_sums, overwrite, update_averages
+from torchfunc.optimizers.averaging import copy_values, mean_of_sums, overwrite, update_averages
 from torchfunc.optimizers.clipping import clip_gradients
 from torchfunc.optimizers.gradient_sum import GradientSum
 from torchfunc.optimizers.host_copies import apply_on_host
@@ -445,20 +445,17 @@ class Optimizer(OptimizerState, SuggestsAttributes):
 
     def finalize_variable_values(self, var_list: Iterable[Tensor] | None = None) -> None:
         """Called when training ends: with `use_ema`, the weights become their moving averages."""
-        if not (self.use_ema and self.built):
-            return
-        with torch.no_grad():
+        if self.use_ema and self.built:
             both = self._params, self._averages
-            torch._foreach_copy_(*(both[::-1] if self.averages_in_use else both))
+            copy_values(*(both[::-1] if self.averages_in_use else both))
         self.averages_in_use = False
 
     def swap_averages(self) -> None:
         """With `use_ema`, exchange the weights and their moving averages; a second call swaps them back."""
         if self._averages:
-            with torch.no_grad():
-                weights = copies_of(self._params)
-                torch._foreach_copy_(self._params, self._averages)
-                torch._foreach_copy_(self._averages, weights)
+            weights = copies_of(self._params)
+            copy_values(self._params, self._averages)
+            copy_values(self._averages, weights)
         self.averages_in_use = not self.averages_in_use
 
     # Config --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfunc.graph import sample_dirichlet, sample_gamma
+from torchfunc.meta_weights import off_meta
 
 __all__ = ["Seed", "SeedGenerator", "numbers", "seeded_uniform"]
 
@@ -45,7 +46,8 @@ class SeedGenerator(nn.Module):
     def __init__(self, seed: int | None = None, name: str | None = None) -> None:
         super().__init__()
         self.seed = secrets.randbits(32) if seed is None else _checked(seed)
-        self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
+        with off_meta():
+            self.register_buffer("_calls", torch.zeros((), dtype=torch.int64), persistent=False)
 
     def forward(self, kind: str, shape: Sequence[int] = (), first: Any = None, second: Any = None) -> Tensor:
         """The next draw; for the functions of `torchfunc.random`.

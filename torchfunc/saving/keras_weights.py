@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchfunc.layers.base.file_hooks import FileHooks, load_own_variables, misfits, save_own_variables
+from torchfunc.layers.base.file_hooks import FileHooks, load_own_variables, made_weights, misfits, save_own_variables
 from torchfunc.layers.base.weights import WeightHolder
+from torchfunc.meta_weights import make_room
 from torchfunc.optimizers import Optimizer
 from torchfunc.saving.hdf5_format import CHECKSUM, checksum
 from torchfunc.saving.hdf5_reading import Array, Group
@@ -149,6 +150,9 @@ def fill_model(
     for _, arrays in (*fitting, *states):
         for array in arrays.values():
             array.verify()
+    holders = [part.holder for part, _ in fitting if isinstance(part.holder, nn.Module)]
+    weights = [(holder, weight) for holder in holders for weight in made_weights(holder)]
+    make_room(model, [tensor for holder, weight in weights for tensor in weight.tensors(holder)])
     with _undone_on_error(model, any(_has_own_hook(part) for part, _ in fitting)):
         for part, arrays in fitting:
             _load(part, _Variables(arrays), label)

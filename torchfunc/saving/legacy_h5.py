@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from torchfunc.layers.base.weights import Weight, WeightHolder
+from torchfunc.meta_weights import make_room
 from torchfunc.modules import Network
 from torchfunc.saving.hdf5_reading import Array, Group, read_hdf5
 from torchfunc.saving.json_text import parse_json
@@ -122,6 +123,7 @@ def fill_from_legacy(
         if not skip_mismatch:
             raise ValueError(f"{text} skip_mismatch=True loads the others.")
         warnings.warn(f"{text} These are left as they are.", stacklevel=3)
+    make_room(model, [tensor for (owner, weight), _ in fitting for tensor in weight.tensors(owner)])
     for (owner, weight), array in fitting:
         weight.set(owner, torch.from_numpy(array.read()))
 

@@ -13,6 +13,7 @@ from typing import IO, Any, NamedTuple
 
 import torch
 
+from torchfunc.meta_weights import off_meta
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.keras_file import read_keras_file, write_keras_file
 from torchfunc.saving.legacy_h5 import read_legacy_file
@@ -102,7 +103,7 @@ def load_model(
         custom_objects: classes and functions that the file may name, by name, beside those that are registered.
         compile: whether to compile the model as it was, and restore the optimizer's state.
         safe_mode: accepted for Keras' sake; nothing unsafe is ever loaded, whatever it says.
-        device: where to put the model; torch's default device by default.
+        device: where to put the model; by default torch's default device, or the CPU where that is the meta device.
 
     Raises:
         ValueError: the file is damaged, or names a class or function that is not known.
@@ -119,7 +120,8 @@ def load_model(
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {name!r} to load a model from.")
-    return _FORMATS[ending].read(path, custom_objects, compile, None if device is None else _available(device))
+    with off_meta():
+        return _FORMATS[ending].read(path, custom_objects, compile, None if device is None else _available(device))
 
 
 def _available(device: str | torch.device) -> torch.device:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Container
 
 from torch import Tensor, nn
 
 from torchfunc.dtypes import dtype_name
 from torchfunc.layers.base.weights import WeightHolder
+from torchfunc.meta_weights import make_room, off_meta, without_values
 from torchfunc.modules import Network
 from torchfunc.saving.files import PathLike, replacing
 from torchfunc.saving.hdf5_reading import read_hdf5
@@ -54,7 +57,7 @@ def save_weights(model: WeightHolder, path: PathLike) -> None:
 
 
 def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by_name: bool = False) -> None:
-    """Fill the model from a file that `save_weights`, or Keras, wrote.
+    """Fill the model from a file that `save_weights`, or Keras, wrote. Weights on the meta device get memory now.
 
     Args:
         model: the model, built.
@@ -66,6 +69,18 @@ def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by
         ValueError: the name ends otherwise, the file is damaged, or (without `skip_mismatch`) it does not fit; then
             nothing is changed.
     """
+    with off_meta():
+        _load_weights(model, path, skip_mismatch, by_name)
+    left = without_values(model)
+    if left:
+        warnings.warn(
+            f"{os.fspath(path)} holds no values for {', '.join(map(repr, left[:5]))}, which stay on the meta device. "
+            "(The constants of a graph are in '.safetensors' files only.)",
+            stacklevel=3,
+        )
+
+
+def _load_weights(model: Network, path: PathLike, skip_mismatch: bool, by_name: bool) -> None:
     name = os.fspath(path)
     if name.endswith(_TORCH) and not by_name:
         _load_state_dict(model, path, skip_mismatch)
@@ -83,7 +98,7 @@ def load_weights(model: Network, path: PathLike, skip_mismatch: bool = False, by
 
 
 def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> None:
-    own = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
+    own = _state_of(model)
     with open(path, "rb") as file:
         section = TensorSection(file, os.fspath(path))
         stored = section.layout.places
@@ -99,10 +114,18 @@ def _load_state_dict(model: nn.Module, path: PathLike, skip_mismatch: bool) -> N
         if copied_weights(model):
             values = section.empty_tensors()
             section.read_into(values)
+            make_room(model, fitting.values())
             model.load_state_dict({name: values[name] for name in fitting}, strict=False)
         else:
             section.check()
-            section.read_into(fitting)
+            make_room(model, fitting.values())
+            section.read_into(_state_of(model, fitting))
+
+
+def _state_of(model: nn.Module, names: Container[str] | None = None) -> dict[str, Tensor]:
+    """The tensors of a model's `state_dict`, or those of these names."""
+    state = model.state_dict(keep_vars=True).items()
+    return {name: value for name, value in state if isinstance(value, Tensor) and (names is None or name in names)}
 
 
 def _difference(tensor: Tensor | None, place: Place | None) -> str:

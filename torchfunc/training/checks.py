@@ -30,9 +30,9 @@ __all__ = [
     "check_fit",
     "check_labels",
     "check_labels_of_output",
-    "check_offloading",
     "checked_verbose",
     "class_weigher",
+    "set_offloading",
 ]
 
 _Shape: TypeAlias = "tuple[int | None, ...]"
@@ -71,11 +71,14 @@ def check_fit(epochs: Any, initial_epoch: Any, validation_freq: Any, **counts: A
         check_counts(optional=False, validation_freq=number)
 
 
-def check_offloading(offload: Any, optimizer: Optimizer | None, execution: Execution) -> None:
-    """Raise ValueError unless the state of an optimizer can be kept on the host, if it is to be."""
+def set_offloading(offload: Any, optimizer: Optimizer | None, execution: Execution) -> None:
+    """Tell an optimizer where its state is to be. Raises ValueError, and does nothing, if it cannot be there."""
     if not isinstance(offload, bool):
         raise ValueError(f"`offload_optimizer` is True or False, got {offload!r}.")
-    if not offload or optimizer is None:
+    if optimizer is None:
+        return
+    if not offload:
+        optimizer.offloads = False
         return
     name = type(optimizer).__name__
     if isinstance(optimizer, TorchOptimizer):
@@ -93,6 +96,7 @@ def check_offloading(offload: Any, optimizer: Optimizer | None, execution: Execu
             "offload_optimizer=True is for one device. strategy='fsdp' and meshes shard the optimizer's state: leave "
             "one of both out."
         )
+    optimizer.offloads = True
 
 
 def class_weigher(class_weight: Any, model: Trainable, settings: TrainingSettings) -> WeighByClass | None:

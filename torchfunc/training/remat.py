@@ -16,7 +16,7 @@ from torchfunc.training.chosen_modules import ChosenModules, chosen_modules
 from torchfunc.training.settings import TrainingSettings
 from torchfunc.training.trainable import Trainable
 
-__all__ = ["chosen_layers", "rematerialized"]
+__all__ = ["check_remat", "rematerialized"]
 
 
 @contextlib.contextmanager
@@ -48,6 +48,12 @@ def _replacements(model: Trainable, remat: str | ChosenModules) -> list[Replacem
             stacklevel=5,
         )
     return found
+
+
+def check_remat(model: Trainable, remat: str | ChosenModules | None) -> None:
+    """Raise ValueError if a layer to recompute is not the model's, as far as this is built."""
+    if remat is not None and not isinstance(remat, str) and model.is_fully_built():
+        chosen_layers(model, remat)
 
 
 def chosen_layers(model: Trainable, chosen: ChosenModules) -> list[nn.Module]:

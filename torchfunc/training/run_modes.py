@@ -11,6 +11,7 @@ import torch
 
 from torchfunc.graph import CallMode, modules_within, train_mode
 from torchfunc.layers.base.losses import LossHolder
+from torchfunc.meta_weights import require_values
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.metrics.snapshots import kept_metrics
 from torchfunc.saving.sharded import holds_shards, is_sharded
@@ -29,9 +30,12 @@ __all__ = ["evaluating", "new_context", "predicting", "refreshed_context", "trai
 def new_context(model: Trainable, settings: TrainingSettings) -> RunContext:
     """Look up what the steps of a run need of a built model."""
     modules = modules_within(model)
+    parameters = parameters_of(modules)
+    if any(parameter.is_meta for parameter in parameters):
+        require_values(model)
     return RunContext(
         settings,
-        [parameter for parameter in parameters_of(modules) if parameter.requires_grad],
+        [parameter for parameter in parameters if parameter.requires_grad],
         model.weight_constraints(),
         model.weight_penalties(),
         [module for module in modules if isinstance(module, LossHolder)],

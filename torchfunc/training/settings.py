@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from torchfunc.graph import modules_within
+from torchfunc.meta_weights import require_values
 from torchfunc.metrics import Metric
 from torchfunc.metrics.reduction import LossMean
 from torchfunc.modules.recomputation import Recomputing
@@ -306,9 +307,18 @@ class TrainingSettings:
 
 
 def device_of(model: nn.Module, wanted: torch.device | None = None) -> torch.device:
-    """Where batches are needed: `wanted`, else where the model's first weight is, else the CPU."""
-    if wanted is not None:
-        return wanted
+    """Where batches are needed: `wanted`, else where the model's first weight is, else the CPU.
+
+    Raises:
+        ValueError: that is the meta device.
+    """
+    found = _first_device(model) if wanted is None else wanted
+    if found.type == "meta":
+        require_values(model)
+    return found
+
+
+def _first_device(model: nn.Module) -> torch.device:
     modules = modules_within(model)
     tables: list[Mapping[str, Any]] = [each._parameters for each in modules] + [each._buffers for each in modules]
     for table in tables:
@@ -329,5 +339,5 @@ def wanted_device(model: nn.Module, device: str | torch.device) -> torch.device 
     """Where `compile(device=...)` wants the model: "auto" is the accelerator, for a model that is still on the CPU."""
     if device != "auto":
         return torch.device(device)
-    here = device_of(model)
+    here = _first_device(model)
     return torch.accelerator.current_accelerator() if here.type == "cpu" and torch.accelerator.is_available() else None

@@ -23,9 +23,9 @@ from torchfunc.training.checks import (
     check_counts,
     check_data,
     check_fit,
-    check_offloading,
     checked_verbose,
     class_weigher,
+    set_offloading,
 )
 from torchfunc.training.chosen_modules import ChosenModules
 from torchfunc.training.current_run import current_run, current_settings
@@ -50,7 +50,7 @@ from torchfunc.training.loop import run_epochs, run_evaluation, run_prediction, 
 from torchfunc.training.matching import PerOutput
 from torchfunc.training.outputs import ParsedObjectives
 from torchfunc.training.overridable_steps import OverridableSteps
-from torchfunc.training.remat import chosen_layers
+from torchfunc.training.remat import check_remat
 from torchfunc.training.run_context import RunContext
 from torchfunc.training.settings import Execution, TrainingSettings, device_of, wanted_device
 from torchfunc.training.stopping import StopFlag, stoppable
@@ -173,15 +173,13 @@ class Trainer(OverridableSteps):
             *(run_eagerly, steps_per_execution, jit_compile, precision),
             *(strategy, check_nan, shard_modules, parallelize_plan),
         ).saving_memory(remat)
-        if isinstance(remat, (list, tuple)) and self.is_fully_built():
-            chosen_layers(self, remat)
+        check_remat(self, remat)
         check_same_mesh(self, execution.strategy)
         use_own_device(strategy)
         made = get_optimizer(optimizer)
         scales = execution.precision.needs_loss_scale and auto_scale_loss
         if scales and made is not None and not isinstance(made, LossScaleOptimizer):
             made = LossScaleOptimizer(made)
-        check_offloading(offload_optimizer, made, execution)
         settings = TrainingSettings(
             made,
             execution,
@@ -189,18 +187,16 @@ class Trainer(OverridableSteps):
             wanted_device(self, device),
             loss_takes_training="training" in inspect.signature(self.compute_loss).parameters,
         )
-        names = self.output_names
-        if names is not None:
+        if (names := self.output_names) is not None:
             settings.match_outputs(list(names), len(names))
         if settings.device is not None:
             self.to(settings.device)
         weights = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        # (Sharded weights are others than these.)
-        if isinstance(made, TorchOptimizer) and weights and not execution.shards:
+        # (Sharded weights are others than these, and so are those that take the place of weights on the meta device.)
+        if isinstance(made, TorchOptimizer) and weights and not (execution.shards or any(w.is_meta for w in weights)):
             made.build(weights)
         # Nothing of an earlier `compile` is touched before all of this one is known to be right.
-        if made is not None:
-            made.offloads = offload_optimizer
+        set_offloading(offload_optimizer, made, execution)
         self._training_settings = settings
         self.optimizer = settings.optimizer
         if "loss" not in self._modules:

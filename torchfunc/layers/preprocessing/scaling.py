@@ -19,6 +19,7 @@ from torchfunc.layers.base.input_spec import InputSpec
 from torchfunc.layers.base.shapes import Shape
 from torchfunc.layers.base.weights import Layout
 from torchfunc.layers.preprocessing.adapting import batches
+from torchfunc.meta_weights import off_meta
 from torchfunc.registry import deserialize_keras_object, serialize_keras_object
 
 __all__ = ["Normalization", "Rescaling"]
@@ -167,7 +168,8 @@ class Normalization(Elementwise):
             self.add_weight((), "zeros", "int32", trainable=False, names=("count",))
         else:
             for name, value in (("mean", self.input_mean), ("variance", self.input_variance)):
-                tensor = torch.as_tensor(np.asarray(value), dtype=self.dtype)
+                with off_meta():
+                    tensor = torch.as_tensor(np.asarray(value), dtype=self.dtype)
                 try:
                     self.register_buffer(name, tensor.broadcast_to(shape).reshape(full).clone(), persistent=False)
                 except RuntimeError:

@@ -162,7 +162,7 @@ class SequenceLayer(Layer):
             )
         weight = next(self.parameters(), torch.zeros((), dtype=self.dtype))
         example: Any = (batch, 1, *rest)
-        states = self._zero_states(weight.detach().new_zeros(example))
+        states = self._zero_states(weight.detach().new_zeros(example, device="cpu" if weight.is_meta else None))
         for name, state in zip(self._state_names(len(states)), states, strict=True):
             self.register_buffer(name, state.clone(), persistent=False)
 
