@@ -448,7 +448,8 @@ def _label(target: Any) -> str:
 @pass_over
 def contains_symbolic(args: Iterable[Any], kwargs: Kwargs) -> bool:
     """Whether any argument is or holds a symbolic value; quick to say no for plain tensors."""
-    return _any_symbolic(args) or (bool(kwargs) and _any_symbolic(kwargs.values()))
+    # (torch.compile of torch 2.11 cannot ask a dict for its truth, but for its length.)
+    return _any_symbolic(args) or (len(kwargs) > 0 and _any_symbolic(kwargs.values()))
 
 
 @pass_over
