@@ -28,5 +28,7 @@ def test_a_sample(sweep_torch, what):
     chosen = [info for number, info in enumerate(infos) if number % 40 == 0 or info.name in REFUSED | ALWAYS]
     outcomes = dict(sweep_torch.sweep(chosen, cases))
     assert {name: outcome.why for name, outcome in outcomes.items() if outcome.kind == "wrong"} == {}
-    refused = {name for name, outcome in outcomes.items() if outcome.kind == "refused"}
+    # (Each torch has another sample; all of torch.masked is refused.)
+    others = {name for name in outcomes if name.startswith("masked.")} - REFUSED
+    refused = {name for name, outcome in outcomes.items() if outcome.kind == "refused"} - others
     assert refused == (REFUSED if what == "operators" else set())
