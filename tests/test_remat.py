@@ -3,13 +3,19 @@
 What a model without `remat` computes is the reference throughout; that it is right is tested elsewhere.
 """
 
+import copy
+import gc
+import pickle
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from peak_memory import Peak
 from torch import nn
 
-from torchfunc import Input, Model, Sequential, layers, metrics, optimizers, random
+from torchfunc import Input, Model, Sequential, callbacks, layers, metrics, optimizers, random
+from torchfunc.models import load_model
 from torchfunc.utils import set_random_seed
 
 
@@ -201,3 +207,59 @@ def test_a_stack_of_24_layers_needs_half_the_memory():
 
 def torch_block(_):
     return nn.Sequential(nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.LayerNorm(16))
+
+
+@pytest.mark.parametrize("remat", ["auto", ["dense", layers.Dropout]])
+def test_models_are_as_before_when_a_training_ends(remat, tmp_path):
+    kept, models = [], [small()]
+
+    def keep(epoch, logs):
+        kept.extend([copy.deepcopy(models[0]), pickle.loads(pickle.dumps(models[0]))])
+
+    x = np.random.default_rng(0).normal(size=(12, 8)).astype("float32")
+    models[0].compile("sgd", "mse", jit_compile=False, remat=remat)
+    models[0].fit(x, x, verbose=0, callbacks=[callbacks.LambdaCallback(on_epoch_end=keep)])
+    expected = models[0].predict(x, verbose=0)
+    for made in kept:
+        np.testing.assert_array_equal(made.predict(x, verbose=0), expected)
+        made.fit(x, x, verbose=0)
+    assert not any("forward" in vars(module) for module in models[0].modules())
+    if remat == "auto":
+        models[0].save(tmp_path / "model.keras")
+        assert load_model(tmp_path / "model.keras")._training_settings.execution.remat == "auto"
+    gc.collect()
+    gc.disable()
+    try:
+        reference = weakref.ref(models.pop())
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_what_cannot_be_recomputed_is_named():
+    model = small()
+    for remat, message in (
+        ("dense", "`remat` is 'auto', a list of layers, their names or classes, or None, got 'dense'"),
+        (["dense_9"], "`remat` holds 'dense_9', which is no module of the model .* Did you mean 'dense_3'"),
+        ([layers.Dense(3)], "which is no module of the model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.compile("sgd", "mse", remat=remat)
+    assert not model.compiled
+    holder = Stack()
+    holder.compile("sgd", "mse", remat=[type(holder.blocks)], jit_compile=False)
+    with pytest.raises(ValueError, match="which is not called itself: name the layers in it"):
+        holder.fit(np.zeros((4, 8)), np.zeros((4, 3)), verbose=0)
+    flat = Flat()
+    flat.compile("sgd", "mse", remat="auto", jit_compile=False)
+    with pytest.warns(UserWarning, match="remat='auto' finds no blocks"):
+        flat.fit(np.zeros((4, 8)), np.zeros((4, 3)), verbose=0)
+
+
+class Flat(Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
