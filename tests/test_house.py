@@ -23,9 +23,9 @@ FLOORS = (
     ("assignable", "errors"),
     (
         *("batch_parts", "dtypes", "graph_keys", "naming", "recursion", "shards", "snapshots", "structures"),
-        *("meta_weights", "tensor_masks", "torch_functions", "unfilled_weights"),
+        *("meta_weights", "torch_functions", "unfilled_weights"),
     ),
-    ("torch_module_config",),
+    ("tensor_masks", "torch_module_config"),
     ("config", "registry", "graph"),
     ("arrays", "families"),
     ("activations", "initializers", "regularizers", "constraints", "losses", "schedules"),

@@ -235,6 +235,22 @@ def test_layers_of_ones_own_in_graphs(make):
     torch.testing.assert_close(mine(tokens), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("wrap", [lambda module: module, layers.TorchModule])
+def test_torch_modules_that_call_layers(wrap):
+    """In a graph they do what they do on tensors: one makes a mask, one uses it and hands it on."""
+    makes = torch.nn.Sequential(words(OURS), torch.nn.Sequential(layers.Dropout(0.5)))
+    uses = torch.nn.Sequential(layers.GRU(3, return_sequences=True))
+    last, x, tokens = layers.LSTM(2), tokens_of(OURS), torch.from_numpy(TOKENS)
+    model = Model(x, last(wrap(uses)(wrap(makes)(x)))).eval()
+    hidden = uses(makes(tokens))
+    expected = last(hidden)
+    assert not torch.allclose(expected, last(hidden.clone()))
+    for copied in (model, copy.deepcopy(model), model.to_torch()):
+        torch.testing.assert_close(copied(tokens), expected)
+    last.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(model(tokens), expected)
+
+
 def test_one_compiled_graph_and_exported():
     torch._dynamo.reset()
 

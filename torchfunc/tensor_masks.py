@@ -6,11 +6,14 @@ as long as its tensor, belongs to one thread if its tensor does, and torch.compi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MASK", "MASKS_OF_INPUTS", "mask_of", "with_mask"]
+from torchfunc.structures import map_structure
+
+__all__ = ["MASK", "MASKS_OF_INPUTS", "mask_of", "with_mask", "with_masks_of_inputs"]
 
 MASK = "_keras_mask"
 """The name of the attribute. Tensors without a mask need not have it."""
@@ -32,3 +35,14 @@ def with_mask(tensor: Tensor, mask: Any) -> Tensor:
     view = tensor.view_as(tensor)
     setattr(view, MASK, mask)
     return view
+
+
+def with_masks_of_inputs(arguments: Any, masks: Sequence[Any]) -> Any:
+    """Arguments with views of the real tensors among them that have these masks."""
+    following = iter(masks)
+
+    def marked(leaf: Any) -> Any:
+        mask = next(following, None) if isinstance(leaf, Tensor) else None
+        return leaf if mask is None or mask_of(leaf) is mask else with_mask(leaf, mask)
+
+    return map_structure(marked, arguments)

@@ -35,6 +35,8 @@ from torchfunc.graph.node import (
     symbolic_leaves,
     topological_order,
 )
+from torchfunc.graph.recorded_modules import record_module
+from torchfunc.graph.returned_masks import heeds_masks, returned_masks
 from torchfunc.graph.source import format_source, located
 from torchfunc.graph.symbolic import (
     SymbolicInt,
@@ -45,7 +47,6 @@ from torchfunc.graph.symbolic import (
     record_function,
     record_input,
     record_method,
-    record_module,
     symbolic_tensors,
 )
 from torchfunc.graph.torch_internals import (
@@ -95,6 +96,7 @@ __all__ = [
     "format_source",
     "graph_specs",
     "has_step_hooks",
+    "heeds_masks",
     "hook_tables",
     "infer",
     "infer_call",
@@ -119,6 +121,7 @@ __all__ = [
     "record_module",
     "replay",
     "replaying",
+    "returned_masks",
     "sample_dirichlet",
     "sample_gamma",
     "setting_compiled_parts",

@@ -16,7 +16,8 @@ from typing import Any
 from torch import nn
 
 from torchfunc.graph.einops_backend import register_with_einops
-from torchfunc.graph.symbolic import contains_symbolic, record_module
+from torchfunc.graph.recorded_modules import record_module
+from torchfunc.graph.symbolic import contains_symbolic
 from torchfunc.graph.torch_internals import PROFILER_OF_STACKS
 from torchfunc.graph.tracing import once_for_all, pass_over
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +9,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import nn
 from torch.overrides import is_tensor_method_or_property, resolve_name
 from torch.utils._pytree import KeyPath, tree_leaves
 
@@ -20,7 +18,7 @@ from torchfunc.errors import MissingAttribute
 from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph.example_sizes import example_shapes
 from torchfunc.graph.in_place import refuse_in_place
-from torchfunc.graph.inference import infer_call, infer_module
+from torchfunc.graph.inference import infer_call
 from torchfunc.graph.node import (
     Args,
     Kwargs,
@@ -48,8 +46,8 @@ __all__ = [
     "record_function",
     "record_input",
     "record_method",
-    "record_module",
     "symbolic_tensors",
+    "with_constants",
 ]
 
 
@@ -71,31 +69,6 @@ def record_input(target: Any, shape: tuple[int | None, ...], dtype: torch.dtype)
 
 def _make_value(spec: Spec, node: Node, path: KeyPath) -> SymbolicValue:
     return (SymbolicInt if spec.shape is None else SymbolicTensor)(spec, node, path)
-
-
-def record_module(module: nn.Module, args: Args, kwargs: Kwargs) -> Outputs:
-    """Record a call of a module and return its symbolic outputs.
-
-    A module takes part in masks if it says so as a layer does. With `supports_masking = True` it passes its input's
-    mask on, and gets it if its `forward` has an argument `mask`; `compute_mask(inputs, mask)` gives the output another.
-    """
-    label = f"{type(module).__name__}({module.extra_repr()})" if not list(module.children()) else type(module).__name__
-    args, kwargs = _constants(args, kwargs)
-    first = args[0] if args else None
-    mask = first.mask if isinstance(first, SymbolicTensor) and getattr(module, "supports_masking", False) else None
-    if mask is not None and len(args) == 1 and "mask" not in kwargs and _takes_mask(module):
-        kwargs = {**kwargs, "mask": mask}
-    outputs = record("module", module, args, kwargs, infer_module(module, args, kwargs, label)).outputs
-    compute_mask = getattr(module, "compute_mask", None)
-    if callable(compute_mask):
-        mask = compute_mask(first, mask)
-    if isinstance(outputs, SymbolicTensor):
-        outputs.mask = mask
-    return outputs
-
-
-def _takes_mask(module: nn.Module) -> bool:
-    return "mask" in inspect.signature(module.forward).parameters
 
 
 def record_function(function: Callable[..., Any], args: Args, kwargs: Kwargs) -> Outputs:
@@ -141,7 +114,7 @@ def _with_unknown_sizes(args: Args) -> Args:
 
 
 def _record_call(op: str, target: Any, args: Args, kwargs: Kwargs, label: str) -> Outputs:
-    args, kwargs = _constants(args, kwargs)
+    args, kwargs = with_constants(args, kwargs)
     specs = infer_call(target, args, kwargs, label)
     # A question about the tensor, not a computation on it (`x.dim()`): the answer is known now.
     return record(op, target, args, kwargs, specs).outputs if _has_spec(specs) else specs
@@ -151,7 +124,7 @@ def _has_spec(specs: Specs) -> bool:
     return isinstance(specs, Spec) or any(isinstance(leaf, Spec) for leaf in tree_leaves(specs))
 
 
-def _constants(args: Args, kwargs: Kwargs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def with_constants(args: Args, kwargs: Kwargs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arrays among the arguments become tensors; a tensor that would silently stop training is refused."""
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = map_structure(_constant, (tuple(args), dict(kwargs)))
     return arguments

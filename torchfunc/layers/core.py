@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from torchfunc import regularizers
 from torchfunc.arrays import as_tensor
+from torchfunc.graph import heeds_masks
 from torchfunc.layers.base.argument_types import (
     ActivationLike,
     Config,
@@ -327,6 +328,8 @@ class TorchModule(Layer):
         self.supports_masking = bool(getattr(module, "supports_masking", False))
         if callable(getattr(module, "compute_mask", None)):
             self.makes_masks = True
+        if heeds_masks(module):
+            self.is_written = True
         self._output_shape = None if output_shape is None else tuple(output_shape)
         if not self.trainable:
             self.trainable = False

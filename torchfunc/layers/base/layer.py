@@ -18,7 +18,9 @@ from torchfunc.frames import frame_to_array, is_frame
 from torchfunc.graph import (
     CallMode,
     Node,
+    ReturnedMask,
     Spec,
+    SymbolicTensor,
     are_calls_watched,
     check_modes,
     contains_symbolic,
@@ -30,6 +32,7 @@ from torchfunc.graph import (
     pass_over,
     record,
     record_input,
+    returned_masks,
     symbolic_tensors,
     with_own_code,
 )
@@ -37,7 +40,6 @@ from torchfunc.graph_keys import settings_key
 from torchfunc.layers.base.argument_types import Config, RegularizerLike
 from torchfunc.layers.base.build_record import BuildRecord, marking_built
 from torchfunc.layers.base.call_arguments import accepts, bind_call, parameter_names, shapes_of
-from torchfunc.layers.base.drawn_masks import find_returned_masks, may_return_masks
 from torchfunc.layers.base.file_hooks import FileHooks
 from torchfunc.layers.base.input_spec import DeclaredInput, check_input
 from torchfunc.layers.base.introspection import WITHOUT_INIT, InboundNodes, NodeIntrospection
@@ -53,7 +55,7 @@ from torchfunc.metrics import Metric
 from torchfunc.metrics.attributes import metrics_in_attributes
 from torchfunc.readable_arrays import readable
 from torchfunc.registry import deserialize_arguments
-from torchfunc.structures import map_structure
+from torchfunc.structures import leaves, map_structure
 from torchfunc.tensor_masks import MASK, MASKS_OF_INPUTS
 
 __all__ = ["Layer", "build_sublayers", "has_shape_formula", "known_specs", "output_specs", "takes_mask"]
@@ -268,18 +270,25 @@ class Layer(LayerName, NodeIntrospection, MaskedCalls, LossHolder, DeclaredInput
         if not self.built:
             self._build_for(arguments)
         specs = self._output_specs(args, kwargs, arguments)
-        masks = masks_of_tensors((args, kwargs)) if self.is_written else None
-        if masks is not None:
-            kwargs[MASKS_OF_INPUTS] = masks
+        on_tensors = masks_of_tensors((args, kwargs)) if self.is_written else None
+        if on_tensors is not None:
+            kwargs[MASKS_OF_INPUTS] = on_tensors
             self.has_masks_in_graphs = True
-        given = kwargs if training is None else {**kwargs, "training": training}
-        node = record("module", self, args, given, specs)
+        node = record("module", self, args, kwargs if training is None else {**kwargs, "training": training}, specs)
         masks = self._output_masks(first, arguments)
         if masks is not None:
             set_masks(node.outputs, masks)
-        if may_return_masks(self, kwargs):
-            find_returned_masks(self, node, args, kwargs)
+        if self.is_written:
+            kwargs.pop(MASKS_OF_INPUTS, None)
+            self._note_returned_masks(node, returned_masks(self, args, kwargs, on_tensors, self.describe()))
         return node
+
+    def _note_returned_masks(self, node: Node, masks: Sequence[Spec | None]) -> None:
+        places = [index for index, leaf in enumerate(leaves(node.outputs)) if isinstance(leaf, SymbolicTensor)]
+        for index, value, mask in zip(places, symbolic_tensors(node.outputs), masks, strict=False):
+            if mask is not None:
+                node.masks[value.path] = ReturnedMask(index, mask)
+                self.has_masks_in_graphs = True
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by parameter name."""

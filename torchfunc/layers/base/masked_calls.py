@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,10 +17,9 @@ from torchfunc.layers.base.masks import (
     masks_to_pass,
     positional_parameters,
     with_masks,
-    with_masks_of_inputs,
 )
 from torchfunc.structures import leaves
-from torchfunc.tensor_masks import MASKS_OF_INPUTS, mask_of
+from torchfunc.tensor_masks import MASKS_OF_INPUTS, mask_of, with_masks_of_inputs
 
 __all__ = ["MaskedCalls"]
 
@@ -110,9 +110,18 @@ class MaskedCalls(nn.Module):
         **kwargs: Any,
     ) -> Any:
         """A call that a graph makes: with the masks of its tensors, in order, or that returns those of its outputs."""
-        if any(isinstance(leaf, fx.Proxy) for leaf in leaves(args)):
+        proxy = next((leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, fx.Proxy)), None)
+        if proxy is not None and proxy.tracer.is_leaf_module(self, proxy.tracer.path_of_module(self)):  # type: ignore[attr-defined]
             own = {MASKS_OF_INPUTS: masks_of_inputs, "return_masks": return_masks}
             return super().__call__(*args, **kwargs, **{name: value for name, value in own.items() if value})
+        if proxy is not None:
+            warnings.warn(
+                f"The masks that {type(self).__name__} gets or makes in its graph are lost, since torch.fx traces its "
+                "code. Use a torch.fx.Tracer to which it is a leaf.",
+                stacklevel=2,
+            )
+            outputs = super().__call__(*args, **kwargs)
+            return (outputs, [None] * len(leaves(outputs))) if return_masks else outputs
         if masks_of_inputs is not None:
             args, kwargs = with_masks_of_inputs((args, kwargs), masks_of_inputs)
         outputs = self._call_on_masked(args, kwargs)

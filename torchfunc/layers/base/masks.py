@@ -25,7 +25,6 @@ __all__ = [
     "positional_parameters",
     "set_masks",
     "with_masks",
-    "with_masks_of_inputs",
 ]
 
 # A mask, symbolic or a tensor, or None; or nested lists, tuples and dicts of them, as the tensors they belong to.
@@ -112,17 +111,6 @@ def masks_of_tensors(arguments: Any) -> list[Masks] | None:
     """The masks of the tensors, real or symbolic, among the arguments of a call, in order; None if there are none."""
     masks = [mask_of(leaf) for leaf in leaves(arguments) if isinstance(leaf, (Tensor, SymbolicTensor))]
     return None if all(mask is None for mask in masks) else masks
-
-
-def with_masks_of_inputs(arguments: Any, masks: Sequence[Masks]) -> Any:
-    """Arguments with views of the real tensors among them that have these masks."""
-    following = iter(masks)
-
-    def marked(leaf: Any) -> Any:
-        mask = next(following, None) if isinstance(leaf, Tensor) else None
-        return leaf if mask is None or mask_of(leaf) is mask else with_mask(leaf, mask)
-
-    return map_structure(marked, arguments)
 
 
 def set_masks(outputs: object, masks: Masks) -> None:

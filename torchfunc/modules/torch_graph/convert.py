@@ -18,7 +18,7 @@ from torch.utils._pytree import GetAttrKey, MappingKey, SequenceKey
 from torchfunc.config import floatx
 from torchfunc.dtypes import as_dtype
 from torchfunc.graph import Node, SymbolicValue, hook_tables, record_input
-from torchfunc.layers import Lambda, Layer
+from torchfunc.layers import Lambda, Layer, TorchModule
 from torchfunc.layers.base.shapes import is_shape
 from torchfunc.modules.drawn_graph import DrawnGraph
 from torchfunc.modules.graph_network import GraphNetwork
@@ -27,6 +27,7 @@ from torchfunc.modules.torch_graph.builder import Call, TorchGraph
 from torchfunc.modules.torch_graph.tracing import DROPOUTS, InnerGraph, draw_inside
 from torchfunc.naming import unique_name
 from torchfunc.structures import leaves, map_structure
+from torchfunc.tensor_masks import MASKS_OF_INPUTS
 
 __all__ = ["to_torch"]
 
@@ -175,6 +176,9 @@ class _Conversion:
     def _convert(self, graph: TorchGraph, call: Call) -> Any:
         layer = call.layer
         converter = _CONVERTERS.get(type(layer))
+        if isinstance(layer, TorchModule) and not {MASKS_OF_INPUTS, "return_masks"}.isdisjoint(call.kwargs):
+            # Its module does not know these arguments.
+            return NotImplemented
         if converter is not None:
             result = converter(graph, call, self.convert)
             if result is not NotImplemented or not isinstance(layer, Lambda):
