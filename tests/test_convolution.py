@@ -6,6 +6,7 @@ import pytest
 import torch
 from layer_parity import assert_close, check_layer
 
+from torchfunc import Model, ops
 from torchfunc.layers.convolution.standard import Conv1D, Conv2D, Conv3D
 from torchfunc.layers.convolution.transpose import Conv1DTranspose, Conv2DTranspose, Conv3DTranspose
 from torchfunc.layers.input_layer import Input
@@ -241,3 +242,36 @@ def test_glorot_scale_is_keras() -> None:
         ours.build((None, 8, 8, 64))
         theirs.build((None, 8, 8, 64))
         assert np.isclose(ours.weight.abs().max().item(), theirs.kernel.value.abs().max().item(), rtol=0.01)
+
+
+def standardized(kind, moments):
+    """A convolution of Keras' or ours whose kernels are brought to one mean and variance."""
+
+    class Standardized(kind):
+        def convolution_op(self, inputs, kernel):
+            mean, variance = moments(kernel, axes=[0, 1, 2], keepdims=True)
+            return super().convolution_op(inputs, (kernel - mean) / (variance + 1e-5) ** 0.5)
+
+    return Standardized
+
+
+@pytest.mark.parametrize("arguments", [{"activation": "relu", "strides": 2}, {"padding": "same", "groups": 2}])
+def test_a_convolution_op_of_ones_own(arguments):
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 4)).astype("float32")
+    theirs = standardized(keras.layers.Conv2D, keras.ops.moments)(4, 3, **arguments)
+    theirs(x)
+    ours = standardized(Conv2D, ops.moments)(4, 3, **arguments)
+    inputs = Input(x.shape[1:])
+    model = Model(inputs, ours(inputs))
+    ours.set_weights([theirs.kernel.value.detach().numpy(), np.full(4, 0.5, "float32")])
+    theirs.bias.assign(np.full(4, 0.5))
+    expected = theirs(x)
+    for layer in (ours, model):
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+    last, first = torch.from_numpy(x), torch.from_numpy(x).permute(0, 3, 1, 2)
+    layer = standardized(Conv2D, ops.moments)(4, 3, data_format="channels_first", **arguments)
+    layer.build(tuple(first.shape))
+    layer.set_weights(ours.get_weights())
+    torch.testing.assert_close(layer(first).permute(0, 2, 3, 1), expected, atol=1e-5, rtol=0)
+    plain = Conv2D(4, 3, use_bias=False, **{**arguments, "activation": None})
+    torch.testing.assert_close(plain(last), plain.convolution_op(last, plain.kernel))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from torchfunc.layers.base.argument_types import (
     RegularizerLike,
 )
 from torchfunc.layers.base.checks import positive
+from torchfunc.layers.base.input_dtype import in_dtype_of
 from torchfunc.layers.base.spatial import Windows
 from torchfunc.layers.base.weights import CONVOLUTION
 from torchfunc.layers.convolution.base import SlidingKernel
@@ -93,6 +95,29 @@ class Convolution(SlidingKernel):
 
     def _convolve(self, inputs: Tensor) -> Tensor:
         return self._slide(inputs, self.weight, self.bias, self.groups)
+
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """The convolution of inputs, without bias and activation. A subclass may compute it otherwise.
+
+        Args:
+            inputs: in the layer's data format.
+            kernel: in Keras' layout, `(*kernel_size, channels / groups, filters)`, as `layer.kernel` is.
+        """
+        weight = kernel.movedim((-1, -2), (0, 1))
+        return self._from_channels_first(self._slide(self._channels_first_view(inputs), weight, None, self.groups))
+
+    def before_activation(self, inputs: Tensor) -> Tensor:
+        if type(self).convolution_op is Convolution.convolution_op:
+            return super().before_activation(inputs)
+        outputs = self.convolution_op(in_dtype_of(self.weight, inputs), self.kernel)
+        if self.bias is None:
+            return outputs
+        return outputs + (self.bias if self.data_format == "channels_last" else self.bias.view(-1, *(1,) * self.rank))
+
+    def _rectified(self, inputs: Tensor) -> Tensor:
+        if type(self).convolution_op is Convolution.convolution_op:
+            return super()._rectified(inputs)
+        return torch.relu(self.before_activation(inputs))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "groups": self.groups}
