@@ -52,7 +52,7 @@ def test_files_the_readme_names_are_there() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     scripts = re.findall(r"bash ([\w/.]+)", README)
     assert links
-    assert set(scripts) == {"scripts/demo.sh", "scripts/docs.sh", "scripts/test.sh"}
+    assert set(scripts) == {"scripts/demo.sh", "scripts/docs.sh", "scripts/on_card.sh", "scripts/test.sh"}
     assert all((root / path).exists() for path in [*links, *scripts])
     assert {path.name for path in (root / "examples").glob("*.py")} <= {pathlib.Path(link).name for link in links} | {
         "quickstart.py"
