@@ -135,13 +135,12 @@ def test_numbers_are_those_of_one_pass(reference, choice):
     assert_equal(model, reference, tolerance)
 
 
-def small():
+def small(count=2):
     model = Sequential([Input((8,))])
-    for _ in range(4):
+    for _ in range(count):
         model.add(layers.Dense(8, activation="gelu"))
-        model.add(layers.Dropout(0.3))
-        model.add(layers.Dropout(0.2, seed=3))
-    model.add(layers.BatchNormalization())
+    for layer in (layers.Dropout(0.3), layers.Dropout(0.2, seed=3), layers.BatchNormalization()):
+        model.add(layer)
     model.add(layers.ActivityRegularization(0.1))
     return model
 
@@ -150,15 +149,15 @@ def small():
 def test_compiled_steps_recompute_in_one_graph():
     x = y = data()[0]["table"]
     reference = trained(small, x, y, "mse")
-    model = trained(small, x, y, "mse", jit=True, remat="auto")
+    model = trained(small, x, y, "mse", jit=True, remat=[layers.Layer])
     assert_equal(model, reference, 1e-10)
     graph = model._training_settings.only_graph("train_step")
     assert graph.graphs == 1
     with torch.profiler.profile() as found:
         model.fit(x[:4], y[:4], batch_size=4, verbose=0)
     products = [event for event in found.events() if event.name in ("aten::addmm", "aten::mm")]
-    # Four forward and seven backward; and some are made again.
-    assert len(products) > 11
+    # Two forward and three backward; and both of the forward pass are made again.
+    assert len(products) == 7
 
 
 class Own(Stack):
@@ -240,7 +239,7 @@ def test_what_cannot_be_recomputed_is_named():
     model = small()
     for remat, message in (
         ("dense", "`remat` is 'auto', a list of layers, their names or classes, or None, got 'dense'"),
-        (["dense_9"], "`remat` holds 'dense_9', which is no module of the model .* Did you mean 'dense_3'"),
+        (["dense_9"], "`remat` holds 'dense_9', which is no module of the model .* Did you mean 'dense_1'"),
         ([layers.Dense(3)], "which is no module of the model"),
     ):
         with pytest.raises(ValueError, match=message):
