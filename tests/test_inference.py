@@ -14,7 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils import parametrizations, prune
 
-from torchfunc import Input, Layer
+from torchfunc import Input, Layer, ops
 from torchfunc.layers import Dense, Embedding, TorchModule
 from torchfunc.models import Model
 
@@ -466,3 +466,21 @@ def test_symbolic_tensors_in_dicts():
     layer({"a": data, "more": {"b": [data]}})
     found = layer({"a": np.ones((2, 3)), "more": {"b": [np.ones((2, 3), dtype="float32")]}})
     torch.testing.assert_close(found, 2 * data)
+
+
+class Causal(Layer):
+    """Makes its mask as Keras' examples of language models do: sizes are put together to a tensor."""
+
+    def call(self, x):
+        batch, steps = ops.shape(x)
+        mask = ops.cast(ops.arange(steps)[:, None] >= ops.arange(steps), "float32")
+        sizes = ops.concatenate([ops.expand_dims(batch, -1), ops.convert_to_tensor([1, 1])], 0)
+        return ops.tile(ops.reshape(mask, ops.convert_to_tensor([1, steps, steps])), sizes) * x[:, None]
+
+
+def test_sizes_in_a_tensor_are_known():
+    inputs = Input((4,))
+    model = Model(inputs, Causal()(inputs))
+    assert model.output_shape == (None, 4, 4)
+    x = torch.arange(12.0).reshape(3, 4)
+    torch.testing.assert_close(model(x), x[:, None].repeat(1, 4, 1).tril())

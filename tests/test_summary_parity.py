@@ -261,7 +261,7 @@ def subclassed(lib: Any) -> Any:
             self.first = lib.layers.Dense(3, name="first")
             self.second = lib.layers.Dense(5, name="second")
             image = lib.Input((4,), name="image")
-            self.drawn = lib.Model(image, lib.layers.Dense(2, name="inner")(image), name="drawn")
+            self.inner = lib.Model(image, lib.layers.Dense(2, name="inner")(image), name="drawn")
             self.unused = lib.layers.Dense(7, name="unused")
 
         def call(self, inputs: Any) -> Any:

@@ -37,6 +37,7 @@ from torchfunc.graph.torch_internals import (
     DataDependentOutputException,
     DynamicOutputShapeException,
     FakeTensorMode,
+    ModeForSizes,
     change_count,
     fake_with_value,
     has_unknown_sizes,
@@ -185,7 +186,7 @@ class _Call:
     def _run(self, trial: int, examples: Mapping[SymbolicValue, Examples]) -> Structure:
         prepare_fake_modes()
         try:
-            return self._run_in(FakeTensorMode(allow_non_fake_inputs=True), trial, examples)
+            return self._run_in(ModeForSizes(allow_non_fake_inputs=True), trial, examples)
         except _ValuesNeeded as needed:
             # What it computes inside may have sizes that depend on values (the edges of a graph that are kept, say).
             for answer in (False, True):

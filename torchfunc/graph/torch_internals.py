@@ -41,6 +41,7 @@ __all__ = [
     "DynamicOutputShapeException",
     "FakeTensor",
     "FakeTensorMode",
+    "ModeForSizes",
     "as_pickled",
     "autograd_in_operator",
     "change_count",
@@ -118,6 +119,17 @@ def prepare_fake_modes() -> None:
 _CTC_LOSS = (torch.ops.aten._ctc_loss.default, torch.ops.aten._ctc_loss.Tensor)
 
 
+class ModeForSizes(FakeTensorMode):
+    """A mode in which the values of short vectors of integers are known as long as torch knows where they are from.
+
+    Its own mode knows single numbers. Code of Keras users puts sizes together: `ops.concatenate([[batch], [1, 1]], 0)`.
+    """
+
+    def may_turn_const(self, t: torch.Tensor) -> bool:
+        short = t.ndim == 1 and t.numel() <= _SIZES and t.dtype in (torch.int32, torch.int64)
+        return super().may_turn_const(t[0] if short and t.numel() else t)
+
+
 class _ModeForUnknownValues(FakeTensorMode):
     """See `mode_for_unknown_values`."""
 
@@ -153,6 +165,8 @@ def mode_for_unknown_values(answer: bool) -> FakeTensorMode:
     return mode
 
 
+# A tensor has hardly more axes.
+_SIZES = 8
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 # Between the code that asks for a value and the fake mode that is asked.
 _BETWEEN = (

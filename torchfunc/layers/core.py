@@ -326,7 +326,8 @@ class TorchModule(Layer):
             raise TypeError(f"TorchModule takes a torch.nn.Module, got {type(module).__name__}.")
         self.module = module
         self.supports_masking = bool(getattr(module, "supports_masking", False))
-        if callable(getattr(module, "compute_mask", None)):
+        # (Each layer has a `compute_mask`.)
+        if getattr(module, "makes_masks", callable(getattr(module, "compute_mask", None))):
             self.makes_masks = True
         if heeds_masks(module):
             self.is_written = True

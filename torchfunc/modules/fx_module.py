@@ -7,6 +7,7 @@ Everything that has to do with the classes of models stands in this file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import linecache
@@ -21,7 +22,7 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 
-from torchfunc.graph import copy_mode, graph_specs
+from torchfunc.graph import copy_mode, graph_specs, is_hooked
 
 __all__ = [
     "FxModule",
@@ -36,6 +37,7 @@ __all__ = [
     "value_made_at",
     "with_forward",
     "written_class",
+    "written_to",
 ]
 
 M = TypeVar("M", bound="FxModule")
@@ -214,6 +216,23 @@ def with_forward(model: M, forward: Callable[..., Any]) -> M:
     view.__dict__.update(model.__dict__, generated_forward=forward)
     copy_mode(model, view)
     return view
+
+
+def written_to(model: FxModule, view: FxModule) -> contextlib.AbstractContextManager[None]:
+    """Within this, what hooks set on a view of a model, by `with_forward`, is set on the model."""
+    compiling = torch.compiler.is_compiling()
+    return contextlib.nullcontext() if compiling or not is_hooked(model) else _written_to(model, view)
+
+
+@contextlib.contextmanager
+def _written_to(model: FxModule, view: FxModule) -> Iterator[None]:
+    before = dict(view.__dict__)
+    try:
+        yield
+    finally:
+        for name, value in view.__dict__.items():
+            if name not in before or before[name] is not value:
+                model.__dict__[name] = value
 
 
 def value_made_at(file: str, line: str) -> str | None:

@@ -41,6 +41,7 @@ from torchfunc.modules.fx_module import (
     generate,
     with_forward,
     written_class,
+    written_to,
 )
 from torchfunc.modules.graph_introspection import GraphIntrospection
 from torchfunc.modules.lowering import lower
@@ -268,7 +269,8 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         function = code.function
         view = with_forward(self, lambda this, *inputs: function(this, *inputs, *further))
         view.__dict__.update(gives_masks=False, masks_are_settled=True)
-        return view(*values) if training is None else view(*values, training=training)
+        with written_to(self, view):
+            return view(*values) if training is None else view(*values, training=training)
 
     def run_for_more(
         self, code: GeneratedCode, values: Sequence[Any], *further: Any, training: bool | None = None
@@ -291,7 +293,8 @@ class GraphNetwork(GraphIntrospection, Network, FxModule):
         """Call the model on arguments that its forward pre-hooks, and not it, know how to take."""
         function = self.generated_forward
         view = with_forward(self, lambda this, *inputs: function(this, *this.prepare_inputs(*inputs)))
-        return super(GraphNetwork, view).__call__(*args, **kwargs)
+        with written_to(self, view):
+            return super(GraphNetwork, view).__call__(*args, **kwargs)
 
     def call_as_layer(self, values: Sequence[Any], training: bool | None, **given: Any) -> Any:
         """A call on prepared inputs, with all that a call of a layer does."""

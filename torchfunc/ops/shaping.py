@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,7 +45,8 @@ def reshape(x: TensorLike, newshape: Size | Sequence[Size]) -> Tensor:
     tensor([[1, 2, 3],
             [4, 5, 6]])
     """
-    return torch.reshape(as_tensor(x), newshape if isinstance(newshape, Sequence) else (newshape,))  # type: ignore[arg-type]
+    sizes = newshape.tolist() if isinstance(newshape, (Tensor, np.ndarray)) else newshape
+    return torch.reshape(as_tensor(x), sizes if isinstance(sizes, Sequence) else (sizes,))  # type: ignore[arg-type]
 
 
 def ravel(x: TensorLike) -> Tensor:
@@ -122,7 +124,8 @@ def tile(x: TensorLike, repeats: int | Sequence[int]) -> Tensor:
     >>> ops.tile([1, 2], 2)
     tensor([1, 2, 1, 2])
     """
-    return torch.tile(as_tensor(x), tuple(repeats) if isinstance(repeats, Sequence) else (repeats,))
+    counts = known_sizes(repeats)
+    return torch.tile(as_tensor(x), counts if isinstance(counts, tuple) else (counts,))
 
 
 def repeat(x: TensorLike, repeats: int, axis: int | None = None) -> Tensor:

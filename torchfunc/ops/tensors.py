@@ -232,7 +232,9 @@ def optional_dtype(dtype: DTypeLike | None) -> torch.dtype | None:
 
 
 def known_sizes(shape: Size | Sequence[Size]) -> Any:
-    """The shape as torch takes it; ValueError if a size in it is None."""
+    """The shape as torch takes it, that of a tensor or array of sizes too; ValueError if a size in it is None."""
+    if isinstance(shape, (Tensor, np.ndarray)):
+        shape = shape.tolist()
     if not isinstance(shape, Iterable):
         return shape
     if None in tuple(shape):
