@@ -21,11 +21,12 @@ def run(folder, ending, what, times):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow  # 50 processes are killed while they save 3 MB.
+@pytest.mark.slow  # So many processes are killed while they save 3 MB.
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_killed_at_50_moments(tmp_path, ending):
-    found = run(tmp_path, ending, "kill", 50)
-    assert len(found) == 50
+def test_killed_at_many_moments(tmp_path, ending):
+    times = 50 if ending == ".torchfunc" else 20
+    found = run(tmp_path, ending, "kill", times)
+    assert len(found) == times
     counts = Counter(state for state, _, _ in found)
     # How many saves were done in time depends on the machine; that some were cut short shows that the test works.
     assert counts.keys() <= {"old", "new"}

@@ -145,7 +145,7 @@ def small(count=2):
     return model
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.usefixtures("traced")
 def test_compiled_steps_recompute_in_one_graph():
     x = y = data()[0]["table"]
     reference = trained(small, x, y, "mse")
