@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, distributed
 
 __all__ = ["fill", "is_shard", "own_class", "sharded_like", "whole"]
 
@@ -22,8 +23,37 @@ def own_class(cls: type) -> type:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, in each of the processes that have a part; all of them call this."""
-    found: Tensor = tensor.full_tensor() if is_shard(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_shard(tensor):
+        return tensor
+    sharded: Any = tensor
+    found: Tensor = _gathered(sharded) if _in_two_ways(sharded) else sharded.full_tensor()
     return found
+
+
+def _in_two_ways(sharded: Any) -> bool:
+    """Whether parts along an inner axis were sharded along an outer one: torch 2.11 does not gather all of these."""
+    return any(hasattr(placement, "split_factor") for placement in sharded.placements)
+
+
+def _gathered(sharded: Any) -> Tensor:
+    mesh, placements = sharded.device_mesh, sharded.placements
+    part, shape = sharded.to_local().detach(), list(sharded.shape)
+    # The sizes along the axis of the tensor that an axis of the mesh shards; the inner ones came first.
+    sizes: dict[int, list[int]] = {}
+    for axis in reversed(range(mesh.ndim)):
+        if not placements[axis].is_replicate():
+            dim, count = placements[axis].dim, mesh.size(axis)
+            most = -(-shape[dim] // count)
+            sizes[axis] = [max(min(most, shape[dim] - number * most), 0) for number in range(count)]
+            shape[dim] = sizes[axis][mesh.get_local_rank(axis)]
+    for axis in sorted(sizes):
+        dim = placements[axis].dim
+        padded = part.new_zeros((*part.shape[:dim], max(sizes[axis]), *part.shape[dim + 1 :]))
+        padded.narrow(dim, 0, part.shape[dim]).copy_(part)
+        parts = [torch.empty_like(padded) for _ in sizes[axis]]
+        distributed.all_gather(parts, padded, group=mesh.get_group(axis))
+        part = torch.cat([each.narrow(dim, 0, size) for each, size in zip(parts, sizes[axis], strict=True)], dim)
+    return part
 
 
 def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
@@ -35,7 +65,7 @@ def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
     sharded: Any = tensor
     mesh, placements = sharded.device_mesh, sharded.placements
     part = value.to(sharded.device)
-    if not any(hasattr(placement, "split_factor") for placement in placements):
+    if not _in_two_ways(sharded):
         return distribute_tensor(part, mesh, placements)
     # What is split along the inner axis was then sharded along the outer one, which torch knows for even sizes only.
     for axis in reversed(range(mesh.ndim)):

@@ -111,6 +111,11 @@ class Weight:
         """The weight in Keras' layout; gradients pass through."""
         return self.layout.to_keras(*self.tensors(owner))
 
+    def get_whole(self, owner: nn.Module) -> Tensor:
+        """The weight in Keras' layout without gradients; of a sharded one all, for which all processes call this."""
+        # (torch 2.11 mistakes the axes of what is sharded in two ways when it is transposed.)
+        return self.layout.to_keras(*(whole(tensor.detach()) for tensor in self.tensors(owner)))
+
     def set(self, owner: nn.Module, value: Tensor) -> None:
         """Copy Keras' value into the torch tensors that store it."""
         with torch.no_grad():
@@ -338,7 +343,7 @@ class WeightHolder(nn.Module):
         >>> [array.shape for array in layer.get_weights()]  # the kernel as Keras has it, (in, out)
         [(5, 3), (3,)]
         """
-        values = (whole(weight.get(owner).detach()) for owner, weight in self.weight_entries())
+        values = (weight.get_whole(owner) for owner, weight in self.weight_entries())
         return [value.cpu().numpy().copy() for value in values]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
