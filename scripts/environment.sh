@@ -22,7 +22,8 @@ environment() {
         sed "s/^torch==.*/torch==$TORCH/" "$constraints" >"$VENV/constraints.txt"
         constraints=$VENV/constraints.txt
     fi
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    # (Of most files that are installed nobody needs the bytecode, which takes longer to make than to unpack them.)
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-compile \
         --constraint "$constraints" --editable ".[$extra]"
     touch "$stamp"
     if [[ $extra == test ]]; then
