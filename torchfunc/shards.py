@@ -35,24 +35,28 @@ def _in_two_ways(sharded: Any) -> bool:
     return any(hasattr(placement, "split_factor") for placement in sharded.placements)
 
 
-def _gathered(sharded: Any) -> Tensor:
-    mesh, placements = sharded.device_mesh, sharded.placements
-    part, shape = sharded.to_local().detach(), list(sharded.shape)
-    # The sizes along the axis of the tensor that an axis of the mesh shards; the inner ones came first.
+def _parts(sharded: Any) -> dict[int, list[int]]:
+    """By the axes of the mesh that shard a tensor, innermost first as it was done: the sizes of the parts along it."""
+    mesh, shape = sharded.device_mesh, list(sharded.shape)
     sizes: dict[int, list[int]] = {}
     for axis in reversed(range(mesh.ndim)):
-        if not placements[axis].is_replicate():
-            dim, count = placements[axis].dim, mesh.size(axis)
-            most = -(-shape[dim] // count)
-            sizes[axis] = [max(min(most, shape[dim] - number * most), 0) for number in range(count)]
-            shape[dim] = sizes[axis][mesh.get_local_rank(axis)]
-    for axis in sorted(sizes):
-        dim = placements[axis].dim
-        padded = part.new_zeros((*part.shape[:dim], max(sizes[axis]), *part.shape[dim + 1 :]))
+        placement = sharded.placements[axis]
+        if not placement.is_replicate():
+            most = -(-shape[placement.dim] // mesh.size(axis))
+            sizes[axis] = [max(min(most, shape[placement.dim] - start * most), 0) for start in range(mesh.size(axis))]
+            shape[placement.dim] = sizes[axis][mesh.get_local_rank(axis)]
+    return sizes
+
+
+def _gathered(sharded: Any) -> Tensor:
+    mesh, part = sharded.device_mesh, sharded.to_local().detach()
+    for axis, sizes in reversed(_parts(sharded).items()):
+        dim = sharded.placements[axis].dim
+        padded = part.new_zeros((*part.shape[:dim], max(sizes), *part.shape[dim + 1 :]))
         padded.narrow(dim, 0, part.shape[dim]).copy_(part)
-        parts = [torch.empty_like(padded) for _ in sizes[axis]]
+        parts = [torch.empty_like(padded) for _ in sizes]
         distributed.all_gather(parts, padded, group=mesh.get_group(axis))
-        part = torch.cat([each.narrow(dim, 0, size) for each, size in zip(parts, sizes[axis], strict=True)], dim)
+        part = torch.cat([each.narrow(dim, 0, size) for each, size in zip(parts, sizes, strict=True)], dim)
     return part
 
 
@@ -68,11 +72,9 @@ def sharded_like(value: Tensor, tensor: Tensor) -> Tensor:
     if not _in_two_ways(sharded):
         return distribute_tensor(part, mesh, placements)
     # What is split along the inner axis was then sharded along the outer one, which torch knows for even sizes only.
-    for axis in reversed(range(mesh.ndim)):
-        if not placements[axis].is_replicate():
-            parts = part.chunk(mesh.size(axis), placements[axis].dim)
-            rank = mesh.get_local_rank(axis)
-            part = parts[rank] if rank < len(parts) else part.narrow(placements[axis].dim, 0, 0)
+    for axis, sizes in _parts(sharded).items():
+        rank = mesh.get_local_rank(axis)
+        part = part.narrow(placements[axis].dim, sum(sizes[:rank]), sizes[rank])
     return DTensor.from_local(part, mesh, placements, run_check=False, shape=sharded.shape, stride=sharded.stride())
 
 

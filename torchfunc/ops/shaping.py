@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torchfunc.ops.tensors import Axes, Size, TensorLike, as_axes, as_operand, as_tensor, cast, known_sizes
+from torchfunc.ops.tensors import Axes, Size, TensorLike, as_axes, as_operand, as_tensor, cast, known_sizes, listed
 
 __all__ = [
     "argsort",
@@ -45,8 +44,8 @@ def reshape(x: TensorLike, newshape: Size | Sequence[Size]) -> Tensor:
     tensor([[1, 2, 3],
             [4, 5, 6]])
     """
-    sizes = newshape.tolist() if isinstance(newshape, (Tensor, np.ndarray)) else newshape
-    return torch.reshape(as_tensor(x), sizes if isinstance(sizes, Sequence) else (sizes,))  # type: ignore[arg-type]
+    sizes = listed(newshape)
+    return torch.reshape(as_tensor(x), sizes if isinstance(sizes, Sequence) else (sizes,))
 
 
 def ravel(x: TensorLike) -> Tensor:

@@ -32,6 +32,7 @@ __all__ = [
     "full_like",
     "is_tensor",
     "known_sizes",
+    "listed",
     "one_hot",
     "ones",
     "ones_like",
@@ -231,10 +232,14 @@ def optional_dtype(dtype: DTypeLike | None) -> torch.dtype | None:
     return None if dtype is None else as_dtype(dtype)
 
 
+def listed(shape: Any) -> Any:
+    """A shape, of which a tensor or array is a list of its sizes."""
+    return shape.tolist() if isinstance(shape, (Tensor, np.ndarray)) else shape
+
+
 def known_sizes(shape: Size | Sequence[Size]) -> Any:
     """The shape as torch takes it, that of a tensor or array of sizes too; ValueError if a size in it is None."""
-    if isinstance(shape, (Tensor, np.ndarray)):
-        shape = shape.tolist()
+    shape = listed(shape)
     if not isinstance(shape, Iterable):
         return shape
     if None in tuple(shape):
